@@ -1,0 +1,33 @@
+//! The command line: one variant a subcommand, each in its own file under `commands/`.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands;
+use crate::global::{Global, GlobalArgs};
+
+/// Ask a chest CT questions: findings, outcomes and organ masks from one model.
+///
+/// A scan and a sentence go in; a probability or a coarse mask comes out. Results go to standard
+/// output or to the folder given with --out; progress and warnings go to standard error.
+#[derive(Debug, Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: GlobalArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Info(commands::info::Args),
+}
+
+impl Command {
+    pub(crate) fn run(self, global: &Global) -> anyhow::Result<()> {
+        match self {
+            Command::Info(args) => commands::info::run(args, global),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The subcommands, one file each: `Args` (what clap reads) and `run`.
+
+pub(crate) mod info;
