@@ -33,7 +33,10 @@ impl Global {
             .num_threads(threads)
             .build_global()
             .context("could not start the worker threads")?;
-        Ok(Self { quiet: args.quiet, threads })
+        Ok(Self {
+            quiet: args.quiet,
+            threads,
+        })
     }
 
     /// A bar on standard error with rate and time left; hidden when quiet or not on a terminal.
@@ -42,7 +45,8 @@ impl Global {
             return ProgressBar::hidden();
         }
         let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        let template = "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed_precise} ETA {eta_precise} {msg}";
+        let template =
+            "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed_precise} ETA {eta_precise} {msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -8,7 +8,11 @@ pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args, global: &Global) -> anyhow::Result<()> {
     println!("uniferum {}", env!("CARGO_PKG_VERSION"));
-    println!("system   {} {}", std::env::consts::OS, std::env::consts::ARCH);
+    println!(
+        "system   {} {}",
+        std::env::consts::OS,
+        std::env::consts::ARCH
+    );
     println!("threads  {}", global.threads);
     println!("simd     {}", simd_features().join(" "));
     Ok(())
@@ -22,7 +26,10 @@ fn simd_features() -> Vec<&'static str> {
         ("avx512f", std::is_x86_feature_detected!("avx512f")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
     ];
-    all.into_iter().filter(|(_, present)| *present).map(|(name, _)| name).collect()
+    all.into_iter()
+        .filter(|(_, present)| *present)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[cfg(not(target_arch = "x86_64"))]

@@ -1,0 +1,4 @@
+//! Self-contained HTML reports: no script, no font, no image is loaded from elsewhere.
+
+pub mod html;
+pub mod slices;
