@@ -1,0 +1,103 @@
+//! Which vector instructions the kernels use, chosen once at run time.
+
+use std::sync::OnceLock;
+
+/// A set of vector instructions for which kernels exist.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Simd {
+    /// Portable Rust, as the compiler's baseline target vectorises it.
+    Scalar,
+    /// AArch64 Advanced SIMD.
+    Neon,
+    /// x86-64 AVX2 with FMA.
+    Avx2,
+    /// x86-64 AVX-512 F, BW, DQ and VL.
+    Avx512,
+}
+
+impl Simd {
+    /// The best set that this processor has, or the one that the environment variable
+    /// `UNIFERUM_SIMD` (`scalar`, `neon`, `avx2` or `avx512`) asks for where it is present.
+    pub fn detect() -> Self {
+        static DETECTED: OnceLock<Simd> = OnceLock::new();
+        *DETECTED.get_or_init(|| {
+            let available = Self::available();
+            std::env::var("UNIFERUM_SIMD")
+                .ok()
+                .and_then(|name| available.iter().copied().find(|s| s.name() == name))
+                .unwrap_or_else(|| *available.last().unwrap_or(&Simd::Scalar))
+        })
+    }
+
+    /// Every set that this processor has, the plainest first.
+    pub fn available() -> Vec<Self> {
+        let all = [Simd::Scalar, Simd::Neon, Simd::Avx2, Simd::Avx512];
+        all.into_iter().filter(|simd| simd.is_available()).collect()
+    }
+
+    /// Whether this processor has the set.
+    pub fn is_available(self) -> bool {
+        match self {
+            Simd::Scalar => true,
+            Simd::Neon => cfg!(all(target_arch = "aarch64", target_feature = "neon")),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(target_arch = "x86_64")]
+            Simd::Avx512 => {
+                Simd::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            Simd::Avx2 | Simd::Avx512 => false,
+        }
+    }
+
+    /// The name as `UNIFERUM_SIMD` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Simd::Scalar => "scalar",
+            Simd::Neon => "neon",
+            Simd::Avx2 => "avx2",
+            Simd::Avx512 => "avx512",
+        }
+    }
+}
+
+/// Compiles one body for each instruction set and dispatches on a [`Simd`] value.
+///
+/// `multiversion! { fn name(args…) -> R = body; }` makes `fn name(simd: Simd, args…) -> R`,
+/// where `body` is an `#[inline(always)]` function generic over `const FMA: bool` that the
+/// compiler vectorises anew in each copy.
+macro_rules! multiversion {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident;) => {
+        $(#[$meta])*
+        $vis fn $name(simd: $crate::simd::Simd, $($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+            fn avx512($($arg: $ty),*) $(-> $ret)? {
+                $body::<true>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn avx2($($arg: $ty),*) $(-> $ret)? {
+                $body::<true>($($arg),*)
+            }
+            match simd {
+                // SAFETY: the guard has just checked that the processor has these features.
+                #[cfg(target_arch = "x86_64")]
+                set @ $crate::simd::Simd::Avx512 if set.is_available() => unsafe { avx512($($arg),*) },
+                // SAFETY: the guard has just checked that the processor has these features.
+                #[cfg(target_arch = "x86_64")]
+                set @ $crate::simd::Simd::Avx2 if set.is_available() => unsafe { avx2($($arg),*) },
+                #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+                $crate::simd::Simd::Neon => $body::<true>($($arg),*),
+                _ => $body::<false>($($arg),*),
+            }
+        }
+    };
+}
+pub(crate) use multiversion;
