@@ -1,0 +1,127 @@
+//! The 18 labels of CT-RATE; the columns of `multi_abnormality_labels/*_predicted_labels.csv`.
+
+use super::Row;
+use crate::Relation::{Around, In};
+
+pub(crate) const ROWS: [Row; 18] = [
+    (
+        "Medical material",
+        "medical material",
+        In,
+        "chest",
+        Some("medical-material"),
+    ),
+    (
+        "Arterial wall calcification",
+        "arterial wall calcification",
+        In,
+        "arteries",
+        Some("arterial-wall-calcification"),
+    ),
+    (
+        "Cardiomegaly",
+        "cardiomegaly",
+        In,
+        "heart",
+        Some("cardiomegaly"),
+    ),
+    (
+        "Pericardial effusion",
+        "pericardial effusion",
+        Around,
+        "heart",
+        Some("pericardial-effusion"),
+    ),
+    (
+        "Coronary artery wall calcification",
+        "coronary artery wall calcification",
+        In,
+        "heart",
+        Some("coronary-artery-wall-calcification"),
+    ),
+    (
+        "Hiatal hernia",
+        "hiatal hernia",
+        Around,
+        "stomach",
+        Some("hiatal-hernia"),
+    ),
+    (
+        "Lymphadenopathy",
+        "lymphadenopathy",
+        In,
+        "mediastinum",
+        Some("lymphadenopathy"),
+    ),
+    ("Emphysema", "emphysema", In, "lungs", Some("emphysema")),
+    (
+        "Atelectasis",
+        "atelectasis",
+        In,
+        "lungs",
+        Some("atelectasis"),
+    ),
+    (
+        "Lung nodule",
+        "lung nodule",
+        In,
+        "lungs",
+        Some("lung-nodule"),
+    ),
+    (
+        "Lung opacity",
+        "lung opacity",
+        In,
+        "lungs",
+        Some("lung-opacity"),
+    ),
+    (
+        "Pulmonary fibrotic sequela",
+        "pulmonary fibrotic sequela",
+        In,
+        "lungs",
+        Some("pulmonary-fibrotic-sequela"),
+    ),
+    (
+        "Pleural effusion",
+        "pleural effusion",
+        Around,
+        "lungs",
+        Some("pleural-effusion"),
+    ),
+    (
+        "Mosaic attenuation pattern",
+        "mosaic attenuation pattern",
+        In,
+        "lungs",
+        Some("mosaic-attenuation-pattern"),
+    ),
+    (
+        "Peribronchial thickening",
+        "peribronchial thickening",
+        In,
+        "lungs",
+        Some("peribronchial-thickening"),
+    ),
+    (
+        "Consolidation",
+        "consolidation",
+        In,
+        "lungs",
+        Some("consolidation"),
+    ),
+    (
+        "Bronchiectasis",
+        "bronchiectasis",
+        In,
+        "lungs",
+        Some("bronchiectasis"),
+    ),
+    (
+        "Interlobular septal thickening",
+        "interlobular septal thickening",
+        In,
+        "lungs",
+        Some("interlobular-septal-thickening"),
+    ),
+];
