@@ -1,0 +1,101 @@
+use thiserror::Error;
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can be wrong with the input of a metric.
+///
+/// A label without positives or without negatives is *not* an error: see [`Undefined`].
+#[derive(Debug, Clone, PartialEq, Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Two columns that describe the same cases differ in length.
+    #[error("{what}: expected {expected} values (one per case), got {got}")]
+    Length {
+        /// The column at fault.
+        what: &'static str,
+        /// Number of cases.
+        expected: usize,
+        /// Number of values found.
+        got: usize,
+    },
+    /// A score is NaN or infinite.
+    #[error("score of case {index} is {value}: scores must be finite")]
+    NonFiniteScore {
+        /// Position of the case, from 0.
+        index: usize,
+        /// The offending value.
+        value: f64,
+    },
+    /// A label is neither 0, 1 nor missing.
+    #[error("label of case {index} is {value}: expected 0, 1 or NaN (missing)")]
+    InvalidLabel {
+        /// Position of the case, from 0.
+        index: usize,
+        /// The offending value.
+        value: f64,
+    },
+    /// A weight is negative, NaN or infinite.
+    #[error("weight of case {index} is {value}: weights must be finite and not negative")]
+    InvalidWeight {
+        /// Position of the case, from 0.
+        index: usize,
+        /// The offending value.
+        value: f64,
+    },
+    /// A probability lies outside 0..=1.
+    #[error("probability of case {index} is {value}: expected a value from 0 to 1")]
+    NotAProbability {
+        /// Position of the case, from 0.
+        index: usize,
+        /// The offending value.
+        value: f64,
+    },
+    /// An option has a value outside its range.
+    #[error("{name} is {got}: expected {expected}")]
+    Option {
+        /// Name of the option.
+        name: &'static str,
+        /// What it accepts.
+        expected: &'static str,
+        /// The value given.
+        got: f64,
+    },
+}
+
+/// The state of a metric that needs both classes when one of them is absent.
+///
+/// It is a state, not an error: macro averages leave such labels out and say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error, serde::Serialize, serde::Deserialize)]
+#[error("undefined with {n_pos} positive and {n_neg} negative cases")]
+pub struct Undefined {
+    /// Positive cases.
+    pub n_pos: usize,
+    /// Negative cases.
+    pub n_neg: usize,
+}
+
+pub(crate) fn check_len(what: &'static str, expected: usize, got: usize) -> Result<()> {
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Length {
+            what,
+            expected,
+            got,
+        })
+    }
+}
+
+/// `value` must lie strictly between 0 and 1.
+pub(crate) fn check_open_unit(name: &'static str, value: f64) -> Result<()> {
+    if value > 0.0 && value < 1.0 {
+        Ok(())
+    } else {
+        Err(Error::Option {
+            name,
+            expected: "a value strictly between 0 and 1",
+            got: value,
+        })
+    }
+}

@@ -1,0 +1,249 @@
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::cases::Cases;
+use crate::delong::{AucEstimate, covariance_matrix};
+use crate::error::{Result, check_open_unit};
+use crate::interval::{Interval, IntervalMethod, auroc_interval, logit_interval};
+use crate::ranked::Ranked;
+use crate::special::normal_quantile;
+
+/// How tasks are evaluated.
+#[derive(Debug, Clone, Copy)]
+pub struct EvaluateOptions<'a> {
+    /// Confidence level of every interval.
+    pub level: f64,
+    /// How the AUROC's interval is computed.
+    pub interval: IntervalMethod,
+    /// The patient of each row; when given, variances are clustered. See [`crate::cluster_ids`].
+    pub clusters: Option<&'a [u32]>,
+    /// Weight of each row.
+    pub weights: Option<&'a [f64]>,
+}
+
+impl Default for EvaluateOptions<'_> {
+    fn default() -> Self {
+        let interval = IntervalMethod::default();
+        EvaluateOptions {
+            level: 0.95,
+            interval,
+            clusters: None,
+            weights: None,
+        }
+    }
+}
+
+/// The column of one task: a score and a label, or `None`, for each row.
+#[derive(Debug, Clone, Copy)]
+pub struct TaskColumn<'a> {
+    /// Name of the task.
+    pub task: &'a str,
+    /// One finite score a row.
+    pub scores: &'a [f64],
+    /// One label a row, `None` where it is missing.
+    pub labels: &'a [Option<bool>],
+}
+
+/// The numbers of one task. A number that is undefined is `None`, in JSON `null`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskMetrics {
+    /// Name of the task.
+    pub task: String,
+    /// Labelled cases.
+    pub n: usize,
+    /// Cases whose label is missing.
+    pub n_missing: usize,
+    /// Positive cases.
+    pub n_pos: usize,
+    /// Negative cases.
+    pub n_neg: usize,
+    /// Patients among the labelled cases, when the variances are clustered.
+    pub n_clusters: Option<usize>,
+    /// Share of positives, which is also the chance level of `auprc`.
+    pub prevalence: Option<f64>,
+    /// Area under the ROC curve.
+    pub auroc: Option<f64>,
+    /// Standard error of `auroc`: DeLong's, or Obuchowski's with clusters.
+    pub std_err: Option<f64>,
+    /// Lower limit of the interval of `auroc`.
+    pub ci_low: Option<f64>,
+    /// Upper limit of the interval of `auroc`.
+    pub ci_high: Option<f64>,
+    /// How the interval was computed.
+    pub ci_method: Option<IntervalMethod>,
+    /// Average precision.
+    pub auprc: Option<f64>,
+}
+
+/// The mean AUROC of several tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MacroAuroc {
+    /// Mean over the tasks whose AUROC is defined; `None` when there is none.
+    pub value: Option<f64>,
+    /// Standard error from the full covariance between tasks.
+    pub std_err: Option<f64>,
+    /// Lower limit of the interval; `None` while some task in the mean has no variance.
+    pub ci_low: Option<f64>,
+    /// Upper limit of the interval.
+    pub ci_high: Option<f64>,
+    /// Tasks in the mean.
+    pub n_tasks: usize,
+    /// Tasks asked for.
+    pub n_tasks_total: usize,
+    /// Tasks left out of the mean because a class is absent.
+    pub undefined: Vec<String>,
+    /// Tasks in the mean with a single positive or negative unit, which deny it an interval.
+    pub without_variance: Vec<String>,
+}
+
+/// The numbers of several tasks over the same rows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// One entry a task, in the order given.
+    pub tasks: Vec<TaskMetrics>,
+    /// Their mean.
+    #[serde(rename = "macro")]
+    pub macro_auroc: MacroAuroc,
+}
+
+/// Evaluates one task.
+///
+/// ```
+/// use uniferum_metrics::{EvaluateOptions, evaluate_task};
+/// let scores = [0.2, 0.3, 0.7, 0.8, 0.5];
+/// let labels = [Some(false), Some(true), Some(false), Some(true), None];
+/// let metrics = evaluate_task("nodule", &scores, &labels, &EvaluateOptions::default())?;
+/// assert_eq!((metrics.n, metrics.n_missing), (4, 1));
+/// assert_eq!(metrics.auroc, Some(0.75));
+/// # Ok::<(), uniferum_metrics::Error>(())
+/// ```
+///
+/// # Errors
+/// [`crate::Error`] for columns of different lengths, non-finite scores, bad weights or a bad level.
+pub fn evaluate_task(
+    task: &str,
+    scores: &[f64],
+    labels: &[Option<bool>],
+    options: &EvaluateOptions<'_>,
+) -> Result<TaskMetrics> {
+    check_open_unit("level", options.level)?;
+    Ok(measure(
+        &TaskColumn {
+            task,
+            scores,
+            labels,
+        },
+        options,
+    )?
+    .0)
+}
+
+/// Evaluates several tasks over the same rows, and their mean AUROC with its interval.
+///
+/// # Errors
+/// As [`evaluate_task`]; all columns must have the same number of rows.
+pub fn evaluate_tasks(
+    columns: &[TaskColumn<'_>],
+    options: &EvaluateOptions<'_>,
+) -> Result<Evaluation> {
+    check_open_unit("level", options.level)?;
+    let measured: Vec<_> = columns
+        .par_iter()
+        .map(|column| measure(column, options))
+        .collect::<Result<_>>()?;
+    let (tasks, estimates): (Vec<_>, Vec<_>) = measured.into_iter().unzip();
+    let names: Vec<&str> = columns.iter().map(|c| c.task).collect();
+    let macro_auroc = macro_auroc(&names, &estimates, options.level)?;
+    Ok(Evaluation { tasks, macro_auroc })
+}
+
+/// Mean AUROC of the estimates that are defined, with the interval of their full covariance.
+///
+/// `names` and `estimates` run in parallel; `None` stands for an undefined AUROC.
+///
+/// # Errors
+/// [`crate::Error`] when the estimates do not describe the same rows, or for a bad level.
+pub fn macro_auroc(
+    names: &[&str],
+    estimates: &[Option<AucEstimate>],
+    level: f64,
+) -> Result<MacroAuroc> {
+    check_open_unit("level", level)?;
+    let mut result = MacroAuroc {
+        value: None,
+        std_err: None,
+        ci_low: None,
+        ci_high: None,
+        n_tasks: 0,
+        n_tasks_total: estimates.len(),
+        undefined: Vec::new(),
+        without_variance: Vec::new(),
+    };
+    let mut defined = Vec::new();
+    for (name, estimate) in names.iter().zip(estimates) {
+        match estimate {
+            None => result.undefined.push(name.to_string()),
+            Some(estimate) => {
+                if estimate.variance().is_none() {
+                    result.without_variance.push(name.to_string());
+                }
+                defined.push(estimate);
+            }
+        }
+    }
+    result.n_tasks = defined.len();
+    if defined.is_empty() {
+        return Ok(result);
+    }
+    let k = defined.len() as f64;
+    let value = defined.iter().map(|e| e.auroc()).sum::<f64>() / k;
+    result.value = Some(value);
+    let total: Option<f64> = covariance_matrix(&defined)?.into_iter().flatten().sum();
+    if let Some(total) = total {
+        let std_err = total.max(0.0).sqrt() / k;
+        result.std_err = Some(std_err);
+        let z = normal_quantile(0.5 + 0.5 * level);
+        if let Some(Interval { low, high, .. }) = logit_interval(value, std_err, z) {
+            (result.ci_low, result.ci_high) = (Some(low), Some(high));
+        }
+    }
+    Ok(result)
+}
+
+fn measure(
+    column: &TaskColumn<'_>,
+    options: &EvaluateOptions<'_>,
+) -> Result<(TaskMetrics, Option<AucEstimate>)> {
+    let mut cases = Cases::new(column.scores, column.labels)?;
+    if let Some(weights) = options.weights {
+        cases = cases.with_weights(weights)?;
+    }
+    if let Some(clusters) = options.clusters {
+        cases = cases.with_clusters(clusters)?;
+    }
+    let ranked = Ranked::new(&cases);
+    let estimate = AucEstimate::from_ranked(&ranked).ok();
+    let interval = match &estimate {
+        Some(estimate) => auroc_interval(estimate, options.level, options.interval)?,
+        None => None,
+    };
+    let metrics = TaskMetrics {
+        task: column.task.to_string(),
+        n: cases.len(),
+        n_missing: cases.n_missing(),
+        n_pos: cases.n_pos(),
+        n_neg: cases.n_neg(),
+        n_clusters: cases.n_clusters(),
+        prevalence: cases.prevalence(),
+        auroc: estimate.as_ref().map(AucEstimate::auroc),
+        std_err: estimate
+            .as_ref()
+            .and_then(AucEstimate::variance)
+            .map(f64::sqrt),
+        ci_low: interval.map(|i| i.low),
+        ci_high: interval.map(|i| i.high),
+        ci_method: interval.map(|i| i.method),
+        auprc: ranked.average_precision().ok(),
+    };
+    Ok((metrics, estimate))
+}
