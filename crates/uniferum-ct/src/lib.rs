@@ -3,8 +3,10 @@
 
 mod affine;
 mod error;
+pub mod io;
 mod volume;
 
 pub use affine::Affine;
 pub use error::{Error, Result};
+pub use io::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, write_nifti};
 pub use volume::{CtVolume, Volume};

@@ -1,0 +1,144 @@
+//! Bounded gzip decompression: the caller says how much it is prepared to take.
+
+use std::io::Read;
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use crate::error::{Error, Result};
+
+/// Deflate cannot do better than 1032:1, so a claim beyond it is false before anything is allocated.
+const MAX_RATIO: u64 = 1032;
+
+/// Whether the bytes start a gzip member.
+pub(crate) fn is_gzip(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0x1f, 0x8b])
+}
+
+/// The first `length` decompressed bytes, fewer if there are not so many.
+pub(crate) fn peek(path: &Path, compressed: &[u8], length: usize) -> Result<Vec<u8>> {
+    let mut out = Vec::with_capacity(length);
+    MultiGzDecoder::new(compressed)
+        .take(length as u64)
+        .read_to_end(&mut out)
+        .map_err(|error| Error::corrupt(path, format!("gzip: {error}")))?;
+    Ok(out)
+}
+
+/// Decompresses everything and checks every member's CRC; refuses to produce more than `limit` bytes.
+///
+/// A single member goes through libdeflate in one shot, several members through a stream.
+pub(crate) fn decompress(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
+    let possible = (compressed.len() as u64)
+        .saturating_mul(MAX_RATIO)
+        .min(limit);
+    if let Some(size) = claimed_size(compressed)
+        && size <= possible
+    {
+        let mut out = vec![0; size as usize];
+        let written = libdeflater::Decompressor::new().gzip_decompress(compressed, &mut out);
+        // libdeflate stops after the first member: another one may follow.
+        if written == Ok(out.len()) && !another_member(compressed, out.len()) {
+            return Ok(out);
+        }
+    }
+    stream(path, compressed, limit)
+}
+
+/// The size that the last member's trailer claims, modulo 2^32.
+fn claimed_size(compressed: &[u8]) -> Option<u64> {
+    let trailer = compressed.last_chunk::<4>()?;
+    Some(u64::from(u32::from_le_bytes(*trailer)))
+}
+
+/// Whether the file may hold a second member: two equal sizes could deceive the one-shot path, so any
+/// further gzip signature sends a file that is small for its content through the careful stream.
+fn another_member(compressed: &[u8], produced: usize) -> bool {
+    produced == 0
+        || (compressed.len() > 36 && compressed[18..].windows(4).any(is_member_start))
+            && count_members(compressed) != Some(1)
+}
+
+fn is_member_start(window: &[u8]) -> bool {
+    window.starts_with(&[0x1f, 0x8b, 8]) && window[3] & 0xe0 == 0
+}
+
+/// Members counted by decoding; `None` where the stream does not decode.
+fn count_members(compressed: &[u8]) -> Option<usize> {
+    let mut rest = compressed;
+    let mut members = 0;
+    while !rest.is_empty() {
+        let mut decoder = flate2::bufread::GzDecoder::new(rest);
+        std::io::copy(&mut decoder, &mut std::io::sink()).ok()?;
+        rest = decoder.into_inner();
+        members += 1;
+        if !is_gzip(rest) {
+            break;
+        }
+    }
+    Some(members)
+}
+
+fn stream(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    let read = MultiGzDecoder::new(compressed)
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut out)
+        .map_err(|error| Error::corrupt(path, format!("gzip: {error}")))?;
+    if read as u64 > limit {
+        return Err(Error::field(
+            path,
+            "decompressed size",
+            format!("at most {limit} bytes, as the header says"),
+            "more",
+        ));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    fn gz(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn members_of_equal_size_are_all_read() {
+        let path = Path::new("x.gz");
+        let one = gz(b"0123456789");
+        assert_eq!(decompress(path, &one, 100).unwrap(), b"0123456789");
+        let two = [gz(b"0123456789"), gz(b"abcdefghij")].concat();
+        assert_eq!(
+            decompress(path, &two, 100).unwrap(),
+            b"0123456789abcdefghij"
+        );
+    }
+
+    #[test]
+    fn damage_and_bombs_are_refused() {
+        let path = Path::new("x.gz");
+        let mut bad = gz(&[7; 5000]);
+        let n = bad.len();
+        bad[n - 6] ^= 1; // CRC
+        assert!(matches!(
+            decompress(path, &bad, 10_000),
+            Err(Error::Corrupt { .. })
+        ));
+        let cut = gz(&[7; 5000]);
+        assert!(matches!(
+            decompress(path, &cut[..cut.len() - 9], 10_000),
+            Err(Error::Corrupt { .. })
+        ));
+        let bomb = gz(&vec![0; 1 << 20]);
+        assert!(matches!(
+            decompress(path, &bomb, 1000),
+            Err(Error::Field { .. })
+        ));
+    }
+}

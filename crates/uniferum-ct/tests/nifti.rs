@@ -1,0 +1,173 @@
+//! NIfTI against itself, against the `nifti` crate, and against files with known answers.
+
+use std::path::{Path, PathBuf};
+
+use ndarray::{Array3, ShapeBuilder};
+use nifti::{IntoNdArray, NiftiObject, NiftiVolume, ReaderOptions};
+use uniferum_ct::{Affine, Error, HuSource, ReadOptions, Volume, read_ct, read_mask, write_nifti};
+
+fn sample() -> Volume<i16> {
+    let voxels = Array3::from_shape_fn((5, 4, 3), |(i, j, k)| (i + 10 * j + 100 * k) as i16 - 150);
+    let affine = Affine([
+        [-0.7, 0.05, 0.0, 12.5],
+        [-0.05, -0.7, 0.0, -3.0],
+        [0.0, 0.0, 1.25, 44.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]);
+    Volume::new(voxels, affine)
+}
+
+fn close(a: &Affine, b: &Affine) -> bool {
+    a.0.iter()
+        .flatten()
+        .zip(b.0.iter().flatten())
+        .all(|(x, y)| (x - y).abs() < 1e-5)
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a.nii", "a.nii.gz"] {
+        let path = folder.path().join(name);
+        let volume = sample();
+        write_nifti(&path, &volume).unwrap();
+        let scan = read_ct(&path, &ReadOptions::default()).unwrap();
+        assert_eq!(scan.volume.voxels, volume.voxels.mapv(f32::from));
+        assert!(close(&scan.volume.affine, &volume.affine));
+        assert!(scan.warnings.is_empty(), "{:?}", scan.warnings);
+    }
+    let left = std::fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(left, 2, "temporary files stay behind");
+}
+
+#[test]
+fn the_nifti_crate_reads_what_we_write() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii.gz");
+    write_nifti(&path, &sample()).unwrap();
+    let object = ReaderOptions::new().read_file(&path).unwrap();
+    assert_eq!(object.header().pixdim[3], 1.25);
+    assert_eq!(object.volume().dim(), [5, 4, 3]);
+    let array = object.into_volume().into_ndarray::<i16>().unwrap();
+    assert_eq!(
+        array.into_dimensionality::<ndarray::Ix3>().unwrap(),
+        sample().voxels
+    );
+}
+
+#[test]
+fn a_fortran_array_is_written_by_index_not_by_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("f.nii");
+    let mut volume = sample();
+    let mut fortran = Array3::zeros((5, 4, 3).f());
+    fortran.assign(&volume.voxels);
+    volume.voxels = fortran;
+    write_nifti(&path, &volume).unwrap();
+    let scan = read_ct(&path, &ReadOptions::default()).unwrap();
+    assert_eq!(scan.volume.voxels, sample().voxels.mapv(f32::from));
+}
+
+#[test]
+fn the_source_of_hounsfield_units_is_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii");
+    write_nifti(&path, &sample()).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[112..116].copy_from_slice(&2f32.to_le_bytes());
+    bytes[116..120].copy_from_slice(&(-1024f32).to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let first = |hu| read_ct(&path, &ReadOptions { hu }).unwrap().volume.voxels[[0, 0, 0]];
+    assert_eq!(first(HuSource::Header), -150.0 * 2.0 - 1024.0);
+    assert_eq!(first(HuSource::AlreadyHu), -150.0);
+    assert_eq!(
+        first(HuSource::Table {
+            slope: 1.0,
+            intercept: -8.0
+        }),
+        -158.0
+    );
+}
+
+#[test]
+fn labels_must_be_whole_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.nii.gz");
+    write_nifti(
+        &path,
+        &Volume::new(Array3::from_elem((2, 2, 2), 117u8), Affine::IDENTITY),
+    )
+    .unwrap();
+    assert!(read_mask(&path).unwrap().voxels.iter().all(|&v| v == 117));
+    write_nifti(&path, &sample()).unwrap();
+    let error = read_mask(&path).unwrap_err().to_string();
+    assert!(error.contains("label map"), "{error}");
+}
+
+#[test]
+fn lies_in_the_header_are_found_before_memory_is_taken() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii");
+    write_nifti(&path, &sample()).unwrap();
+    let good = std::fs::read(&path).unwrap();
+    let spoil = |at: usize, bytes: &[u8]| {
+        let mut bad = good.clone();
+        bad[at..at + bytes.len()].copy_from_slice(bytes);
+        std::fs::write(&path, bad).unwrap();
+        read_ct(&path, &ReadOptions::default())
+            .unwrap_err()
+            .to_string()
+    };
+    assert!(spoil(42, &32767i16.to_le_bytes()).contains("needs"));
+    assert!(spoil(42, &(-3i16).to_le_bytes()).contains("dim[1]"));
+    assert!(spoil(40, &0i16.to_le_bytes()).contains("dim[0]"));
+    assert!(spoil(70, &128i16.to_le_bytes()).contains("RGB"));
+    assert!(spoil(72, &8i16.to_le_bytes()).contains("bitpix"));
+    assert!(spoil(344, b"xxx\0").contains("magic"));
+    assert!(spoil(280, &f32::NAN.to_le_bytes()).contains("affine"));
+    assert!(spoil(0, &7i32.to_le_bytes()).contains("sizeof_hdr"));
+}
+
+fn odd_files() -> Option<PathBuf> {
+    let Some(root) = std::env::var_os("UNIFERUM_TEST_DATA") else {
+        eprintln!("skipped: UNIFERUM_TEST_DATA is not set");
+        return None;
+    };
+    Some(Path::new(&root).join("nifti_odd/synthetic"))
+}
+
+/// Each file is one int16 volume 4x5x6 with a single oddity.
+#[test]
+fn odd_files_are_read_right_or_refused() {
+    let Some(folder) = odd_files() else { return };
+    let mut seen = 0;
+    let base = read_ct(folder.join("base.nii"), &ReadOptions::default())
+        .unwrap()
+        .volume
+        .voxels;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if name.ends_with(".img") {
+            continue;
+        }
+        seen += 1;
+        let stem = name.split('.').next().unwrap();
+        let result = read_ct(&path, &ReadOptions::default());
+        let expected = match stem {
+            "base" | "be" | "n2" | "nan_slope" | "zero_slope" | "dim4_1" | "neg_pixdim"
+            | "vox416" | "vox0" | "multi" | "notgz" | "gz_named" | "ext0" | "extneg" => {
+                Some(base.clone())
+            }
+            "half_slope" => Some(base.mapv(|v| v * 0.5 - 10.0)),
+            _ => None,
+        };
+        match (expected, result) {
+            (Some(expected), Ok(scan)) => assert_eq!(scan.volume.voxels, expected, "{name}"),
+            (Some(_), Err(error)) => panic!("{name}: {error}"),
+            (None, Ok(scan)) => panic!("{name} was read: {:?}", scan.volume.shape()),
+            (None, Err(error)) => assert!(!matches!(error, Error::Io { .. }), "{name}: {error}"),
+        }
+    }
+    assert!(seen > 20, "only {seen} files in {}", folder.display());
+}
