@@ -1,6 +1,10 @@
 //! Which vector instructions the kernels use, chosen once at run time.
 
+mod slices;
+
 use std::sync::OnceLock;
+
+pub(crate) use slices::*;
 
 /// A set of vector instructions for which kernels exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -1,0 +1,207 @@
+//! Batch normalisation over `[B, C, ...]`.
+
+mod cpu;
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+
+use crate::error::invalid;
+use crate::host;
+
+const OP: &str = "batch_norm";
+
+/// Batch normalisation with running statistics (evaluation, or frozen in training), with
+/// backward to `x`, `gamma` and `beta`.
+///
+/// `y = gamma * (x - running_mean) / sqrt(running_var + eps) + beta`.
+///
+/// # Shapes
+/// `x` and the result are `[B, C, ...]` with any number of trailing axes; the others `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit together, or for a tensor that is not `f32`.
+pub fn batch_norm(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running_mean: &Tensor,
+    running_var: &Tensor,
+    eps: f64,
+) -> Result<Tensor> {
+    let plan = Plan::new(x.dims())?;
+    for (what, t) in [
+        ("running mean", running_mean),
+        ("running variance", running_var),
+    ] {
+        check_channels(what, t, plan.channels)?;
+    }
+    let mean = vector(running_mean)?;
+    let var = vector(running_var)?;
+    apply(x, gamma, beta, BatchNorm::new(plan, mean, &var, eps, false))
+}
+
+/// Batch normalisation with the statistics of this batch, with backward through them.
+///
+/// Returns the normalised tensor, the mean and the **biased** variance of each channel; the
+/// last two are outside the autograd graph. Running averages conventionally take the unbiased
+/// variance: see [`unbiased_variance`].
+///
+/// # Shapes
+/// `x` and the result are `[B, C, ...]` with any number of trailing axes; the others `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit together, or for a tensor that is not `f32`.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use uniferum_kernels::batch_norm_train;
+/// # fn main() -> candle_core::Result<()> {
+/// let x = Tensor::new(&[[1f32, 5.0], [3.0, 9.0]], &Device::Cpu)?;
+/// let (one, zero) = (Tensor::new(&[1f32; 2], &Device::Cpu)?, Tensor::new(&[0f32; 2], &Device::Cpu)?);
+/// let (y, mean, var) = batch_norm_train(&x, &one, &zero, 0.0)?;
+/// assert_eq!(mean.to_vec1::<f32>()?, [2.0, 7.0]);
+/// assert_eq!(var.to_vec1::<f32>()?, [1.0, 4.0]);
+/// assert_eq!(y.to_vec2::<f32>()?, [[-1.0, -1.0], [1.0, 1.0]]);
+/// # Ok(()) }
+/// ```
+pub fn batch_norm_train(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    eps: f64,
+) -> Result<(Tensor, Tensor, Tensor)> {
+    let plan = Plan::new(x.dims())?;
+    let x = x.contiguous()?;
+    let (mean, var) = host::with_f32(OP, &x, |x| cpu::statistics(&plan, x))?;
+    let stats = (mean.clone(), var.clone());
+    let y = apply(&x, gamma, beta, BatchNorm::new(plan, mean, &var, eps, true))?;
+    let channels = plan.channels;
+    Ok((
+        y,
+        host::tensor(stats.0, channels),
+        host::tensor(stats.1, channels),
+    ))
+}
+
+/// The unbiased variance from the biased one of `count` values (voxels times samples).
+///
+/// # Errors
+/// When the tensor's arithmetic fails on its device.
+pub fn unbiased_variance(biased: &Tensor, count: usize) -> Result<Tensor> {
+    biased.affine(count as f64 / count.saturating_sub(1).max(1) as f64, 0.0)
+}
+
+fn apply(x: &Tensor, gamma: &Tensor, beta: &Tensor, op: BatchNorm) -> Result<Tensor> {
+    check_channels("gamma", gamma, op.plan.channels)?;
+    check_channels("beta", beta, op.plan.channels)?;
+    x.contiguous()?
+        .apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)
+}
+
+fn check_channels(what: &'static str, t: &Tensor, channels: usize) -> Result<()> {
+    if t.dims() == [channels] {
+        return Ok(());
+    }
+    Err(invalid(
+        OP,
+        what,
+        format!("shape [{channels}]"),
+        format!("{:?}", t.dims()),
+    )
+    .into())
+}
+
+fn vector(t: &Tensor) -> Result<Vec<f32>> {
+    host::with_f32(OP, &t.contiguous()?, <[f32]>::to_vec)
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Plan {
+    batch: usize,
+    channels: usize,
+    voxels: usize,
+}
+
+impl Plan {
+    fn new(dims: &[usize]) -> Result<Self> {
+        match *dims {
+            [batch, channels, ref rest @ ..] if dims.iter().all(|n| *n > 0) => Ok(Self {
+                batch,
+                channels,
+                voxels: rest.iter().product(),
+            }),
+            _ => {
+                let got = format!("{dims:?}");
+                Err(invalid(OP, "input shape", "non-empty [B, C, ...]", got).into())
+            }
+        }
+    }
+}
+
+struct BatchNorm {
+    plan: Plan,
+    mean: Vec<f32>,
+    inv_std: Vec<f32>,
+    /// Whether the statistics are those of the batch, so that gradients flow through them.
+    of_batch: bool,
+}
+
+impl BatchNorm {
+    fn new(plan: Plan, mean: Vec<f32>, var: &[f32], eps: f64, of_batch: bool) -> Self {
+        let inv_std = var
+            .iter()
+            .map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32)
+            .collect();
+        Self {
+            plan,
+            mean,
+            inv_std,
+            of_batch,
+        }
+    }
+}
+
+impl CustomOp3 for BatchNorm {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        gamma: &CpuStorage,
+        lg: &Layout,
+        beta: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (gamma, beta) = (
+            host::f32_slice(OP, gamma, lg)?,
+            host::f32_slice(OP, beta, lb)?,
+        );
+        let y = cpu::forward(self, host::f32_slice(OP, x, lx)?, gamma, beta);
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gamma: &Tensor,
+        beta: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        let grads = host::with_f32(OP, x, |xs| {
+            host::with_f32(OP, &dy, |dy| {
+                host::with_f32(OP, gamma, |g| cpu::backward(self, xs, g, dy, x.track_op()))
+            })
+        })???;
+        let dx = grads.x.map(|dx| host::tensor(dx, x.shape()));
+        let channels = self.plan.channels;
+        let dgamma = gamma
+            .track_op()
+            .then(|| host::tensor(grads.gamma, channels));
+        let dbeta = beta.track_op().then(|| host::tensor(grads.beta, channels));
+        Ok((dx, dgamma, dbeta))
+    }
+}
