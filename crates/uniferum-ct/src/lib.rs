@@ -4,6 +4,8 @@
 mod affine;
 mod error;
 pub mod io;
+pub mod prep;
+pub mod resample;
 mod volume;
 
 pub use affine::Affine;
