@@ -6,6 +6,7 @@ mod error;
 pub mod io;
 pub mod prep;
 pub mod resample;
+pub mod transform;
 mod volume;
 
 pub use affine::Affine;

@@ -1,4 +1,89 @@
 //! From a scan as it comes to the standardised volume.
+//!
+//! [`standardise`] follows section 3.5 of the paper, or the paper's public release when
+//! [`StandardiseConfig::compat`] says so. The parts, run-length components and slice hulls, can be
+//! used alone.
 
 pub mod components;
+mod config;
 pub mod hull;
+mod lungs;
+mod paper;
+mod report;
+mod view;
+
+pub use config::{Compat, StandardiseConfig};
+pub use lungs::{LUNG_LABELS, LungRange, LungSource};
+pub use report::{StandardiseReport, Standardised};
+
+use crate::{Result, Volume};
+
+/// Brings a scan, and a label mask on the same grid, to the common grid of the model.
+///
+/// In order, with the default configuration:
+///
+/// 1. axes to RAS, without interpolation;
+/// 2. body: voxels of -150 to 250 HU, largest component of 26 neighbours;
+/// 3. centre in x and y: centre of mass of the convex hulls of all axial slices of the body;
+/// 4. z range: lungs (labels 10 to 14 of the mask) and 5 mm each side; slices beyond are dropped.
+///    Without a mask the lungs are estimated from the air inside the body if `estimate_lungs`, else
+///    the z range of the body is kept, with a warning;
+/// 5. clip to -1000..1000 HU, resample to 1 mm, crop or pad with air to 416x336x256 about the
+///    centre.
+///
+/// Steps 5's parts are one pass over the volume. An oblique scan keeps its oblique axes: the result's
+/// affine says where its voxels are.
+///
+/// # Shapes
+/// Result `config.size` if given, else the body's extent; mask and volume alike.
+///
+/// # Units
+/// HU in and out.
+///
+/// # Errors
+/// A configuration that cannot work, a mask on another grid, an affine that cannot be inverted, a
+/// scan without soft tissue.
+///
+/// # Reference
+/// Section 3.5.
+///
+/// ```
+/// use ndarray::Array3;
+/// use uniferum_ct::prep::{StandardiseConfig, standardise};
+/// use uniferum_ct::{Affine, Volume};
+///
+/// let scan = Volume::new(
+///     Array3::from_shape_fn((40, 30, 20), |(x, y, _)| {
+///         if (8..32).contains(&x) && (6..24).contains(&y) { 40.0 } else { -1000.0 }
+///     }),
+///     Affine::from_spacing([8.0, 8.0, 10.0], [-1.0, -1.0, 1.0], [160.0, 120.0, 0.0]),
+/// );
+/// let config = StandardiseConfig {
+///     spacing_mm: [4.0; 3],
+///     size: Some([104, 84, 64]),
+///     ..StandardiseConfig::default()
+/// };
+/// let done = standardise(&scan, None, &config)?;
+/// assert_eq!(done.volume.shape(), [104, 84, 64]);
+/// assert_eq!(done.volume.orientation(), "RAS");
+/// assert_eq!(done.volume.voxels[[52, 42, 32]], 40);
+/// # Ok::<(), uniferum_ct::Error>(())
+/// ```
+pub fn standardise(
+    scan: &Volume<f32>,
+    mask: Option<&Volume<u8>>,
+    config: &StandardiseConfig,
+) -> Result<Standardised> {
+    config.validate()?;
+    if let Some(mask) = mask {
+        scan.check_same_grid(mask, "mask")?;
+    }
+    match config.compat {
+        Compat::Paper => paper::standardise(scan, mask, config),
+        Compat::Release => Err(crate::Error::Config {
+            field: "compat",
+            expected: "paper".to_owned(),
+            got: "release".to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,7 @@
+//! From the standardised volume to the array of the model, and back.
+
+mod coarse;
+mod model;
+
+pub use coarse::resample_onto;
+pub use model::ModelTransform;
