@@ -53,3 +53,16 @@ fn dtype(storage: &CpuStorage) -> DType {
     use candle_core::backend::BackendStorage;
     storage.dtype()
 }
+
+/// As [`f32_slice`], to write to.
+pub(crate) fn f32_slice_mut<'a>(
+    op: &'static str,
+    storage: &'a mut CpuStorage,
+    layout: &Layout,
+) -> Result<&'a mut [f32]> {
+    f32_slice(op, storage, layout)?;
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(data), Some((start, end))) => Ok(&mut data[start..end]),
+        _ => Err(invalid(op, "storage", "contiguous f32", "another").into()),
+    }
+}

@@ -1,25 +1,38 @@
 #![doc = include_str!("../README.md")]
 
+mod adamw;
+mod attention;
 mod batch_norm;
 mod conv3d;
 mod depthwise;
+mod dropout;
 mod error;
+mod gelu;
 mod gemm;
 mod geometry;
 mod host;
+mod layer_norm;
+mod loss;
 #[doc(hidden)]
 pub mod oracle;
 mod parallel;
 mod pool;
+mod rng;
 mod silu;
 pub mod simd;
 mod squeeze_excite;
 
+pub use adamw::{AdamW, adamw_step, sum_of_squares};
+pub use attention::attention;
 pub use batch_norm::{batch_norm, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
+pub use dropout::dropout;
 pub use error::{Error, Result};
+pub use gelu::gelu_erf;
 pub use geometry::{Conv3dConfig, Padding3};
+pub use layer_norm::layer_norm;
+pub use loss::{bce_with_logits, sigmoid_focal};
 pub use pool::{adaptive_avg_pool3d, avg_pool3d, global_avg_pool3d, max_pool3d};
 pub use silu::silu;
 pub use squeeze_excite::{scale_channels, squeeze_excite};

@@ -1,0 +1,196 @@
+//! One AdamW update, in place, in two passes over memory.
+
+use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
+use rayon::prelude::*;
+
+use crate::error::invalid;
+use crate::host;
+use crate::simd::{self, Simd, madd, multiversion};
+
+const CHUNK: usize = 1 << 14;
+
+/// Hyper-parameters of one update.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct AdamW {
+    /// Step size of this update.
+    pub lr: f64,
+    /// Decay of the mean of gradients.
+    pub beta1: f64,
+    /// Decay of the mean of squared gradients.
+    pub beta2: f64,
+    /// Added to the root of the second mean.
+    pub eps: f64,
+    /// Decoupled weight decay: each update multiplies the parameter by `1 - lr * weight_decay`.
+    pub weight_decay: f64,
+    /// Every gradient is multiplied by it first; gradient clipping and loss scaling go here.
+    pub grad_scale: f64,
+}
+
+impl Default for AdamW {
+    /// The paper's recipe (section 3.6) with its weight decay.
+    fn default() -> Self {
+        Self {
+            lr: 5e-5,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 1e-4,
+            grad_scale: 1.0,
+        }
+    }
+}
+
+/// Updates `parameter` and its `state` in place by the gradient of update number `step` (from 1).
+///
+/// # Shapes
+/// `parameter` and `gradient` alike, of `n` elements; `state` `[2, n]`: the running means of gradients
+/// and of squared gradients, zeros before the first update. All contiguous `f32`.
+///
+/// # Errors
+/// When the shapes do not fit together, for `step` 0, or for tensors that are not contiguous `f32`.
+///
+/// # Reference
+/// Loshchilov & Hutter 2019, algorithm 2.
+pub fn adamw_step(
+    parameter: &Tensor,
+    gradient: &Tensor,
+    state: &Tensor,
+    step: u64,
+    options: &AdamW,
+) -> Result<()> {
+    let n = parameter.elem_count();
+    if gradient.dims() != parameter.dims() || state.dims() != [2, n] || step == 0 {
+        let expected = format!(
+            "gradient {:?}, state [2, {n}], step from 1",
+            parameter.dims()
+        );
+        let got = format!("{:?}, {:?}, {step}", gradient.dims(), state.dims());
+        return Err(invalid("adamw_step", "arguments", expected, got).into());
+    }
+    state.inplace_op2(&gradient.contiguous()?, &Moments(*options))?;
+    parameter.inplace_op2(
+        state,
+        &Update {
+            options: *options,
+            step,
+        },
+    )
+}
+
+/// The sum of squares of a tensor, in double precision.
+///
+/// # Errors
+/// For a tensor that is not `f32`.
+pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    host::with_f32("sum_of_squares", &x.contiguous()?, |x| {
+        let simd = Simd::detect();
+        let chunks: Vec<f64> = x.par_chunks(CHUNK).map(|x| simd::dot(simd, x, x)).collect();
+        chunks.iter().sum()
+    })
+}
+
+struct Moments(AdamW);
+
+impl InplaceOp2 for Moments {
+    fn name(&self) -> &'static str {
+        "adamw_moments"
+    }
+
+    fn cpu_fwd(
+        &self,
+        state: &mut CpuStorage,
+        state_layout: &Layout,
+        gradient: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let gradient = host::f32_slice(self.name(), gradient, layout)?;
+        let state = host::f32_slice_mut(self.name(), state, state_layout)?;
+        let simd = Simd::detect();
+        let (b1, b2) = (self.0.beta1 as f32, self.0.beta2 as f32);
+        let scale = self.0.grad_scale as f32;
+        let (m, v) = state.split_at_mut(gradient.len());
+        m.par_chunks_mut(CHUNK)
+            .zip(v.par_chunks_mut(CHUNK))
+            .zip(gradient.par_chunks(CHUNK))
+            .for_each(|((m, v), g)| moments(simd, m, v, g, b1, b2, scale));
+        Ok(())
+    }
+}
+
+multiversion! {
+    fn moments(
+        m: &mut [f32], v: &mut [f32], g: &[f32], b1: f32, b2: f32, scale: f32,
+    ) = moments_body;
+}
+
+#[inline(always)]
+fn moments_body<const FMA: bool>(
+    m: &mut [f32],
+    v: &mut [f32],
+    g: &[f32],
+    b1: f32,
+    b2: f32,
+    scale: f32,
+) {
+    for ((m, v), g) in m.iter_mut().zip(v.iter_mut()).zip(g) {
+        let g = *g * scale;
+        *m = madd::<FMA>(1.0 - b1, g - *m, *m);
+        *v = madd::<FMA>(1.0 - b2, g * g - *v, *v);
+    }
+}
+
+struct Update {
+    options: AdamW,
+    step: u64,
+}
+
+impl InplaceOp2 for Update {
+    fn name(&self) -> &'static str {
+        "adamw_update"
+    }
+
+    fn cpu_fwd(
+        &self,
+        parameter: &mut CpuStorage,
+        layout: &Layout,
+        state: &CpuStorage,
+        state_layout: &Layout,
+    ) -> Result<()> {
+        let state = host::f32_slice(self.name(), state, state_layout)?;
+        let parameter = host::f32_slice_mut(self.name(), parameter, layout)?;
+        let o = &self.options;
+        let correction1 = 1.0 - o.beta1.powf(self.step as f64);
+        let correction2 = 1.0 - o.beta2.powf(self.step as f64);
+        let keep = (1.0 - o.lr * o.weight_decay) as f32;
+        let rate = (o.lr / correction1) as f32;
+        let root = (1.0 / correction2.sqrt()) as f32;
+        let (m, v) = state.split_at(parameter.len());
+        let simd = Simd::detect();
+        parameter
+            .par_chunks_mut(CHUNK)
+            .zip(m.par_chunks(CHUNK).zip(v.par_chunks(CHUNK)))
+            .for_each(|(p, (m, v))| update(simd, p, m, v, keep, rate, root, o.eps as f32));
+        Ok(())
+    }
+}
+
+multiversion! {
+    fn update(
+        p: &mut [f32], m: &[f32], v: &[f32], keep: f32, rate: f32, root: f32, eps: f32,
+    ) = update_body;
+}
+
+#[inline(always)]
+fn update_body<const FMA: bool>(
+    p: &mut [f32],
+    m: &[f32],
+    v: &[f32],
+    keep: f32,
+    rate: f32,
+    root: f32,
+    eps: f32,
+) {
+    for ((p, m), v) in p.iter_mut().zip(m).zip(v) {
+        *p = madd::<FMA>(*p, keep, -rate * *m / madd::<FMA>(v.sqrt(), root, eps));
+    }
+}

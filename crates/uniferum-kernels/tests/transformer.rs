@@ -1,0 +1,318 @@
+//! Layer norm, GELU, attention, dropout, losses and AdamW against plain f64 formulas.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use common::{check_gradients, distance, flat, tensor, values};
+use uniferum_kernels::{
+    AdamW, adamw_step, attention, bce_with_logits, dropout, gelu_erf, layer_norm, sigmoid_focal,
+    sum_of_squares,
+};
+
+/// erf by its Taylor series, exact enough in double precision for |x| < 4.
+fn erf(x: f64) -> f64 {
+    let mut term = x;
+    let mut sum = x;
+    for n in 1..200 {
+        term *= -x * x / n as f64;
+        sum += term / (2 * n + 1) as f64;
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+fn gelu64(x: f64) -> f64 {
+    x * 0.5 * (1.0 + erf(x / std::f64::consts::SQRT_2))
+}
+
+fn layer_norm64(x: &[f64], w: &[f64], b: &[f64], eps: f64) -> Vec<f64> {
+    let n = w.len();
+    let mut out = Vec::new();
+    for row in x.chunks(n) {
+        let mean = row.iter().sum::<f64>() / n as f64;
+        let var = row.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / n as f64;
+        out.extend((0..n).map(|i| (row[i] - mean) / (var + eps).sqrt() * w[i] + b[i]));
+    }
+    out
+}
+
+#[test]
+fn layer_norm_and_its_gradients() {
+    for (rows, width) in [(1, 2), (3, 5), (40, 37), (17, 96)] {
+        let (x, w, b) = (values(1, rows * width), values(2, width), values(3, width));
+        let args = [
+            (&x[..], &[rows, width][..]),
+            (&w[..], &[width][..]),
+            (&b[..], &[width][..]),
+        ];
+        let y = layer_norm(
+            &tensor(&x, &[rows, width]),
+            &tensor(&w, &[width]),
+            &tensor(&b, &[width]),
+            1e-3,
+        );
+        assert!(distance(&flat(&y.unwrap()), &layer_norm64(&x, &w, &b, 1e-3)) < 1e-5);
+        check_gradients(
+            &args,
+            |t| layer_norm(&t[0], &t[1], &t[2], 1e-3),
+            |a| layer_norm64(&a[0], &a[1], &a[2], 1e-3),
+            2e-4,
+        );
+    }
+    let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
+    let w = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
+    assert!(
+        layer_norm(&x, &w, &w, 1e-5)
+            .unwrap_err()
+            .to_string()
+            .contains("weight")
+    );
+}
+
+#[test]
+fn gelu_and_its_gradient() {
+    let x: Vec<f64> = values(4, 3000)
+        .iter()
+        .map(|v| f64::from((v * 3.9) as f32))
+        .collect();
+    let want: Vec<f64> = x.iter().map(|v| gelu64(*v)).collect();
+    assert!(distance(&flat(&gelu_erf(&tensor(&x, &[3000])).unwrap()), &want) < 2e-7);
+    let few = &x[..60];
+    check_gradients(
+        &[(few, &[60])],
+        |t| gelu_erf(&t[0]),
+        |a| a[0].iter().map(|v| gelu64(*v)).collect(),
+        1e-5,
+    );
+    let far = Tensor::new(&[-100f32, 100.0], &Device::Cpu).unwrap();
+    assert_eq!(gelu_erf(&far).unwrap().to_vec1::<f32>().unwrap()[1], 100.0);
+}
+
+fn attention64(q: &[f64], k: &[f64], v: &[f64], mask: &[f64], dims: [usize; 5]) -> Vec<f64> {
+    let [batch, heads, queries, keys, width] = dims;
+    let mut out = vec![0.0; batch * heads * queries * width];
+    for b in 0..batch {
+        for h in 0..heads {
+            let (qo, ko) = (
+                (b * heads + h) * queries * width,
+                (b * heads + h) * keys * width,
+            );
+            for i in 0..queries {
+                let e: Vec<f64> = (0..keys)
+                    .map(|j| {
+                        let s: f64 = (0..width)
+                            .map(|c| q[qo + i * width + c] * k[ko + j * width + c])
+                            .sum();
+                        mask[b * keys + j] * (s / (width as f64).sqrt()).exp()
+                    })
+                    .collect();
+                let total: f64 = e.iter().sum();
+                for j in 0..keys {
+                    for c in 0..width {
+                        out[qo + i * width + c] += e[j] / total * v[ko + j * width + c];
+                    }
+                }
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn attention_and_its_gradients() {
+    let dims @ [b, h, t, s, e] = [2, 3, 4, 6, 5];
+    let (q, k, v) = (
+        values(5, b * h * t * e),
+        values(6, b * h * s * e),
+        values(7, b * h * s * e),
+    );
+    let mut mask = vec![1.0; b * s];
+    (mask[1], mask[s + 4], mask[s + 5]) = (0.0, 0.0, 0.0);
+    let m = tensor(&mask, &[b, s]);
+    let (qd, kd) = ([b, h, t, e], [b, h, s, e]);
+    let y = attention(
+        &tensor(&q, &qd),
+        &tensor(&k, &kd),
+        &tensor(&v, &kd),
+        Some(&m),
+        None,
+    )
+    .unwrap();
+    assert!(distance(&flat(&y), &attention64(&q, &k, &v, &mask, dims)) < 1e-5);
+    check_gradients(
+        &[(&q, &qd), (&k, &kd), (&v, &kd)],
+        |t| attention(&t[0], &t[1], &t[2], Some(&m), None),
+        |a| attention64(&a[0], &a[1], &a[2], &mask, dims),
+        1e-4,
+    );
+    let bad = tensor(&mask, &[s, b]);
+    assert!(
+        attention(
+            &tensor(&q, &qd),
+            &tensor(&k, &kd),
+            &tensor(&v, &kd),
+            Some(&bad),
+            None
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn a_query_without_keys_gives_zero() {
+    let x = tensor(&values(1, 12), &[1, 1, 3, 4]);
+    let none = Tensor::zeros((1, 3), DType::F32, &Device::Cpu).unwrap();
+    assert!(
+        flat(&attention(&x, &x, &x, Some(&none), None).unwrap())
+            .iter()
+            .all(|v| *v == 0.0)
+    );
+}
+
+/// Dropout is linear in `v` given its mask: backward must use the same mask as forward.
+#[test]
+fn attention_dropout_is_the_same_in_backward() {
+    let d = [1, 2, 5, 8];
+    let (q, k) = (tensor(&values(1, 80), &d), tensor(&values(2, 80), &d));
+    let v = Var::from_tensor(&tensor(&values(3, 80), &d)).unwrap();
+    let run = |seed| attention(&q, &k, v.as_tensor(), None, Some((0.4, seed))).unwrap();
+    let y = run(11);
+    assert_eq!(flat(&y), flat(&run(11)));
+    assert_ne!(flat(&y), flat(&run(12)));
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    let dv = flat(grads.get(v.as_tensor()).unwrap());
+    let inner: f64 = dv.iter().zip(flat(v.as_tensor())).map(|(a, b)| a * b).sum();
+    let total: f64 = flat(&y).iter().sum();
+    assert!((inner - total).abs() < 1e-4, "{inner} {total}");
+}
+
+#[test]
+fn dropout_drops_its_share_and_nothing_else() {
+    let x = Var::from_tensor(&Tensor::ones((300, 400), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let y = dropout(x.as_tensor(), 0.1, 3).unwrap();
+    let v = flat(&y);
+    let dropped = v.iter().filter(|v| **v == 0.0).count() as f64 / v.len() as f64;
+    assert!((dropped - 0.1).abs() < 0.005, "{dropped}");
+    assert!(v.iter().all(|v| *v == 0.0 || (v - 1.0 / 0.9).abs() < 1e-6));
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    assert_eq!(flat(grads.get(x.as_tensor()).unwrap()), v);
+    // Neighbouring seeds share no pattern.
+    let other = flat(&dropout(x.as_tensor(), 0.1, 4).unwrap());
+    let both = v
+        .iter()
+        .zip(&other)
+        .filter(|(a, b)| **a == 0.0 && **b == 0.0)
+        .count() as f64;
+    assert!((both / v.len() as f64 - 0.01).abs() < 0.002);
+    assert!(dropout(x.as_tensor(), 1.0, 0).is_err());
+}
+
+fn bce64(x: f64, t: f64) -> f64 {
+    x.max(0.0) - x * t + (-x.abs()).exp().ln_1p()
+}
+
+fn focal64(x: f64, t: f64, alpha: f64, gamma: f64) -> f64 {
+    let p = 1.0 / (1.0 + (-x).exp());
+    let missed = p * (1.0 - t) + (1.0 - p) * t;
+    (alpha * t + (1.0 - alpha) * (1.0 - t)) * bce64(x, t) * missed.powf(gamma)
+}
+
+#[test]
+fn losses_and_their_gradients() {
+    let x: Vec<f64> = values(8, 40)
+        .iter()
+        .map(|v| f64::from((v * 6.0) as f32))
+        .collect();
+    let t: Vec<f64> = (0..40).map(|i| [0.0, 1.0, 0.25][i % 3]).collect();
+    let targets = tensor(&t, &[40]);
+    let bce = |a: &[f64]| {
+        a.iter()
+            .zip(&t)
+            .map(|(x, t)| bce64(*x, *t))
+            .collect::<Vec<_>>()
+    };
+    assert!(
+        distance(
+            &flat(&bce_with_logits(&tensor(&x, &[40]), &targets).unwrap()),
+            &bce(&x)
+        ) < 1e-6
+    );
+    check_gradients(
+        &[(&x, &[40])],
+        |l| bce_with_logits(&l[0], &targets),
+        |a| bce(&a[0]),
+        1e-5,
+    );
+    for (alpha, gamma) in [(0.25, 2.0), (0.6, 1.5), (0.5, 0.0), (0.25, 1.0)] {
+        let f = |a: &[f64]| {
+            a.iter()
+                .zip(&t)
+                .map(|(x, t)| focal64(*x, *t, alpha, gamma))
+                .collect::<Vec<_>>()
+        };
+        let run = |l: &Tensor| sigmoid_focal(l, &targets, alpha as f32, gamma as f32);
+        assert!(distance(&flat(&run(&tensor(&x, &[40])).unwrap()), &f(&x)) < 1e-5);
+        check_gradients(&[(&x, &[40])], |l| run(&l[0]), |a| f(&a[0]), 1e-4);
+    }
+}
+
+#[test]
+fn losses_stay_finite_at_the_ends() {
+    let ends = [-1e4f32, -100.0, 0.0, 100.0, 1e4];
+    for dtype in [DType::F32, DType::BF16] {
+        for target in [0f32, 1.0] {
+            let x = Var::from_tensor(
+                &Tensor::new(&ends, &Device::Cpu)
+                    .unwrap()
+                    .to_dtype(dtype)
+                    .unwrap(),
+            )
+            .unwrap();
+            let t = Tensor::full(target, 5, &Device::Cpu).unwrap();
+            for loss in [
+                bce_with_logits(x.as_tensor(), &t),
+                sigmoid_focal(x.as_tensor(), &t, 0.25, 2.0),
+            ] {
+                let loss = loss.unwrap();
+                assert!(flat(&loss).iter().all(|v| v.is_finite() && *v >= 0.0));
+                let grads = loss.sum_all().unwrap().backward().unwrap();
+                let g = grads
+                    .get(x.as_tensor())
+                    .unwrap()
+                    .to_dtype(DType::F32)
+                    .unwrap();
+                assert!(flat(&g).iter().all(|v| v.is_finite()));
+            }
+        }
+    }
+}
+
+#[test]
+fn adamw_follows_its_definition() {
+    let o = AdamW {
+        lr: 1e-2,
+        weight_decay: 0.1,
+        grad_scale: 0.5,
+        ..Default::default()
+    };
+    let n = 1003;
+    let mut p = values(1, n);
+    let var = Var::from_tensor(&tensor(&p, &[n])).unwrap();
+    let state = Tensor::zeros((2, n), DType::F32, &Device::Cpu).unwrap();
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    for step in 1..=10u64 {
+        let g = values(100 + step, n);
+        adamw_step(var.as_tensor(), &tensor(&g, &[n]), &state, step, &o).unwrap();
+        for i in 0..n {
+            let g = g[i] * 0.5;
+            m[i] = 0.9 * m[i] + 0.1 * g;
+            v[i] = 0.999 * v[i] + 0.001 * g * g;
+            let mh = m[i] / (1.0 - 0.9f64.powi(step as i32));
+            let vh = v[i] / (1.0 - 0.999f64.powi(step as i32));
+            p[i] -= o.lr * o.weight_decay * p[i] + o.lr * mh / (vh.sqrt() + 1e-8);
+        }
+    }
+    assert!(distance(&flat(var.as_tensor()), &p) < 1e-5);
+    let want: f64 = flat(var.as_tensor()).iter().map(|v| v * v).sum();
+    assert!((sum_of_squares(var.as_tensor()).unwrap() / want - 1.0).abs() < 1e-6);
+    assert!(adamw_step(var.as_tensor(), &tensor(&p, &[n]), &state, 0, &o).is_err());
+}
