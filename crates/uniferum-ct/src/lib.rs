@@ -12,4 +12,6 @@ mod volume;
 pub use affine::Affine;
 pub use error::{Error, Result};
 pub use io::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, write_nifti};
+pub use prep::{Compat, StandardiseConfig, StandardiseReport, Standardised, standardise};
+pub use transform::ModelTransform;
 pub use volume::{CtVolume, Volume};

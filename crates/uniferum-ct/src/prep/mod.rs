@@ -9,6 +9,7 @@ mod config;
 pub mod hull;
 mod lungs;
 mod paper;
+mod release;
 mod report;
 mod view;
 
@@ -80,10 +81,6 @@ pub fn standardise(
     }
     match config.compat {
         Compat::Paper => paper::standardise(scan, mask, config),
-        Compat::Release => Err(crate::Error::Config {
-            field: "compat",
-            expected: "paper".to_owned(),
-            got: "release".to_owned(),
-        }),
+        Compat::Release => release::standardise(scan, mask, config),
     }
 }

@@ -2,6 +2,8 @@
 
 use ndarray::{Axis, CowArray, Ix3};
 
+use crate::resample::{AxisOperator, pick};
+use crate::transform::window_offset;
 use crate::{Affine, Volume};
 
 /// The volume with its axes along R, A and S, and the affine that goes with it.
@@ -35,6 +37,26 @@ pub(crate) fn ras<T: Copy>(volume: &Volume<T>) -> (CowArray<'_, T, Ix3>, Affine)
     } else {
         (view.as_standard_layout().into_owned().into(), affine)
     }
+}
+
+/// Crops or pads about the centre.
+pub(crate) fn to_size<T>(volume: Volume<T>, size: [usize; 3], fill: T) -> Volume<T>
+where
+    T: Copy + Send + Sync,
+{
+    let offsets: [isize; 3] = std::array::from_fn(|a| window_offset(volume.shape()[a], size[a]));
+    let ops: [AxisOperator; 3] =
+        std::array::from_fn(|a| AxisOperator::window(volume.shape()[a], size[a], offsets[a]));
+    let voxels = pick(
+        volume.voxels.view(),
+        [&ops[0], &ops[1], &ops[2]],
+        fill,
+        |v| v,
+    );
+    Volume::new(
+        voxels,
+        volume.affine.subgrid(offsets.map(|o| o as f64), [1.0; 3]),
+    )
 }
 
 #[cfg(test)]

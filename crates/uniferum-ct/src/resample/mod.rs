@@ -2,6 +2,8 @@
 
 mod axis;
 mod separable;
+mod spline;
 
 pub use axis::{AxisOperator, Interpolation};
 pub(crate) use separable::{pick, resample};
+pub(crate) use spline::CubicSpline;

@@ -5,3 +5,4 @@ mod model;
 
 pub use coarse::resample_onto;
 pub use model::ModelTransform;
+pub(crate) use model::window_offset;
