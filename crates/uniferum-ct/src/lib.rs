@@ -3,6 +3,7 @@
 
 mod affine;
 mod error;
+mod facts;
 pub mod io;
 pub mod prep;
 pub mod resample;
@@ -11,6 +12,7 @@ mod volume;
 
 pub use affine::Affine;
 pub use error::{Error, Result};
+pub use facts::{HuStatistics, ScanFacts};
 pub use io::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, write_nifti};
 pub use prep::{Compat, StandardiseConfig, StandardiseReport, Standardised, standardise};
 pub use transform::ModelTransform;

@@ -11,6 +11,9 @@ mod evaluate;
 mod interval;
 mod ranked;
 
+#[cfg(feature = "losses")]
+#[cfg_attr(docsrs, doc(cfg(feature = "losses")))]
+pub mod losses;
 pub mod special;
 
 pub use cases::{Cases, cluster_ids, labels_from_f64};

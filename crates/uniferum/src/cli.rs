@@ -22,12 +22,16 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Info(commands::info::Args),
+    Inspect(commands::inspect::Args),
+    Tasks(commands::tasks::Args),
 }
 
 impl Command {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
             Command::Info(args) => commands::info::run(args, global),
+            Command::Inspect(args) => commands::inspect::run(args, global),
+            Command::Tasks(args) => commands::tasks::run(args, global),
         }
     }
 }

@@ -123,7 +123,7 @@ impl Windows {
     }
 
     fn is_global(&self) -> bool {
-        (0..3).all(|a| self.axes[a] == [0..self.input[a]])
+        (0..3).all(|a| self.axes[a].len() == 1 && self.axes[a][0] == (0..self.input[a]))
     }
 }
 

@@ -1,3 +1,5 @@
 //! The subcommands, one file each: `Args` (what clap reads) and `run`.
 
 pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod tasks;

@@ -1,0 +1,108 @@
+//! `uniferum inspect`: what a scan is, before anything is done with it.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+use uniferum_ct::{ReadOptions, ScanFacts, read_ct};
+
+use crate::global::Global;
+
+/// Print shape, spacing, orientation and Hounsfield statistics of scans, and what looks odd
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Scans to look at
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A few lines for people
+    Text,
+    /// An array with an object a file
+    Json,
+}
+
+#[derive(serde::Serialize)]
+struct Row {
+    scan: PathBuf,
+    #[serde(flatten)]
+    facts: ScanFacts,
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let mut rows = Vec::new();
+    let mut failed = 0;
+    for file in args.files {
+        match read_ct(&file, &ReadOptions::default()) {
+            Ok(scan) => rows.push(Row {
+                facts: ScanFacts::of(&scan),
+                scan: file,
+            }),
+            Err(error) => {
+                failed += 1;
+                global.warn(error.to_string());
+            }
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    match args.format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &rows)?;
+            writeln!(out)?;
+        }
+        Format::Text => {
+            for row in &rows {
+                print_text(&mut out, row)?;
+            }
+        }
+    }
+    anyhow::ensure!(
+        failed == 0,
+        "{failed} of {} files could not be read",
+        failed + rows.len()
+    );
+    Ok(())
+}
+
+fn print_text(out: &mut impl Write, row: &Row) -> std::io::Result<()> {
+    let f = &row.facts;
+    let [x, y, z] = f.spacing_mm;
+    let [w, h, d] = f.extent_mm;
+    let [p1, p25, p50, p75, p99] = f.hu.percentiles;
+    let peak = |p: Option<i32>| p.map_or("none".to_owned(), |hu| format!("{hu} HU"));
+    writeln!(out, "{}", row.scan.display())?;
+    writeln!(out, "  format       {:?}", f.format)?;
+    writeln!(
+        out,
+        "  shape        {} x {} x {} voxels",
+        f.shape[0], f.shape[1], f.shape[2]
+    )?;
+    writeln!(out, "  spacing      {x:.4} x {y:.4} x {z:.4} mm")?;
+    writeln!(out, "  extent       {w:.0} x {h:.0} x {d:.0} mm")?;
+    writeln!(
+        out,
+        "  orientation  {} ({:.1} degrees oblique)",
+        f.orientation, f.obliqueness_degrees
+    )?;
+    writeln!(
+        out,
+        "  HU           {} to {}, mean {:.1}",
+        f.hu.min, f.hu.max, f.hu.mean
+    )?;
+    writeln!(
+        out,
+        "  percentiles  1 %: {p1}, 25 %: {p25}, 50 %: {p50}, 75 %: {p75}, 99 %: {p99}"
+    )?;
+    let (air, soft) = (peak(f.hu.air_peak), peak(f.hu.soft_tissue_peak));
+    writeln!(out, "  peaks        air {air}, soft tissue {soft}")?;
+    for warning in &f.warnings {
+        writeln!(out, "  warning      {warning}")?;
+    }
+    Ok(())
+}
