@@ -1,1 +1,20 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod batch_norm;
+mod block;
+mod config;
+mod efficientnet;
+mod error;
+mod inflate;
+mod init;
+mod vision;
+mod weights;
+
+pub use config::{Block, EncoderConfig, Variant};
+pub use efficientnet::EfficientNet3d;
+pub use error::{Error, Result};
+pub use inflate::{inflate_imagenet, inflate_kernel};
+pub use init::{is_buffer, seeded_var_builder, trainable_vars};
+pub use vision::VisionEncoder;
+pub use weights::read_weights;

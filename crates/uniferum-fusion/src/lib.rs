@@ -1,1 +1,17 @@
 #![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+
+mod bert;
+pub mod checkpoint;
+mod config;
+mod error;
+mod layers;
+mod model;
+mod prompts;
+mod wordpiece;
+
+pub use bert::Bert;
+pub use config::{BertConfig, NormPlacement, UniferumConfig};
+pub use error::{Error, Result};
+pub use model::{Freeze, Output, Uniferum, trainable_vars};
+pub use prompts::{PromptBatch, Prompts};

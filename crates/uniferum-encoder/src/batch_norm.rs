@@ -1,0 +1,93 @@
+//! Batch normalisation with running statistics that live among the checkpoint's variables.
+
+use candle_core::{DType, Tensor, Var};
+use candle_nn::{Init, VarBuilder};
+use uniferum_kernels as kernels;
+
+use crate::error::{Error, Result};
+
+/// TensorFlow's epsilon for EfficientNet.
+const EPS: f64 = 1e-3;
+/// Weight of the newest batch in the running statistics.
+const MOMENTUM: f64 = 0.1;
+
+/// What a forward pass does with weights and statistics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Running statistics; weights are constants and no graph is kept for them.
+    Eval,
+    /// Batch statistics, running statistics updated, weights differentiable.
+    Train,
+    /// Running statistics left alone, weights differentiable.
+    TrainFrozenStatistics,
+}
+
+impl Mode {
+    /// The weight as this pass should see it.
+    pub(crate) fn weight(self, tensor: &Tensor) -> Tensor {
+        match self {
+            Self::Eval => tensor.detach(),
+            Self::Train | Self::TrainFrozenStatistics => tensor.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct BatchNorm {
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Var,
+    running_var: Var,
+    batches: Var,
+}
+
+impl BatchNorm {
+    pub(crate) fn new(channels: usize, vb: VarBuilder) -> Result<Self> {
+        let get = |name, value| vb.get_with_hints(channels, name, Init::Const(value));
+        // Weights converted from other frameworks often lack the counter.
+        let batches = vb
+            .get_with_hints_dtype((), "num_batches_tracked", Init::Const(0.0), DType::I64)
+            .or_else(|_| Tensor::zeros((), DType::I64, vb.device()))?;
+        Ok(Self {
+            weight: get("weight", 1.0)?,
+            bias: get("bias", 0.0)?,
+            running_mean: Var::from_tensor(&get("running_mean", 0.0)?)?,
+            running_var: Var::from_tensor(&get("running_var", 1.0)?)?,
+            batches: Var::from_tensor(&batches)?,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let (weight, bias) = (mode.weight(&self.weight), mode.weight(&self.bias));
+        if mode == Mode::Train {
+            let count = x.elem_count() / self.weight.elem_count().max(1);
+            if count < 2 {
+                return Err(Error::Input {
+                    expected: "more than one voxel per channel at every depth in training \
+                        (a larger batch or volume, or frozen statistics)"
+                        .into(),
+                    got: format!("a feature map of shape {:?}", x.dims()),
+                });
+            }
+            let (y, mean, var) = kernels::batch_norm_train(x, &weight, &bias, EPS)?;
+            self.update(&mean, &kernels::unbiased_variance(&var, count)?)?;
+            return Ok(y);
+        }
+        let (mean, var) = (self.running_mean.detach(), self.running_var.detach());
+        Ok(kernels::batch_norm(x, &weight, &bias, &mean, &var, EPS)?)
+    }
+
+    fn update(&self, mean: &Tensor, unbiased_var: &Tensor) -> Result<()> {
+        for (running, batch) in [
+            (&self.running_mean, mean),
+            (&self.running_var, unbiased_var),
+        ] {
+            let kept = running.detach().affine(1.0 - MOMENTUM, 0.0)?;
+            running.set(&(kept + batch.detach().affine(MOMENTUM, 0.0)?)?)?;
+        }
+        let counted = self.batches.detach().to_vec0::<i64>()?.wrapping_add(1);
+        self.batches
+            .set(&Tensor::new(counted, self.batches.device())?)?;
+        Ok(())
+    }
+}

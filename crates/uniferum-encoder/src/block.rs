@@ -1,0 +1,184 @@
+//! The inverted-residual block and the convolutions around it.
+
+use candle_core::Tensor;
+use candle_nn::{Init, VarBuilder};
+use uniferum_kernels::{self as kernels, Conv3dConfig, Padding3};
+
+use crate::batch_norm::{BatchNorm, Mode};
+use crate::config::Block;
+use crate::error::Result;
+
+/// A convolution without bias, followed by batch normalisation.
+#[derive(Debug, Clone)]
+pub(crate) struct ConvNorm {
+    weight: Tensor,
+    cfg: Conv3dConfig,
+    norm: BatchNorm,
+}
+
+/// Channels in and out, side of the kernel, stride and groups of a convolution.
+pub(crate) struct ConvShape {
+    pub(crate) channels: (usize, usize),
+    pub(crate) kernel: usize,
+    pub(crate) stride: usize,
+    pub(crate) groups: usize,
+}
+
+impl ConvNorm {
+    pub(crate) fn new(shape: ConvShape, conv: VarBuilder, norm: VarBuilder) -> Result<Self> {
+        let (c_in, c_out) = shape.channels;
+        let k = shape.kernel;
+        let weight = conv.get_with_hints(
+            (c_out, c_in / shape.groups, k, k, k),
+            "weight",
+            fan_out_normal(k * k * k * c_out / shape.groups),
+        )?;
+        let cfg = Conv3dConfig {
+            stride: [shape.stride; 3],
+            padding: Padding3::Same,
+            groups: shape.groups,
+        };
+        Ok(Self {
+            weight,
+            cfg,
+            norm: BatchNorm::new(c_out, norm)?,
+        })
+    }
+
+    pub(crate) fn pointwise(
+        c_in: usize,
+        c_out: usize,
+        conv: VarBuilder,
+        norm: VarBuilder,
+    ) -> Result<Self> {
+        let shape = ConvShape {
+            channels: (c_in, c_out),
+            kernel: 1,
+            stride: 1,
+            groups: 1,
+        };
+        Self::new(shape, conv, norm)
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let weight = mode.weight(&self.weight);
+        let y = kernels::conv3d(x, &weight, None, &self.cfg)?;
+        self.norm.forward(&y, mode)
+    }
+
+    pub(crate) fn forward_silu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        Ok(kernels::silu(&self.forward(x, mode)?)?)
+    }
+}
+
+/// Weights that let channels speak to each other through their means.
+#[derive(Debug, Clone)]
+struct SqueezeExcite {
+    w_reduce: Tensor,
+    b_reduce: Tensor,
+    w_expand: Tensor,
+    b_expand: Tensor,
+}
+
+impl SqueezeExcite {
+    fn new(channels: usize, squeezed: usize, vb: VarBuilder) -> Result<Self> {
+        let get = |name: &str, c_out: usize, c_in: usize| {
+            let vb = vb.pp(name);
+            let weight =
+                vb.get_with_hints((c_out, c_in, 1, 1, 1), "weight", fan_out_normal(c_out))?;
+            let bias = vb.get_with_hints(c_out, "bias", Init::Const(0.0))?;
+            candle_core::Result::Ok((weight, bias))
+        };
+        let (w_reduce, b_reduce) = get("conv_reduce", squeezed, channels)?;
+        let (w_expand, b_expand) = get("conv_expand", channels, squeezed)?;
+        Ok(Self {
+            w_reduce,
+            b_reduce,
+            w_expand,
+            b_expand,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        Ok(kernels::squeeze_excite(
+            x,
+            &mode.weight(&self.w_reduce),
+            &mode.weight(&self.b_reduce),
+            &mode.weight(&self.w_expand),
+            &mode.weight(&self.b_expand),
+        )?)
+    }
+}
+
+/// Expansion, depthwise convolution, squeeze-and-excitation, projection.
+#[derive(Debug, Clone)]
+pub(crate) struct InvertedResidual {
+    spec: Block,
+    expand: Option<ConvNorm>,
+    depthwise: ConvNorm,
+    squeeze_excite: SqueezeExcite,
+    project: ConvNorm,
+}
+
+impl InvertedResidual {
+    pub(crate) fn new(spec: Block, vb: VarBuilder) -> Result<Self> {
+        // timm numbers the norms in the order of the convolutions, so that without an
+        // expansion every name moves up by one.
+        let (norms, project) = if spec.expands {
+            (["bn1", "bn2", "bn3"], "conv_pwl")
+        } else {
+            (["", "bn1", "bn2"], "conv_pw")
+        };
+        let expand = if spec.expands {
+            let (conv, norm) = (vb.pp("conv_pw"), vb.pp(norms[0]));
+            let layer = ConvNorm::pointwise(spec.in_channels, spec.mid_channels, conv, norm)?;
+            Some(layer)
+        } else {
+            None
+        };
+        let depthwise = ConvShape {
+            channels: (spec.mid_channels, spec.mid_channels),
+            kernel: spec.kernel,
+            stride: spec.stride,
+            groups: spec.mid_channels,
+        };
+        Ok(Self {
+            spec,
+            expand,
+            depthwise: ConvNorm::new(depthwise, vb.pp("conv_dw"), vb.pp(norms[1]))?,
+            squeeze_excite: SqueezeExcite::new(spec.mid_channels, spec.se_channels, vb.pp("se"))?,
+            project: ConvNorm::pointwise(
+                spec.mid_channels,
+                spec.out_channels,
+                vb.pp(project),
+                vb.pp(norms[2]),
+            )?,
+        })
+    }
+
+    pub(crate) fn spec(&self) -> &Block {
+        &self.spec
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let wide = match &self.expand {
+            Some(expand) => expand.forward_silu(x, mode)?,
+            None => x.clone(),
+        };
+        let wide = self.depthwise.forward_silu(&wide, mode)?;
+        let wide = self.squeeze_excite.forward(&wide, mode)?;
+        let y = self.project.forward(&wide, mode)?;
+        if self.spec.has_skip() {
+            return Ok((y + x)?);
+        }
+        Ok(y)
+    }
+}
+
+/// He's initialisation by the fan out, as EfficientNet's authors use it.
+fn fan_out_normal(fan_out: usize) -> Init {
+    Init::Randn {
+        mean: 0.0,
+        stdev: (2.0 / fan_out as f64).sqrt(),
+    }
+}

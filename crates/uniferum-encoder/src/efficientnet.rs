@@ -1,0 +1,154 @@
+//! The assembled network.
+
+use candle_core::{ModuleT, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::batch_norm::Mode;
+use crate::block::{ConvNorm, ConvShape, InvertedResidual};
+use crate::config::EncoderConfig;
+use crate::error::{Error, Result};
+
+/// A 3-D EfficientNet without its classifier.
+///
+/// Weight names are those of timm's `tf_efficientnet_b*`: `conv_stem`, `bn1`,
+/// `blocks.S.I.*`, `conv_head`, `bn2`.
+///
+/// ```
+/// use candle_core::{DType, Device, Tensor};
+/// use candle_nn::VarMap;
+/// use uniferum_encoder::{EfficientNet3d, EncoderConfig, seeded_var_builder};
+/// # fn main() -> uniferum_encoder::Result<()> {
+/// let vars = VarMap::new();
+/// let vb = seeded_var_builder(&vars, 42, DType::F32, &Device::Cpu);
+/// let net = EfficientNet3d::new(&EncoderConfig::default(), vb)?;
+/// let volume = Tensor::zeros((1, 1, 64, 32, 48), DType::F32, &Device::Cpu)?;
+/// assert_eq!(net.forward_t(&volume, false)?.dims(), [1, 1280, 2, 1, 2]);
+/// # Ok(()) }
+/// ```
+///
+/// # Reference
+/// Section 3.1 of the paper; Tan and Le, *EfficientNet*, ICML 2019.
+#[derive(Debug, Clone)]
+pub struct EfficientNet3d {
+    cfg: EncoderConfig,
+    stem: ConvNorm,
+    blocks: Vec<InvertedResidual>,
+    head: ConvNorm,
+    frozen_statistics: bool,
+}
+
+impl EfficientNet3d {
+    /// Builds the network from a builder's weights, or lets the builder create them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an impossible configuration, [`Error::Candle`] for a missing
+    /// weight or one of the wrong shape.
+    pub fn new(cfg: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
+        cfg.validate()?;
+        let stem = ConvShape {
+            channels: (cfg.in_channels, cfg.stem_channels()),
+            kernel: 3,
+            stride: 2,
+            groups: 1,
+        };
+        let specs = cfg.blocks();
+        let last = specs.last().map_or(0, |block| block.out_channels);
+        let blocks = specs
+            .into_iter()
+            .map(|spec| {
+                let vb = vb.pp("blocks").pp(spec.stage).pp(spec.index);
+                InvertedResidual::new(spec, vb)
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            cfg: cfg.clone(),
+            stem: ConvNorm::new(stem, vb.pp("conv_stem"), vb.pp("bn1"))?,
+            blocks,
+            head: ConvNorm::pointwise(last, cfg.out_channels(), vb.pp("conv_head"), vb.pp("bn2"))?,
+            frozen_statistics: false,
+        })
+    }
+
+    /// The configuration that the network was built from.
+    pub fn config(&self) -> &EncoderConfig {
+        &self.cfg
+    }
+
+    /// Chooses whether training uses and keeps the running statistics instead of the
+    /// batch's; off after construction.
+    ///
+    /// Freeze them for batches too small for good statistics, or when several processes
+    /// train one model without exchanging statistics.
+    pub fn freeze_statistics(&mut self, frozen: bool) {
+        self.frozen_statistics = frozen;
+    }
+
+    /// The feature map of a batch of volumes.
+    ///
+    /// With `train` the batch's own statistics normalise and the running ones are updated,
+    /// unless they are [frozen](Self::freeze_statistics). Without it weights are constants:
+    /// no activation outlives the call, and gradients reach the input only.
+    ///
+    /// # Shapes
+    /// `[B, C, D, H, W]` to `[B, 1280, ⌈D/32⌉, ⌈H/32⌉, ⌈W/32⌉]` for B0.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a tensor that is not such a batch.
+    pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        let mode = self.mode(train);
+        let mut x = self.stem(x, mode)?;
+        for block in &self.blocks {
+            x = block.forward(&x, mode)?;
+        }
+        self.head.forward_silu(&x, mode)
+    }
+
+    /// The feature maps at strides 2, 4, 8, 16 and 32, for decoders with skip connections.
+    ///
+    /// Each is the output of the last block before the next stride; the last one has not
+    /// passed the widening head convolution.
+    ///
+    /// # Shapes
+    /// `[B, C, D, H, W]` to five maps with 16, 24, 40, 112 and 320 channels for B0.
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
+    pub fn pyramid(&self, x: &Tensor, train: bool) -> Result<Vec<Tensor>> {
+        let mode = self.mode(train);
+        let mut x = self.stem(x, mode)?;
+        let mut maps = Vec::new();
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x, mode)?;
+            let next = self.blocks.get(i + 1);
+            if next.is_none_or(|next| next.spec().stride > 1) {
+                maps.push(x.clone());
+            }
+        }
+        Ok(maps)
+    }
+
+    fn mode(&self, train: bool) -> Mode {
+        match (train, self.frozen_statistics) {
+            (false, _) => Mode::Eval,
+            (true, false) => Mode::Train,
+            (true, true) => Mode::TrainFrozenStatistics,
+        }
+    }
+
+    fn stem(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let channels = self.cfg.in_channels;
+        if x.rank() != 5 || x.dims()[1] != channels || x.elem_count() == 0 {
+            return Err(Error::Input {
+                expected: format!("a batch of volumes [B, {channels}, D, H, W]"),
+                got: format!("{:?}", x.dims()),
+            });
+        }
+        self.stem.forward_silu(x, mode)
+    }
+}
+
+impl ModuleT for EfficientNet3d {
+    fn forward_t(&self, xs: &Tensor, train: bool) -> candle_core::Result<Tensor> {
+        Ok(self.forward_t(xs, train)?)
+    }
+}

@@ -1,0 +1,117 @@
+//! Linear maps, norms and dropout that know whether their weights are being trained.
+
+use std::cell::Cell;
+
+use candle_core::Tensor;
+use candle_nn::{Init, VarBuilder};
+use uniferum_kernels as kernels;
+
+use crate::error::Result;
+
+/// Standard deviation of BERT's initial weights.
+pub(crate) const BERT_STD: f64 = 0.02;
+
+/// One forward pass.
+pub(crate) struct Pass {
+    differentiable: bool,
+    dropout: f64,
+    /// Base of the seeds of this pass's dropout masks, one for each place that drops.
+    seed: Cell<u64>,
+}
+
+impl Pass {
+    pub(crate) fn eval() -> Self {
+        Self {
+            differentiable: false,
+            dropout: 0.0,
+            seed: Cell::new(0),
+        }
+    }
+
+    pub(crate) fn train(differentiable: bool, dropout: f64, seed: u64) -> Self {
+        Self {
+            differentiable,
+            dropout,
+            seed: Cell::new(seed),
+        }
+    }
+
+    /// The weight as this pass should see it: constants keep no graph.
+    pub(crate) fn weight(&self, tensor: &Tensor) -> Tensor {
+        if self.differentiable {
+            tensor.clone()
+        } else {
+            tensor.detach()
+        }
+    }
+
+    pub(crate) fn dropout(&self, x: Tensor) -> Result<Tensor> {
+        match self.next_dropout() {
+            Some((p, seed)) => Ok(kernels::dropout(&x, p, seed)?),
+            None => Ok(x),
+        }
+    }
+
+    /// Probability and seed for the next place that drops.
+    pub(crate) fn next_dropout(&self) -> Option<(f32, u64)> {
+        if self.dropout == 0.0 {
+            return None;
+        }
+        let seed = self.seed.get();
+        self.seed.set(seed.wrapping_add(0x9e37_79b9_7f4a_7c15));
+        Some((self.dropout as f32, seed))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Linear {
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl Linear {
+    pub(crate) fn new(c_in: usize, c_out: usize, vb: VarBuilder) -> Result<Self> {
+        let normal = Init::Randn {
+            mean: 0.0,
+            stdev: BERT_STD,
+        };
+        Ok(Self {
+            weight: vb.get_with_hints((c_out, c_in), "weight", normal)?,
+            bias: vb.get_with_hints(c_out, "bias", Init::Const(0.0))?,
+        })
+    }
+
+    /// Maps the last axis, whatever the leading ones.
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (pass.weight(&self.weight), pass.weight(&self.bias));
+        let mut dims = x.dims().to_vec();
+        let c_in = dims.pop().unwrap_or(0);
+        dims.push(weight.dim(0)?);
+        // One matrix product for all rows: a batched one would copy the weight per sample.
+        let rows = x.reshape(((), c_in))?;
+        let y = rows.matmul(&weight.t()?)?.broadcast_add(&bias)?;
+        Ok(y.reshape(dims)?)
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct LayerNorm {
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(crate) fn new(width: usize, eps: f64, vb: VarBuilder) -> Result<Self> {
+        Ok(Self {
+            weight: vb.get_with_hints(width, "weight", Init::Const(1.0))?,
+            bias: vb.get_with_hints(width, "bias", Init::Const(0.0))?,
+            eps,
+        })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let (weight, bias) = (pass.weight(&self.weight), pass.weight(&self.bias));
+        Ok(kernels::layer_norm(x, &weight, &bias, self.eps)?)
+    }
+}
