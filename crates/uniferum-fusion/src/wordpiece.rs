@@ -46,7 +46,7 @@ pub(crate) fn with_vocabulary(
     };
     let (cls, sep) = (id("[CLS]", CLS), id("[SEP]", SEP));
     let model = WordPiece::builder()
-        .vocab(pieces.iter().cloned().zip(0u32..).collect::<Vec<_>>())
+        .vocab(WordPiece::read_bytes(pieces.join("\n").as_bytes())?)
         .unk_token("[UNK]".into())
         .build()?;
     let mut tokenizer = Tokenizer::new(model);

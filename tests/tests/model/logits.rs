@@ -1,0 +1,52 @@
+//! Transformer and whole model in evaluation.
+
+use uniferum_fusion::{Bert, BertConfig, NormPlacement, Uniferum};
+
+use crate::{assert_close, formula, golden, prompt_batch, small};
+
+#[test]
+fn both_kinds_of_transformer_agree() {
+    let golden = golden("bert.safetensors");
+    for (norm, key) in [(NormPlacement::Post, "post"), (NormPlacement::Pre, "pre")] {
+        let cfg = BertConfig {
+            norm,
+            ..small().bert
+        };
+        let (ids, mask) = prompt_batch(cfg.vocab);
+        let bert = Bert::new(&cfg, formula::builder()).unwrap();
+        assert_close(&bert.forward(&ids, &mask).unwrap(), &golden[key], 1e-4, key);
+    }
+}
+
+#[test]
+fn logits_of_both_heads_agree() {
+    let golden = golden("logits.safetensors");
+    let cfg = small();
+    let model = Uniferum::new(&cfg, formula::builder()).unwrap();
+    let (ids, mask) = prompt_batch(cfg.bert.vocab);
+    for [x, y, z] in [[64, 32, 96], [45, 70, 33]] {
+        let side = format!("{x}x{y}x{z}");
+        let image = formula::values(&format!("{side}.image"), (2, 1, x, y, z));
+        let output = model.forward_t(&image, &ids, &mask, false).unwrap();
+        assert_close(&output.cls, &golden[&format!("{side}.cls")], 1e-4, "cls");
+        assert_close(&output.seg, &golden[&format!("{side}.seg")], 1e-4, "seg");
+    }
+}
+
+#[test]
+fn asking_many_questions_at_once_is_asking_them_one_by_one() {
+    let cfg = small();
+    let model = Uniferum::new(&cfg, formula::builder()).unwrap();
+    let (ids, mask) = prompt_batch(cfg.bert.vocab);
+    let image = formula::values("asked.image", (1, 1, 32, 64, 32));
+    let tokens = model.encode(&image).unwrap();
+    let together = model.ask(&tokens, &ids, &mask).unwrap();
+    for question in 0..2 {
+        let row = |t: &candle_core::Tensor| t.narrow(0, question, 1).unwrap();
+        let alone = model
+            .forward_t(&image, &row(&ids), &row(&mask), false)
+            .unwrap();
+        assert_close(&alone.cls, &row(&together.cls), 1e-5, "cls");
+        assert_close(&alone.seg, &row(&together.seg), 1e-5, "seg");
+    }
+}

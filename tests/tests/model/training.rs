@@ -1,0 +1,207 @@
+//! Gradients, running statistics and the first steps of training.
+
+use std::collections::HashMap;
+
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor, Var};
+use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
+use candle_nn::VarMap;
+use uniferum_fusion::{BertConfig, Freeze, Uniferum, UniferumConfig, trainable_vars};
+use uniferum_metrics::losses::multitask_loss;
+
+use crate::{assert_close, formula, golden, prompt_batch, small};
+
+/// Gradient entries that the generator keeps of each parameter.
+const SAMPLES: u64 = 24;
+
+/// The generator's batch: a question with a label, and one with a mask.
+struct Batch {
+    image: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    targets: Tensor,
+    is_segmentation: Tensor,
+}
+
+impl Batch {
+    fn new(vocab: usize) -> Self {
+        let cpu = &Device::Cpu;
+        let (ids, mask) = prompt_batch(vocab);
+        let targets: Vec<f32> = formula::unit("targets", 2 * 4 * 64)
+            .into_iter()
+            .map(|v| if v > 0.5 { 1.0 } else { 0.0 })
+            .collect();
+        Self {
+            image: formula::values("training.image", (2, 1, 64, 64, 32)),
+            ids,
+            mask,
+            labels: Tensor::new(&[1f32, 0.0], cpu).unwrap(),
+            targets: Tensor::from_vec(targets, (2, 4, 64), cpu).unwrap(),
+            is_segmentation: Tensor::new(&[0u8, 1], cpu).unwrap(),
+        }
+    }
+
+    fn loss(&self, model: &Uniferum) -> Tensor {
+        let output = model
+            .forward_t(&self.image, &self.ids, &self.mask, true)
+            .unwrap();
+        multitask_loss(
+            &output.cls,
+            &output.seg,
+            &self.labels,
+            &self.targets,
+            &self.is_segmentation,
+        )
+        .unwrap()
+    }
+}
+
+fn model(cfg: &UniferumConfig) -> (Uniferum, VarMap) {
+    let vars = VarMap::new();
+    let model = Uniferum::new(cfg, formula::trainable_builder(&vars)).unwrap();
+    (model, vars)
+}
+
+fn gradient(gradients: &GradStore, name: &str, var: &Var) -> Vec<f32> {
+    let found = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+    found.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn gradients_of_all_parameters_agree() {
+    let golden = golden("training.safetensors");
+    let rows = |key: &str| golden[key].to_vec1::<f32>().unwrap();
+    let samples: Vec<Vec<f32>> = golden["gradient_samples"].to_vec2().unwrap();
+    let (norms, peaks) = (rows("gradient_norms"), rows("gradient_peaks"));
+    let largest = peaks.iter().copied().fold(0.0, f32::max);
+
+    let cfg = small();
+    let (model, vars) = model(&cfg);
+    let gradients = Batch::new(cfg.bert.vocab).loss(&model).backward().unwrap();
+    let parameters = trainable_vars(&vars, Freeze::None);
+    assert_eq!(parameters.len(), norms.len());
+    let mut worst = (0.0, String::new());
+    for (i, (name, var)) in parameters.iter().enumerate() {
+        let got = gradient(&gradients, name, var);
+        // The bias of the keys shifts all scores of a query alike: its gradient is rounding
+        // error, which is compared with the others' size instead of its own.
+        let scale = peaks[i].max(1e-5 * largest);
+        for (k, expected) in (0..SAMPLES).zip(&samples[i]) {
+            let at = formula::mix(formula::name_hash(name) ^ k) % got.len() as u64;
+            let error = (got[at as usize] - expected).abs() / scale;
+            if error > worst.0 {
+                worst = (error, name.clone());
+            }
+        }
+        let norm = got.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+        let error = (norm - f64::from(norms[i])).abs() / f64::from(norms[i].max(1e-5 * largest));
+        assert!(error < 1e-3, "{name}: norm {norm}, expected {}", norms[i]);
+    }
+    eprintln!("largest relative error of a gradient: {:.1e} in {}", worst.0, worst.1);
+    assert!(worst.0 < 1e-3, "{}: relative error {}", worst.1, worst.0);
+}
+
+#[test]
+fn running_statistics_follow_the_batches() {
+    let cfg = small();
+    let (model, vars) = model(&cfg);
+    Batch::new(cfg.bert.vocab).loss(&model);
+    let data = vars.data().lock().unwrap();
+    for (name, expected) in golden("training.safetensors") {
+        if name.contains("running_") {
+            assert_close(data[&name].as_tensor(), &expected, 1e-4, &name);
+        }
+    }
+    let counter = &data["vision_model.model.bn1.num_batches_tracked"];
+    assert_eq!(counter.to_vec0::<i64>().unwrap(), 1);
+}
+
+#[test]
+fn ten_steps_give_the_same_ten_losses() {
+    let expected = golden("training.safetensors")["losses"].to_vec1::<f32>().unwrap();
+    let cfg = small();
+    let (model, vars) = model(&cfg);
+    let batch = Batch::new(cfg.bert.vocab);
+    let parameters = trainable_vars(&vars, Freeze::None);
+    let recipe = ParamsAdamW {
+        lr: 1e-3,
+        weight_decay: 1e-2,
+        ..ParamsAdamW::default()
+    };
+    let only_vars = parameters.into_iter().map(|(_, var)| var).collect();
+    let mut optimiser = AdamW::new(only_vars, recipe).unwrap();
+    for (step, expected) in expected.into_iter().enumerate() {
+        let loss = batch.loss(&model);
+        let got = loss.to_scalar::<f32>().unwrap();
+        let error = (got - expected).abs() / expected;
+        eprintln!("step {step}: loss {got}, relative error {error:.1e}");
+        assert!(error < 1e-3, "step {step}: loss {got}, expected {expected}");
+        optimiser.backward_step(&loss).unwrap();
+    }
+}
+
+#[test]
+fn every_trainable_variable_has_a_gradient() {
+    let mut cfg = small();
+    cfg.bert.dropout = 0.1;
+    for freeze in [Freeze::None, Freeze::Bert] {
+        let (mut model, vars) = model(&cfg);
+        model.set_freeze(freeze);
+        let gradients = Batch::new(cfg.bert.vocab).loss(&model).backward().unwrap();
+        for (name, var) in trainable_vars(&vars, freeze) {
+            let g = gradient(&gradients, &name, &var);
+            assert!(g.iter().all(|v| v.is_finite()), "{name}: not finite");
+            assert!(g.iter().any(|&v| v != 0.0), "{name}: all zero");
+        }
+        let frozen = &vars.data().lock().unwrap()["model.encoder.layer.0.output.dense.weight"];
+        assert_eq!(gradients.get(frozen).is_none(), freeze == Freeze::Bert);
+    }
+}
+
+#[test]
+fn frozen_statistics_stay() {
+    let cfg = small();
+    let (mut model, vars) = model(&cfg);
+    model.freeze_statistics(true);
+    let read = || -> HashMap<String, Vec<f32>> {
+        let data = vars.data().lock().unwrap();
+        let kept = data.iter().filter(|(name, _)| name.contains("running_"));
+        kept.map(|(n, v)| (n.clone(), v.to_vec1().unwrap())).collect()
+    };
+    let before = read();
+    let gradients = Batch::new(cfg.bert.vocab).loss(&model).backward().unwrap();
+    assert_eq!(before, read());
+    let stem = &vars.data().lock().unwrap()["vision_model.model.bn1.weight"];
+    assert!(gradients.get(stem).is_some(), "weights are trained all the same");
+}
+
+#[test]
+fn dropout_follows_its_seed() {
+    let mut cfg = small();
+    cfg.bert = BertConfig {
+        dropout: 0.5,
+        ..cfg.bert
+    };
+    let (mut model, _vars) = model(&cfg);
+    model.freeze_statistics(true);
+    let batch = Batch::new(cfg.bert.vocab);
+    let loss = |seed| {
+        model.set_dropout_seed(seed);
+        batch.loss(&model).to_scalar::<f32>().unwrap()
+    };
+    let first = loss(1);
+    assert_ne!(first, loss(2));
+    assert_eq!(first, loss(1));
+}
+
+#[test]
+fn evaluation_keeps_no_graph() {
+    let cfg = small();
+    let (model, _vars) = model(&cfg);
+    let batch = Batch::new(cfg.bert.vocab);
+    let output = model
+        .forward_t(&batch.image, &batch.ids, &batch.mask, false)
+        .unwrap();
+    assert!(!output.cls.track_op() && !output.seg.track_op());
+}
