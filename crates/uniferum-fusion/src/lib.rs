@@ -7,6 +7,7 @@ mod config;
 mod error;
 mod layers;
 mod model;
+mod ops;
 mod prompts;
 mod wordpiece;
 

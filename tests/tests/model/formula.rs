@@ -40,7 +40,10 @@ pub(crate) fn values(name: &str, shape: impl Into<Shape>) -> Tensor {
         ("image", _) => (0.5, 0.5),
         ("weight", 1) => (1.0, 0.25),
         (_, 1) => (0.0, 0.1),
-        _ => (0.0, (6.0 / dims[1..].iter().product::<usize>() as f64).sqrt()),
+        _ => (
+            0.0,
+            (6.0 / dims[1..].iter().product::<usize>() as f64).sqrt(),
+        ),
     };
     let values: Vec<f32> = unit(name, shape.elem_count())
         .into_iter()

@@ -16,7 +16,11 @@ fn full_size_logits_agree() {
         return;
     };
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
-    let folder = if folder.is_dir() { folder } else { root.join(folder) };
+    let folder = if folder.is_dir() {
+        folder
+    } else {
+        root.join(folder)
+    };
     let device = Device::Cpu;
     let start = Instant::now();
     let model = Uniferum::load(folder.join("model.safetensors"), &device).unwrap();

@@ -39,9 +39,14 @@ fn small() -> UniferumConfig {
 }
 
 fn golden(name: &str) -> HashMap<String, Tensor> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("goldens").join(name);
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("goldens")
+        .join(name);
     candle_core::safetensors::load(&path, &Device::Cpu).unwrap_or_else(|error| {
-        panic!("{}: {error}; make_goldens.py beside it makes it", path.display())
+        panic!(
+            "{}: {error}; make_goldens.py beside it makes it",
+            path.display()
+        )
     })
 }
 
