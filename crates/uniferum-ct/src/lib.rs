@@ -15,5 +15,5 @@ pub use error::{Error, Result};
 pub use facts::{HuStatistics, ScanFacts};
 pub use io::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, write_nifti};
 pub use prep::{Compat, StandardiseConfig, StandardiseReport, Standardised, standardise};
-pub use transform::ModelTransform;
+pub use transform::{Augment, AugmentDraw, ModelTransform};
 pub use volume::{CtVolume, Volume};

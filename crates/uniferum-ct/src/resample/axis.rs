@@ -109,6 +109,22 @@ impl AxisOperator {
         op
     }
 
+    /// Output `k` is the sum of `weights` over the inputs from `k + first` on, the edge repeated.
+    pub(crate) fn smoothing(input_len: usize, len: usize, first: isize, weights: &[f32]) -> Self {
+        let mut op = Self::with_capacity(input_len, len);
+        let clamp = |i: isize| i.clamp(0, input_len.max(1) as isize - 1) as usize;
+        for k in 0..len as isize {
+            let low = clamp(k + first);
+            let high = clamp(k + first + weights.len() as isize - 1);
+            let mut folded = vec![0.0; high - low + 1];
+            for (t, &w) in weights.iter().enumerate() {
+                folded[clamp(k + first + t as isize) - low] += w;
+            }
+            op.push(low, folded);
+        }
+        op
+    }
+
     /// Adaptive averages: output `k` is the mean of the inputs from `floor(k n / m)` up to
     /// `ceil((k + 1) n / m)`, as PyTorch's `area` interpolation.
     pub fn area(input_len: usize, len: usize) -> Self {

@@ -1,8 +1,13 @@
 //! From the standardised volume to the array of the model, and back.
 
+mod augment;
 mod coarse;
+pub mod composed;
+mod field;
+mod fused;
 mod model;
 
+pub use augment::{Augment, AugmentDraw};
 pub use coarse::resample_onto;
 pub use model::ModelTransform;
 pub(crate) use model::window_offset;

@@ -168,7 +168,7 @@ impl ModelTransform {
         resample_onto(coarse, &affine, scan_shape, scan_affine)
     }
 
-    fn check<T>(&self, volume: &Volume<T>) -> Result<()> {
+    pub(super) fn check<T>(&self, volume: &Volume<T>) -> Result<()> {
         self.validate()?;
         let orientation = volume.orientation();
         if orientation != "RAS" {
