@@ -1,6 +1,6 @@
 """Makes the reference numbers that the model tests compare with.
 
-    python -m venv venv && venv/bin/pip install torch timm-3d transformers safetensors
+    python -m venv venv && venv/bin/pip install torch timm timm-3d transformers safetensors
     venv/bin/python tests/goldens/make_goldens.py            # the files beside this script
     venv/bin/python tests/goldens/make_goldens.py --full OUT # a full-size checkpoint, 240 MB
 
@@ -403,6 +403,46 @@ def make_training():
     save("training.safetensors", out, {"parameters": "\n".join(trained)})
 
 
+def make_pretrained():
+    """Names and shapes of published weights, and small files as their publishers write them."""
+    import timm
+    from transformers import BertConfig, BertForMaskedLM, MegatronBertConfig, MegatronBertForMaskedLM
+
+    flat = timm.create_model("tf_efficientnet_b0.in1k", pretrained=False).state_dict()
+    folder = HERE / "published"
+    folder.mkdir(exist_ok=True)
+
+    def write_names(name, tensors):
+        lines = [f"{n} {','.join(map(str, t.shape))}\n" for n, t in tensors.items()]
+        (folder / name).write_text("".join(lines))
+
+    write_names("tf_efficientnet_b0.txt", flat)
+    with torch.device("meta"):
+        write_names("bert_base_masked_lm.txt", BertForMaskedLM(BertConfig()).state_dict())
+        gatortron = MegatronBertConfig(vocab_size=50176)
+        write_names("gatortron_base_masked_lm.txt", MegatronBertForMaskedLM(gatortron).state_dict())
+    inflated = {}
+    for name, tensor in flat.items():
+        w = values(name, tuple(tensor.shape))
+        if name == "conv_stem.weight":
+            w = w.sum(1, keepdim=True)
+        if w.ndim == 4:
+            w = w[..., None].repeat(1, 1, 1, 1, w.shape[-1]) / w.shape[-1]
+        inflated[name] = w
+    x = values("inflated.image", (1, 1, 32, 64, 32))
+    save("inflated.safetensors", {"b0.32x64x32": encoder(inflated, x)})
+    tiny = BertConfig(vocab_size=30, hidden_size=16, num_hidden_layers=2, num_attention_heads=4,
+                      intermediate_size=24, max_position_embeddings=12)
+    state = {n: values(n, tuple(t.shape)) for n, t in BertForMaskedLM(tiny).bert.state_dict().items()}
+    state = {"bert." + n: t for n, t in state.items()}
+    # One weight lies in memory the other way round, as some converted checkpoints have it.
+    name = "bert.encoder.layer.0.intermediate.dense.weight"
+    state[name] = state[name].t().contiguous().t()
+    torch.save(state, folder / "zip.bin")
+    torch.save(state, folder / "legacy.bin", _use_new_zipfile_serialization=False)
+    torch.save({"epoch": 3, "state_dict": state}, folder / "wrapped.pth")
+
+
 def make_full(folder):
     """The paper's sizes, as a checkpoint with the public names, and its logits."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -428,6 +468,7 @@ def main():
         make_encoder()
         make_text()
         make_logits()
+        make_pretrained()
     make_training()
 
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Tensor};
+use candle_nn::VarMap;
 
 use crate::config::EncoderConfig;
 use crate::error::{Error, Result};
@@ -42,6 +43,77 @@ pub fn inflate_imagenet(
         inflated.insert(name.clone(), tensor);
     }
     Ok(inflated)
+}
+
+/// Fills the variables of a network from pre-trained weights, 2-D or 3-D, for fine-tuning.
+///
+/// `prefix` is the network's place in `vars`: `""` alone, `"vision_model.model"` inside a
+/// whole model. Either every variable is filled or none.
+///
+/// ```no_run
+/// use candle_core::{DType, Device};
+/// use candle_nn::VarMap;
+/// use uniferum_encoder::*;
+/// # fn main() -> Result<()> {
+/// let (cfg, vars) = (EncoderConfig::default(), VarMap::new());
+/// let vb = seeded_var_builder(&vars, 0, DType::F32, &Device::Cpu);
+/// let net = EfficientNet3d::new(&cfg, vb)?;
+/// load_pretrained(&read_weights("tf_efficientnet_b0.safetensors", &Device::Cpu)?, &cfg, &vars, "")?;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+/// [`Error::Weights`] naming what is missing, has another shape or has no place in the
+/// network.
+pub fn load_pretrained(
+    weights: &HashMap<String, Tensor>,
+    cfg: &EncoderConfig,
+    vars: &VarMap,
+    prefix: &str,
+) -> Result<()> {
+    let weights = inflate_imagenet(weights, cfg)?;
+    let data = vars.data().lock().unwrap_or_else(|e| e.into_inner());
+    let mut missing = Vec::new();
+    let mut found = Vec::new();
+    for (full, var) in data.iter() {
+        let Some(name) = strip(full, prefix) else {
+            continue;
+        };
+        match weights.get(name) {
+            Some(tensor) if tensor.dims() != var.dims() => {
+                return Err(bad(name, &format!("{:?}", var.dims()), tensor.dims()));
+            }
+            Some(tensor) => found.push((var, tensor)),
+            None if name.ends_with("num_batches_tracked") => {}
+            None => missing.push(name),
+        }
+    }
+    if !missing.is_empty() {
+        missing.sort_unstable();
+        return Err(Error::Weights {
+            name: missing.join(", "),
+            expected: format!("the weights of EfficientNet {:?}", cfg.variant),
+            got: "a file without them".into(),
+        });
+    }
+    for name in weights.keys() {
+        let full = [prefix, name].join(if prefix.is_empty() { "" } else { "." });
+        if !data.contains_key(&full) && !name.ends_with("num_batches_tracked") {
+            let expected = format!("only weights of EfficientNet {:?}", cfg.variant);
+            return Err(bad(name, &expected, weights[name].dims()));
+        }
+    }
+    for (var, tensor) in found {
+        var.set(&tensor.to_device(var.device())?.to_dtype(var.dtype())?)?;
+    }
+    Ok(())
+}
+
+fn strip<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
+    if prefix.is_empty() {
+        return Some(name);
+    }
+    name.strip_prefix(prefix)?.strip_prefix('.')
 }
 
 /// Repeats a `K x K` kernel `K` times along a new last axis and divides by `K`, so that the
@@ -84,5 +156,47 @@ fn bad(name: &str, expected: &str, dims: &[usize]) -> Error {
         name: name.to_string(),
         expected: expected.to_string(),
         got: format!("{dims:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn a_volume_constant_along_the_new_axis_answers_as_its_slice() {
+        let kernel = Tensor::new(&[[[[1f32, 2.0], [3.0, 6.0]]]], &Device::Cpu).unwrap();
+        let cube = inflate_kernel("k", &kernel).unwrap();
+        assert_eq!(cube.dims(), [1, 1, 2, 2, 2]);
+        let along = cube.sum(4).unwrap().flatten_all().unwrap();
+        assert_eq!(along.to_vec1::<f32>().unwrap(), [1.0, 2.0, 3.0, 6.0]);
+    }
+
+    #[test]
+    fn kernels_that_are_not_square_are_refused() {
+        let kernel = Tensor::zeros((1, 1, 3, 5), DType::F32, &Device::Cpu).unwrap();
+        let error = inflate_kernel("conv.weight", &kernel)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("conv.weight"), "{error}");
+    }
+
+    #[test]
+    fn a_colour_stem_serves_one_channel() {
+        let stem = Tensor::ones((4, 3, 3, 3), DType::F32, &Device::Cpu).unwrap();
+        let weights = HashMap::from([
+            ("conv_stem.weight".to_string(), stem.clone()),
+            ("classifier.weight".to_string(), stem),
+        ]);
+        let grey = inflate_imagenet(&weights, &EncoderConfig::default()).unwrap();
+        assert_eq!(grey.len(), 1);
+        assert_eq!(grey["conv_stem.weight"].dims(), [4, 1, 3, 3, 3]);
+        let two = EncoderConfig {
+            in_channels: 2,
+            ..EncoderConfig::default()
+        };
+        assert!(inflate_imagenet(&weights, &two).is_err());
     }
 }

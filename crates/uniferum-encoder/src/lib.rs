@@ -8,13 +8,14 @@ mod efficientnet;
 mod error;
 mod inflate;
 mod init;
+mod legacy;
 mod vision;
 mod weights;
 
 pub use config::{Block, EncoderConfig, Variant};
 pub use efficientnet::EfficientNet3d;
 pub use error::{Error, Result};
-pub use inflate::{inflate_imagenet, inflate_kernel};
+pub use inflate::{inflate_imagenet, inflate_kernel, load_pretrained};
 pub use init::{is_buffer, seeded_var_builder, trainable_vars};
 pub use vision::VisionEncoder;
 pub use weights::read_weights;

@@ -1,4 +1,4 @@
-//! Weight files of both common formats.
+//! Weight files of the common formats.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -6,11 +6,13 @@ use std::path::Path;
 use candle_core::{Device, Tensor, pickle, safetensors};
 
 use crate::error::{Error, Result};
+use crate::legacy;
 
 /// Wrappers that training scripts put round a dictionary of weights.
 const WRAPPERS: [&str; 3] = ["state_dict", "model", "state_dict_ema"];
 
-/// Reads all tensors of a `.safetensors` file, or of a PyTorch file (`.bin`, `.pt`, `.pth`).
+/// Reads all tensors of a `.safetensors` file, or of a PyTorch file (`.bin`, `.pt`, `.pth`,
+/// `.ckpt`) of the zip format or the older one.
 ///
 /// Of a PyTorch file only tensors are read; nothing in it is executed.
 ///
@@ -30,20 +32,30 @@ pub fn read_weights(path: impl AsRef<Path>, device: &Device) -> Result<HashMap<S
         return safetensors::load(path, device)
             .map_err(|e| wrong(format!("not a safetensors file: {e}")));
     }
-    let keys = std::iter::once(None).chain(WRAPPERS.map(Some));
+    let tensors = read_pickled(path)
+        .map_err(|reason| wrong(format!("not a PyTorch file of weights: {reason}")))?;
+    let moved = tensors
+        .into_iter()
+        .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
+    moved.collect()
+}
+
+fn read_pickled(path: &Path) -> Result<Vec<(String, Tensor)>, String> {
+    let is_zip = std::fs::read(path)
+        .map_err(|e| e.to_string())?
+        .starts_with(b"PK");
     let mut reason = "no tensors inside".to_string();
-    for key in keys {
-        match pickle::read_all_with_key(path, key) {
-            Ok(tensors) if !tensors.is_empty() => {
-                let moved = tensors
-                    .into_iter()
-                    .map(|(name, tensor)| Ok((name, tensor.to_device(device)?)));
-                return moved.collect();
-            }
-            Ok(_) => {}
+    for key in std::iter::once(None).chain(WRAPPERS.map(Some)) {
+        let read = if is_zip {
+            pickle::read_all_with_key(path, key)
+        } else {
+            legacy::read(path, key)
+        };
+        match read {
+            Ok(tensors) if !tensors.is_empty() => return Ok(tensors),
             Err(error) if key.is_none() => reason = error.to_string(),
-            Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
     }
-    Err(wrong(format!("not a PyTorch file of weights: {reason}")))
+    Err(reason)
 }

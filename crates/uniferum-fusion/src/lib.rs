@@ -8,6 +8,7 @@ mod error;
 mod layers;
 mod model;
 mod ops;
+pub mod pretrained;
 mod prompts;
 mod wordpiece;
 

@@ -7,12 +7,15 @@
 //! python tests/goldens/make_goldens.py --full target/full
 //! UNIFERUM_FULL_MODEL=target/full cargo test -p uniferum-tests --test model -- --ignored
 //! ```
+//!
+//! `UNIFERUM_MINILM` names the folder of a published text encoder, see `pretrained.rs`.
 
 mod encoder;
 mod formula;
 mod full;
 mod logits;
 mod oracle;
+mod pretrained;
 mod training;
 
 use std::collections::HashMap;

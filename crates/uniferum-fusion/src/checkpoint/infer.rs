@@ -9,7 +9,7 @@ use crate::config::{BertConfig, NormPlacement, UniferumConfig};
 use crate::error::{Result, config};
 
 /// Width of a head in every published BERT.
-const HEAD_WIDTH: usize = 64;
+pub(crate) const HEAD_WIDTH: usize = 64;
 
 /// Deduces the configuration from the tensors' shapes.
 ///
@@ -19,15 +19,12 @@ const HEAD_WIDTH: usize = 64;
 /// # Errors
 /// [`Error::Config`](crate::Error::Config) naming what the shapes do not tell.
 pub fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<UniferumConfig> {
-    let dim = |name: &str, axis: usize, field: &'static str| {
-        let found = tensors.get(name).and_then(|t| t.dims().get(axis).copied());
-        found.ok_or_else(|| {
-            let expected = format!("a model.json, or the tensor {name} to deduce it from");
-            config(field, expected, "neither")
-        })
-    };
-    let rows = |table: &str, field| dim(&format!("model.embeddings.{table}.weight"), 0, field);
-    let hidden = dim("model.embeddings.word_embeddings.weight", 1, "bert.hidden")?;
+    let hidden = dim(
+        tensors,
+        "model.embeddings.word_embeddings.weight",
+        1,
+        "bert.hidden",
+    )?;
     if hidden == 0 || !hidden.is_multiple_of(HEAD_WIDTH) {
         let expected = format!("a model.json, or a width that is a multiple of {HEAD_WIDTH}");
         return Err(config(
@@ -36,35 +33,63 @@ pub fn infer_config(tensors: &HashMap<String, Tensor>) -> Result<UniferumConfig>
             format!("a width of {hidden}"),
         ));
     }
-    let feed_forward = "model.encoder.layer.0.intermediate.dense.weight";
-    let mask_logits = dim("lm_head_seg.weight", 0, "patch")?;
+    let mask_logits = dim(tensors, "lm_head_seg.weight", 0, "patch")?;
     let patch = (1..=32).find(|p: &usize| p.pow(3) == mask_logits);
-    let norm = if tensors.contains_key("model.encoder.ln.weight") {
-        NormPlacement::Pre
-    } else {
-        NormPlacement::Post
-    };
     Ok(UniferumConfig {
         encoder: infer_encoder(tensors)?,
-        bert: BertConfig {
-            hidden,
-            heads: hidden / HEAD_WIDTH,
-            intermediate: dim(feed_forward, 0, "bert.intermediate")?,
-            layers: layers(tensors),
-            vocab: rows("word_embeddings", "bert.vocab")?,
-            max_positions: rows("position_embeddings", "bert.max_positions")?,
-            type_vocab: rows("token_type_embeddings", "bert.type_vocab")?,
-            norm,
-            ..BertConfig::default()
-        },
+        bert: infer_bert(tensors, "model.")?,
         patch: patch
             .ok_or_else(|| config("patch", "a cube of mask logits for each token", mask_logits))?,
     })
 }
 
-fn layers(tensors: &HashMap<String, Tensor>) -> usize {
+/// Sizes of the transformer whose names begin with `prefix`.
+pub(crate) fn infer_bert(tensors: &HashMap<String, Tensor>, prefix: &str) -> Result<BertConfig> {
+    let dim = |name: &str, axis, field| dim(tensors, &format!("{prefix}{name}"), axis, field);
+    let hidden = dim("embeddings.word_embeddings.weight", 1, "bert.hidden")?;
+    let norm = if tensors.contains_key(&format!("{prefix}encoder.ln.weight")) {
+        NormPlacement::Pre
+    } else {
+        NormPlacement::Post
+    };
+    let feed_forward = "encoder.layer.0.intermediate.dense.weight";
+    Ok(BertConfig {
+        hidden,
+        heads: (hidden / HEAD_WIDTH).max(1),
+        intermediate: dim(feed_forward, 0, "bert.intermediate")?,
+        layers: layers(tensors, &format!("{prefix}encoder.layer.")),
+        vocab: dim("embeddings.word_embeddings.weight", 0, "bert.vocab")?,
+        max_positions: dim(
+            "embeddings.position_embeddings.weight",
+            0,
+            "bert.max_positions",
+        )?,
+        type_vocab: dim(
+            "embeddings.token_type_embeddings.weight",
+            0,
+            "bert.type_vocab",
+        )?,
+        norm,
+        ..BertConfig::default()
+    })
+}
+
+fn dim(
+    tensors: &HashMap<String, Tensor>,
+    name: &str,
+    axis: usize,
+    field: &'static str,
+) -> Result<usize> {
+    let found = tensors.get(name).and_then(|t| t.dims().get(axis).copied());
+    found.ok_or_else(|| {
+        let expected = format!("a model.json, or the tensor {name} to deduce it from");
+        config(field, expected, "neither")
+    })
+}
+
+fn layers(tensors: &HashMap<String, Tensor>, prefix: &str) -> usize {
     let index = |name: &String| {
-        let rest = name.strip_prefix("model.encoder.layer.")?;
+        let rest = name.strip_prefix(prefix)?;
         rest.split('.').next()?.parse::<usize>().ok()
     };
     tensors.keys().filter_map(index).max().map_or(0, |i| i + 1)

@@ -19,6 +19,7 @@ use crate::error::{Error, Result, file};
 
 pub use expected::tensor_shapes;
 pub use infer::infer_config;
+pub(crate) use infer::{HEAD_WIDTH, infer_bert};
 
 /// The file inside a folder that is given in place of a checkpoint.
 const FILE_NAME: &str = "model.safetensors";
