@@ -260,8 +260,8 @@ impl Grid {
             voxels,
             [&ops[0], &ops[1], &ops[2]],
             // `max` first: what is not a number becomes air.
-            |hu| hu.max(low).min(high) - low,
-            |v| ((v.max(0.0).min(range) + 0.5) as i32 + air) as i16,
+            move |hu| hu.max(low).min(high) - low,
+            move |v| ((v.max(0.0).min(range) + 0.5) as i32 + air) as i16,
         )
     }
 

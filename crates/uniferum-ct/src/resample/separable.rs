@@ -36,8 +36,8 @@ pub(crate) fn resample<T, U, L, F>(
 where
     T: Copy + Sync + Send,
     U: Copy + Default + Sync + Send,
-    L: Fn(T) -> f32 + Sync,
-    F: Fn(f32) -> U + Sync,
+    L: Fn(T) -> f32 + Copy + Send + Sync,
+    F: Fn(f32) -> U + Copy + Send + Sync,
 {
     let shape = operators.map(AxisOperator::len);
     for axis in 0..3 {
@@ -75,7 +75,7 @@ where
                     .expect("a plane of a fresh array is contiguous");
                 arch.dispatch(
                     #[inline(always)]
-                    || plan.plane(input, x, scratch, plane, &load, &finish),
+                    || plan.plane(input, x, scratch, plane, load, finish),
                 );
             },
         );
@@ -118,42 +118,49 @@ impl Plan<'_> {
         x: usize,
         scratch: &mut Scratch,
         out: &mut [U],
-        load: &impl Fn(T) -> f32,
-        finish: &impl Fn(f32) -> U,
+        load: impl Fn(T) -> f32 + Copy,
+        finish: impl Fn(f32) -> U + Copy,
     ) {
         let (start, weights) = self.x_op.taps(x);
         scratch.xs.fill(0.0);
-        for (t, &weight) in weights.iter().enumerate() {
-            let plane = input.index_axis(Axis(0), start + t);
-            self.add_plane(plane, weight, &mut scratch.xs, load);
+        let plane = |t: usize| input.index_axis_move(Axis(0), start + t);
+        let mut t = 0;
+        let mut groups = weights.chunks_exact(4);
+        for w in &mut groups {
+            let planes = [plane(t), plane(t + 1), plane(t + 2), plane(t + 3)];
+            self.add_planes(planes, [w[0], w[1], w[2], w[3]], &mut scratch.xs, load);
+            t += 4;
+        }
+        for &w in groups.remainder() {
+            self.add_planes([plane(t)], [w], &mut scratch.xs, load);
+            t += 1;
         }
         self.sum_rows(&scratch.xs, &mut scratch.rows);
         self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
     }
 
+    /// Adds up to four weighted planes, so that the sum is fetched and stored once for all of them.
     #[inline(always)]
-    fn add_plane<T: Copy>(
+    fn add_planes<T: Copy, const N: usize>(
         &self,
-        plane: ArrayView2<'_, T>,
-        weight: f32,
+        planes: [ArrayView2<'_, T>; N],
+        weights: [f32; N],
         sum: &mut [f32],
-        load: &impl Fn(T) -> f32,
+        load: impl Fn(T) -> f32 + Copy,
     ) {
         let width = self.zs.len();
         for (row, y) in self.ys.clone().enumerate() {
-            let line = plane.index_axis_move(Axis(0), y);
             let sum = &mut sum[row * width..][..width];
-            match line.to_slice() {
-                Some(line) => {
-                    for (s, &v) in sum.iter_mut().zip(&line[self.zs.clone()]) {
-                        *s += weight * load(v);
-                    }
-                }
-                None => {
-                    let line = line.iter().skip(self.zs.start);
-                    for (s, &v) in sum.iter_mut().zip(line) {
-                        *s += weight * load(v);
-                    }
+            let lines = planes.map(|plane| plane.index_axis_move(Axis(0), y));
+            if lines.iter().all(|line| line.strides()[0] == 1) {
+                let lines = lines.map(|line| &line.to_slice().unwrap_or(&[])[self.zs.clone()]);
+                add_weighted(lines, weights, sum, load);
+            } else {
+                for (line, weight) in lines.into_iter().zip(weights) {
+                    let line = line.into_iter().skip(self.zs.start);
+                    sum.iter_mut()
+                        .zip(line)
+                        .for_each(|(s, &v)| *s += weight * load(v));
                 }
             }
         }
@@ -162,22 +169,19 @@ impl Plan<'_> {
     #[inline(always)]
     fn sum_rows(&self, planes: &[f32], rows: &mut [f32]) {
         let width = self.zs.len();
+        let row = |y: usize| &planes[y * width..][..width];
         for y in 0..self.y_op.len() {
-            let (start, weights) = self.y_op.taps(y);
+            let (mut start, weights) = self.y_op.taps(y);
             let out = &mut rows[y * width..][..width];
-            match weights {
-                [] => out.fill(0.0),
-                [first, rest @ ..] => {
-                    for (o, &v) in out.iter_mut().zip(&planes[start * width..][..width]) {
-                        *o = first * v;
-                    }
-                    for (t, &weight) in rest.iter().enumerate() {
-                        let row = &planes[(start + 1 + t) * width..][..width];
-                        for (o, &v) in out.iter_mut().zip(row) {
-                            *o += weight * v;
-                        }
-                    }
-                }
+            out.fill(0.0);
+            let mut groups = weights.chunks_exact(4);
+            for w in &mut groups {
+                let lines = [row(start), row(start + 1), row(start + 2), row(start + 3)];
+                add_weighted(lines, [w[0], w[1], w[2], w[3]], out, |v| v);
+                start += 4;
+            }
+            for (t, &w) in groups.remainder().iter().enumerate() {
+                add_weighted([row(start + t)], [w], out, |v| v);
             }
         }
     }
@@ -188,7 +192,7 @@ impl Plan<'_> {
         rows: &[f32],
         tile: &mut [f32],
         out: &mut [U],
-        finish: &impl Fn(f32) -> U,
+        finish: impl Fn(f32) -> U + Copy,
     ) {
         let (width, nz, ny) = (self.zs.len(), self.z_op.len(), self.y_op.len());
         for first in (0..ny).step_by(LANES) {
@@ -213,6 +217,24 @@ impl Plan<'_> {
                 }
             }
         }
+    }
+}
+
+/// Adds `N` weighted lines to `sum`.
+#[inline(always)]
+fn add_weighted<T: Copy, const N: usize>(
+    lines: [&[T]; N],
+    weights: [f32; N],
+    sum: &mut [f32],
+    load: impl Fn(T) -> f32 + Copy,
+) {
+    let lines = lines.map(|line| &line[..sum.len()]);
+    for i in 0..sum.len() {
+        let mut s = sum[i];
+        for n in 0..N {
+            s += weights[n] * load(lines[n][i]);
+        }
+        sum[i] = s;
     }
 }
 

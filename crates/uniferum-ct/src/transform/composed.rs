@@ -91,7 +91,7 @@ fn separable<T: Copy + Sync + Send>(
     input: ArrayView3<'_, T>,
     shape: [usize; 3],
     step: impl Fn(usize, usize) -> AxisOperator,
-    load: impl Fn(T) -> f32 + Sync,
+    load: impl Fn(T) -> f32 + Copy + Send + Sync,
 ) -> Array3<f32> {
     let ops = operators(input.shape(), shape, step);
     resample(input, [&ops[0], &ops[1], &ops[2]], load, |v| v)

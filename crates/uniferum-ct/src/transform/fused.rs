@@ -113,7 +113,7 @@ impl ModelTransform {
         &self,
         voxels: ArrayView3<'_, T>,
         draw: &AugmentDraw,
-        load: impl Fn(T) -> f32 + Sync,
+        load: impl Fn(T) -> f32 + Copy + Send + Sync,
     ) -> Array3<f32> {
         let shape = [voxels.shape()[0], voxels.shape()[1], voxels.shape()[2]];
         let field = field_of(self, shape);
