@@ -2,11 +2,11 @@
 
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
+use uniferum_kernels as kernels;
 
 use crate::config::{BertConfig, NormPlacement};
 use crate::error::{Result, input};
 use crate::layers::{BERT_STD, LayerNorm, Linear, Pass};
-use crate::ops;
 
 /// A BERT encoder whose weights have Hugging Face's names (`embeddings.*`,
 /// `encoder.layer.N.*`, `pooler.dense.*`).
@@ -220,7 +220,7 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let wide = ops::gelu_erf(&self.intermediate.forward(x, pass)?)?;
+        let wide = kernels::gelu_erf(&self.intermediate.forward(x, pass)?)?;
         pass.dropout(self.output.forward(&wide, pass)?)
     }
 }
@@ -256,7 +256,7 @@ impl SelfAttention {
             Ok(y.transpose(1, 2)?.contiguous()?)
         };
         let (q, k, v) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
-        let mixed = ops::attention(&q, &k, &v, mask, pass.next_dropout())?;
+        let mixed = kernels::attention(&q, &k, &v, Some(mask), pass.next_dropout())?;
         let joined = mixed.transpose(1, 2)?.reshape((batch, length, hidden))?;
         pass.dropout(self.output.forward(&joined, pass)?)
     }

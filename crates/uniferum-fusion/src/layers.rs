@@ -4,9 +4,9 @@ use std::cell::Cell;
 
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
+use uniferum_kernels as kernels;
 
 use crate::error::Result;
-use crate::ops;
 
 /// Standard deviation of BERT's initial weights.
 pub(crate) const BERT_STD: f64 = 0.02;
@@ -47,7 +47,7 @@ impl Pass {
 
     pub(crate) fn dropout(&self, x: Tensor) -> Result<Tensor> {
         match self.next_dropout() {
-            Some((p, seed)) => Ok(ops::dropout(&x, p, seed)?),
+            Some((p, seed)) => Ok(kernels::dropout(&x, p, seed)?),
             None => Ok(x),
         }
     }
@@ -112,6 +112,6 @@ impl LayerNorm {
 
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (weight, bias) = (pass.weight(&self.weight), pass.weight(&self.bias));
-        Ok(ops::layer_norm(x, &weight, &bias, self.eps)?)
+        Ok(kernels::layer_norm(x, &weight, &bias, self.eps)?)
     }
 }

@@ -7,7 +7,6 @@ mod config;
 mod error;
 mod layers;
 mod model;
-mod ops;
 pub mod pretrained;
 mod prompts;
 mod wordpiece;

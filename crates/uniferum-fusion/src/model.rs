@@ -287,7 +287,7 @@ pub fn trainable_vars(vars: &VarMap, freeze: Freeze) -> Vec<(String, Var)> {
 }
 
 /// Spreads consecutive seeds over all 64 bits.
-pub(crate) fn mix(mut z: u64) -> u64 {
+fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

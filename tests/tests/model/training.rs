@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
-use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
 use uniferum_fusion::{BertConfig, Freeze, Uniferum, UniferumConfig, trainable_vars};
+use uniferum_kernels::{AdamW, adamw_step};
+use uniferum_metrics::losses::{LossConfig, Targets, multitask_loss};
 
 use crate::{assert_close, formula, golden, prompt_batch, small};
 
@@ -37,7 +38,7 @@ impl Batch {
             mask,
             labels: Tensor::new(&[1f32, 0.0], cpu).unwrap(),
             targets: Tensor::from_vec(targets, (2, 8, 64), cpu).unwrap(),
-            is_segmentation: Tensor::new(&[0u8, 1], cpu).unwrap(),
+            is_segmentation: Tensor::new(&[0f32, 1.0], cpu).unwrap(),
         }
     }
 
@@ -45,14 +46,15 @@ impl Batch {
         let output = model
             .forward_t(&self.image, &self.ids, &self.mask, true)
             .unwrap();
-        multitask_loss(
-            &output.cls,
-            &output.seg,
-            &self.labels,
-            &self.targets,
-            &self.is_segmentation,
-        )
-        .unwrap()
+        let targets = Targets {
+            labels: &self.labels,
+            masks: &self.targets,
+            is_segmentation: &self.is_segmentation,
+        };
+        let recipe = LossConfig::default();
+        multitask_loss(&output.cls, &output.seg, &targets, &recipe)
+            .unwrap()
+            .total
     }
 }
 
@@ -135,20 +137,27 @@ fn ten_steps_give_the_same_ten_losses() {
     let (model, vars) = model(&cfg);
     let batch = Batch::new(cfg.bert.vocab);
     let parameters = trainable_vars(&vars, Freeze::None);
-    let recipe = ParamsAdamW {
+    let recipe = AdamW {
         lr: 5e-5,
         weight_decay: 1e-2,
-        ..ParamsAdamW::default()
+        ..AdamW::default()
     };
-    let only_vars = parameters.into_iter().map(|(_, var)| var).collect();
-    let mut optimiser = AdamW::new(only_vars, recipe).unwrap();
-    for (step, expected) in expected.into_iter().enumerate() {
+    let zeros = |var: &Var| {
+        let moments = (2, var.elem_count());
+        Tensor::zeros(moments, DType::F32, &Device::Cpu).unwrap()
+    };
+    let states: Vec<Tensor> = parameters.iter().map(|(_, var)| zeros(var)).collect();
+    for (step, expected) in (1..).zip(expected) {
         let loss = batch.loss(&model);
         let got = loss.to_scalar::<f32>().unwrap();
         let error = (got - expected).abs() / expected;
         eprintln!("step {step}: loss {got}, relative error {error:.1e}");
         assert!(error < 1e-3, "step {step}: loss {got}, expected {expected}");
-        optimiser.backward_step(&loss).unwrap();
+        let gradients = loss.backward().unwrap();
+        for ((_, var), state) in parameters.iter().zip(&states) {
+            let gradient = gradients.get(var).unwrap();
+            adamw_step(var, gradient, state, step, &recipe).unwrap();
+        }
     }
 }
 
@@ -219,25 +228,4 @@ fn evaluation_keeps_no_graph() {
         .forward_t(&batch.image, &batch.ids, &batch.mask, false)
         .unwrap();
     assert!(!output.cls.track_op() && !output.seg.track_op());
-}
-
-/// Binary cross-entropy of the labels, ten times the mean focal loss of the masks.
-fn multitask_loss(
-    cls: &Tensor,
-    seg: &Tensor,
-    labels: &Tensor,
-    targets: &Tensor,
-    is_segmentation: &Tensor,
-) -> candle_core::Result<Tensor> {
-    let cross_entropy = |logits: &Tensor, y: &Tensor| {
-        let softplus = (logits.abs()?.neg()?.exp()? + 1.0)?.log()?;
-        logits.relu()? - (logits * y)? + softplus
-    };
-    let of_label = cross_entropy(&cls.squeeze(1)?, labels)?;
-    let p = (seg.neg()?.exp()? + 1.0)?.recip()?;
-    let agreement = ((&p * targets)? + (p.affine(-1.0, 1.0)? * targets.affine(-1.0, 1.0)?)?)?;
-    let alpha = targets.affine(-0.5, 0.75)?;
-    let focal = (alpha * agreement.affine(-1.0, 1.0)?.sqr()? * cross_entropy(seg, targets)?)?;
-    let of_mask = (focal.mean((1, 2))? * 10.0)?;
-    is_segmentation.where_cond(&of_mask, &of_label)?.mean_all()
 }
