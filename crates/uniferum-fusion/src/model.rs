@@ -184,6 +184,19 @@ impl Uniferum {
         self.fuse(&tokens, ids, mask, &text, &rest)
     }
 
+    /// As [`ask`](Self::ask) in a training pass: differentiable in tokens and weights, with
+    /// dropout. Tokens come from [`vision`](Self::vision); a question for each.
+    ///
+    /// # Shapes
+    /// `tokens` `[B, L + 2, E]`; `ids` and `mask` `[B, T]`.
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
+    pub fn ask_t(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Output> {
+        let (text, rest) = self.passes(true);
+        self.fuse(tokens, ids, mask, &text, &rest)
+    }
+
     /// The vision tokens of a batch of volumes, in evaluation.
     ///
     /// # Shapes

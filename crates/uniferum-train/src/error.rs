@@ -1,0 +1,67 @@
+//! What can go wrong in training.
+
+use std::path::{Path, PathBuf};
+
+/// Result of this crate.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What can go wrong in training.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot work; found before the first step.
+    #[error("training configuration: {field}: expected {expected}, got {got}")]
+    Config {
+        /// The setting.
+        field: &'static str,
+        /// What would have been right.
+        expected: String,
+        /// What was given.
+        got: String,
+    },
+    /// The loss is not a finite number.
+    #[error("step {step}: the loss is not finite for {}", samples.join(", "))]
+    NotFinite {
+        /// The step.
+        step: u64,
+        /// The questions whose loss is not finite, `task @ scan`.
+        samples: Vec<String>,
+    },
+    /// A checkpoint or log could not be read or written, or does not belong to this run.
+    #[error("{}: {what}", path.display())]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        what: String,
+    },
+    /// A scan or table of the data.
+    #[error(transparent)]
+    Data(#[from] uniferum_data::Error),
+    /// The model.
+    #[error(transparent)]
+    Model(#[from] uniferum_fusion::Error),
+    /// Statistics.
+    #[error(transparent)]
+    Metrics(#[from] uniferum_metrics::Error),
+    /// A tensor operation.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    pub(crate) fn file(path: &Path, what: impl ToString) -> Self {
+        Error::File {
+            path: path.to_owned(),
+            what: what.to_string(),
+        }
+    }
+
+    pub(crate) fn config(field: &'static str, expected: impl ToString, got: impl ToString) -> Self {
+        Error::Config {
+            field,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+}

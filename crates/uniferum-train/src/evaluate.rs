@@ -1,0 +1,227 @@
+//! Held-out scans: every question once, statistics with intervals.
+
+use std::collections::BTreeMap;
+
+use candle_core::Device;
+use serde::Serialize;
+use uniferum_data::{Dataset, image_tensor};
+use uniferum_fusion::{Prompts, Uniferum};
+
+use uniferum_metrics::{
+    EvaluateOptions, MacroAuroc, TaskColumn, TaskMetrics, auroc, average_precision, cluster_ids,
+    evaluate_tasks,
+};
+use uniferum_tasks::{Task, TaskKind};
+
+use crate::error::Result;
+use crate::trainer::{probability, values};
+
+/// The answer to one question about one scan.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The scan's name.
+    pub scan: String,
+    /// The patient.
+    pub patient: String,
+    /// The task's id.
+    pub task: String,
+    /// `diagnosis`, `prognosis` or `segmentation`.
+    pub kind: TaskKind,
+    /// The label, or whether the mask is not empty; `None` where missing.
+    pub label: Option<bool>,
+    /// The logit; the largest of the mask's for segmentation.
+    pub logit: f64,
+    /// Its sigmoid.
+    pub probability: f64,
+}
+
+/// How well a mask is found, over the cells of the mask head's grid.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct MaskMetrics {
+    /// The task's id.
+    pub task: String,
+    /// Scans with a mask.
+    pub scans: usize,
+    /// Foreground cells.
+    pub n_pos: usize,
+    /// Background cells.
+    pub n_neg: usize,
+    /// Mean Dice of the scans at probability 0.5; `None` without a foreground cell anywhere.
+    pub dice: Option<f64>,
+    /// AUROC over cells; cells of a scan are not independent, so no interval is given.
+    pub auroc: Option<f64>,
+    /// Average precision over cells.
+    pub auprc: Option<f64>,
+}
+
+/// A task's line of the report.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TaskReport {
+    /// `diagnosis`, `prognosis` or `segmentation`.
+    pub kind: TaskKind,
+    /// Statistics over scans, with intervals.
+    #[serde(flatten)]
+    pub metrics: TaskMetrics,
+}
+
+/// Everything about a split.
+#[derive(Debug, Clone, Serialize)]
+pub struct EvaluationReport {
+    /// Mean AUROC over label tasks.
+    pub macro_auroc: MacroAuroc,
+    /// Label tasks.
+    pub tasks: Vec<TaskReport>,
+    /// Mask tasks.
+    pub masks: Vec<MaskMetrics>,
+    /// Every answer.
+    #[serde(skip)]
+    pub predictions: Vec<Prediction>,
+}
+
+/// Asks every task of every scan, each scan encoded once.
+///
+/// Intervals are clustered by patient. `progress` is called after each scan.
+///
+/// # Errors
+/// Those of data, model and statistics.
+pub fn evaluate(
+    model: &Uniferum,
+    prompts: &Prompts,
+    dataset: &Dataset,
+    scans: &[usize],
+    device: &Device,
+    mut progress: impl FnMut(),
+) -> Result<EvaluationReport> {
+    let sentences: Vec<&str> = dataset.tasks.iter().map(|t| t.prompt.as_str()).collect();
+    let text = prompts.encode(&sentences, device)?;
+    let mut predictions = Vec::new();
+    let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
+    for &scan in scans {
+        let image = image_tensor(&[dataset.array(scan)?], device)?;
+        let output = model.ask(&model.encode(&image)?, &text.ids, &text.mask)?;
+        let logits = values(&output.cls)?;
+        let masks = output.seg.flatten_from(1)?.to_vec2::<f32>()?;
+        for (index, task) in dataset.tasks.iter().enumerate() {
+            let row = &dataset.manifest.scans[scan];
+            let (label, logit) = if task.kind == TaskKind::Segmentation {
+                let target = dataset.target(scan, task)?;
+                let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
+                let logits = &masks[index];
+                let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                if let Some(target) = target {
+                    cells.entry(index).or_default().push(Cells {
+                        logits: logits.clone(),
+                        target,
+                    });
+                }
+                (label, f64::from(top))
+            } else {
+                (row.labels.get(&task.id).copied(), f64::from(logits[index]))
+            };
+            predictions.push(Prediction {
+                scan: row.name(),
+                patient: row.patient.clone(),
+                task: task.id.clone(),
+                kind: task.kind,
+                label,
+                logit,
+                probability: probability(logit),
+            });
+        }
+        progress();
+    }
+    let masks: Result<Vec<MaskMetrics>> = cells
+        .iter()
+        .map(|(&task, cells)| mask_metrics(&dataset.tasks[task], cells))
+        .collect();
+    let masks = masks?;
+    let (tasks, macro_auroc) = label_metrics(&dataset.tasks, &predictions)?;
+    Ok(EvaluationReport {
+        macro_auroc,
+        tasks,
+        masks,
+        predictions,
+    })
+}
+
+struct Cells {
+    logits: Vec<f32>,
+    target: Vec<f32>,
+}
+
+fn label_metrics(
+    tasks: &[Task],
+    predictions: &[Prediction],
+) -> Result<(Vec<TaskReport>, MacroAuroc)> {
+    let asked: Vec<&Task> = tasks
+        .iter()
+        .filter(|t| t.kind != TaskKind::Segmentation)
+        .collect();
+    let rows = |task: &Task| {
+        predictions
+            .iter()
+            .filter(|p| p.task == task.id)
+            .collect::<Vec<_>>()
+    };
+    let scores: Vec<Vec<f64>> = asked
+        .iter()
+        .map(|t| rows(t).iter().map(|p| p.logit).collect())
+        .collect();
+    let labels: Vec<Vec<Option<bool>>> = asked
+        .iter()
+        .map(|t| rows(t).iter().map(|p| p.label).collect())
+        .collect();
+    let patients: Vec<String> = asked.first().map_or(Vec::new(), |t| {
+        rows(t).iter().map(|p| p.patient.clone()).collect()
+    });
+    let clusters = cluster_ids(&patients);
+    let columns: Vec<TaskColumn<'_>> = asked
+        .iter()
+        .enumerate()
+        .map(|(i, t)| TaskColumn {
+            task: &t.id,
+            scores: &scores[i],
+            labels: &labels[i],
+        })
+        .collect();
+    let options = EvaluateOptions {
+        clusters: Some(&clusters),
+        ..Default::default()
+    };
+    let evaluation = evaluate_tasks(&columns, &options)?;
+    let reports = asked.iter().zip(evaluation.tasks);
+    let reports = reports
+        .map(|(task, metrics)| TaskReport {
+            kind: task.kind,
+            metrics,
+        })
+        .collect();
+    Ok((reports, evaluation.macro_auroc))
+}
+
+fn mask_metrics(task: &Task, scans: &[Cells]) -> Result<MaskMetrics> {
+    let mut dice = Vec::new();
+    let (mut scores, mut labels) = (Vec::new(), Vec::new());
+    for scan in scans {
+        let truth: Vec<bool> = scan.target.iter().map(|t| *t > 0.5).collect();
+        let found: Vec<bool> = scan.logits.iter().map(|l| *l > 0.0).collect();
+        let both = truth.iter().zip(&found).filter(|(t, f)| **t && **f).count();
+        let sum = truth.iter().chain(&found).filter(|v| **v).count();
+        if truth.contains(&true) {
+            dice.push(2.0 * both as f64 / sum as f64);
+        }
+        scores.extend(scan.logits.iter().map(|l| f64::from(*l)));
+        labels.extend(truth);
+    }
+    let n_pos = labels.iter().filter(|l| **l).count();
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
+    Ok(MaskMetrics {
+        task: task.id.clone(),
+        scans: scans.len(),
+        n_pos,
+        n_neg: labels.len() - n_pos,
+        dice: (!dice.is_empty()).then(|| mean(&dice)),
+        auroc: auroc(&scores, &labels)?.ok(),
+        auprc: average_precision(&scores, &labels)?.ok(),
+    })
+}

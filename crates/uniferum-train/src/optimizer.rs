@@ -1,0 +1,178 @@
+//! AdamW over named variables, with gradient clipping and a state that can be saved.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::backprop::GradStore;
+use candle_core::{DType, Device, Tensor, Var};
+use uniferum_kernels::{AdamW, adamw_step, sum_of_squares};
+
+use crate::config::TrainConfig;
+use crate::error::{Error, Result};
+
+/// A variable with its running means.
+#[derive(Debug)]
+struct Slot {
+    name: String,
+    var: Var,
+    state: Tensor,
+    decays: bool,
+}
+
+/// AdamW with two groups: weights decay; biases, norms and single vectors do not.
+#[derive(Debug)]
+pub struct Optimizer {
+    slots: Vec<Slot>,
+    options: AdamW,
+    clip_norm: f64,
+    step: u64,
+}
+
+impl Optimizer {
+    /// An optimiser of `vars` (sorted by name) that has seen no gradient.
+    ///
+    /// # Errors
+    /// When memory for the state cannot be had.
+    pub fn new(vars: Vec<(String, Var)>, config: &TrainConfig) -> Result<Self> {
+        let slots: Result<Vec<Slot>> = vars
+            .into_iter()
+            .map(|(name, var)| {
+                let state = Tensor::zeros((2, var.elem_count()), DType::F32, var.device())?;
+                let decays = decays(&name);
+                Ok(Slot {
+                    name,
+                    var,
+                    state,
+                    decays,
+                })
+            })
+            .collect();
+        let options = AdamW {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            weight_decay: config.weight_decay,
+            ..AdamW::default()
+        };
+        Ok(Self {
+            slots: slots?,
+            options,
+            clip_norm: config.clip_norm,
+            step: 0,
+        })
+    }
+
+    /// Number of trained parameters.
+    pub fn parameters(&self) -> usize {
+        self.slots.iter().map(|s| s.var.elem_count()).sum()
+    }
+
+    /// Updates all variables that have a gradient; returns the gradient's norm before clipping.
+    ///
+    /// # Errors
+    /// When a gradient does not fit its variable.
+    pub fn step(&mut self, grads: &GradStore, learning_rate: f64) -> Result<f64> {
+        let mut squares = 0.0;
+        for slot in &self.slots {
+            if let Some(grad) = grads.get(slot.var.as_tensor()) {
+                squares += sum_of_squares(grad)?;
+            }
+        }
+        let norm = squares.sqrt();
+        let scale = if norm > self.clip_norm {
+            self.clip_norm / norm
+        } else {
+            1.0
+        };
+        self.step += 1;
+        for slot in &self.slots {
+            let Some(grad) = grads.get(slot.var.as_tensor()) else {
+                continue;
+            };
+            let options = AdamW {
+                lr: learning_rate,
+                grad_scale: scale,
+                weight_decay: if slot.decays {
+                    self.options.weight_decay
+                } else {
+                    0.0
+                },
+                ..self.options
+            };
+            adamw_step(slot.var.as_tensor(), grad, &slot.state, self.step, &options)?;
+        }
+        Ok(norm)
+    }
+
+    /// Writes the running means and the step.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn save(&self, path: &Path) -> Result<()> {
+        let mut tensors: HashMap<String, Tensor> = self
+            .slots
+            .iter()
+            .map(|s| (s.name.clone(), s.state.clone()))
+            .collect();
+        let step = Tensor::new(&[self.step as i64], &Device::Cpu)?;
+        tensors.insert(STEP.to_owned(), step);
+        candle_core::safetensors::save(&tensors, path).map_err(|e| Error::file(path, e))
+    }
+
+    /// Reads what [`save`](Self::save) wrote, for the same variables.
+    ///
+    /// # Errors
+    /// [`Error::File`] where the file is not of these variables.
+    pub(crate) fn load(&mut self, path: &Path) -> Result<()> {
+        let tensors =
+            candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::file(path, e))?;
+        let find = |name: &str| {
+            tensors
+                .get(name)
+                .ok_or_else(|| Error::file(path, format!("no optimiser state of {name}")))
+        };
+        let step = find(STEP)?.to_vec1::<i64>()?;
+        for slot in &mut self.slots {
+            let state = find(&slot.name)?;
+            if state.dims() != slot.state.dims() {
+                let (expected, got) = (slot.state.dims(), state.dims());
+                let what = format!("state of {}: expected {expected:?}, got {got:?}", slot.name);
+                return Err(Error::file(path, what));
+            }
+            slot.state = state.to_device(slot.var.device())?;
+        }
+        self.step = step.first().copied().unwrap_or(0) as u64;
+        Ok(())
+    }
+}
+
+const STEP: &str = "optimizer.step";
+
+/// Weight matrices, filters and embedding tables decay.
+fn decays(name: &str) -> bool {
+    let norm = name.contains("LayerNorm") || name.contains(".bn");
+    let vector = name.ends_with("emb_start") || name.ends_with("emb_end");
+    name.ends_with(".weight") && !norm && !vector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_weights_decay() {
+        for name in [
+            "model.encoder.layer.0.output.dense.weight",
+            "vision_model.model.conv_stem.weight",
+        ] {
+            assert!(decays(name), "{name}");
+        }
+        for name in [
+            "model.encoder.layer.0.output.dense.bias",
+            "model.embeddings.LayerNorm.weight",
+            "vision_model.model.blocks.0.0.bn1.weight",
+            "vision_model.emb_start",
+        ] {
+            assert!(!decays(name), "{name}");
+        }
+    }
+}
