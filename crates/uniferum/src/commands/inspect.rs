@@ -38,6 +38,7 @@ struct Row {
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut failed = 0;
+    let bar = global.bar(args.files.len() as u64, "reading");
     for file in args.files {
         match read_ct(&file, &ReadOptions::default()) {
             Ok(scan) => rows.push(Row {
@@ -46,10 +47,12 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             }),
             Err(error) => {
                 failed += 1;
-                global.warn(error.to_string());
+                bar.suspend(|| global.warn(error.to_string()));
             }
         }
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     let mut out = std::io::stdout().lock();
     match args.format {
         Format::Json => {

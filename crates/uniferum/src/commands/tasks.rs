@@ -44,7 +44,7 @@ enum Format {
     Json,
 }
 
-pub(crate) fn run(args: Args, _global: &Global) -> anyhow::Result<()> {
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;
@@ -79,6 +79,7 @@ pub(crate) fn run(args: Args, _global: &Global) -> anyhow::Result<()> {
                     task.prompt
                 )?;
             }
+            global.hint("ask one with: uniferum predict SCAN --checkpoint FILE --task ID");
         }
     }
     Ok(())
