@@ -21,6 +21,7 @@ pub(crate) struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Bench(commands::bench::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
     Tasks(commands::tasks::Args),
@@ -29,6 +30,7 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
+            Command::Bench(args) => commands::bench::run(args, global),
             Command::Info(args) => commands::info::run(args, global),
             Command::Inspect(args) => commands::inspect::run(args, global),
             Command::Tasks(args) => commands::tasks::run(args, global),

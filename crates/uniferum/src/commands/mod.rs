@@ -1,5 +1,6 @@
 //! The subcommands, one file each: `Args` (what clap reads) and `run`.
 
+pub(crate) mod bench;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod tasks;
