@@ -327,7 +327,7 @@ pub struct Loader {
 
 impl Loader {
     /// The questions of an epoch, packed.
-    fn epoch(&self, epoch: u64) -> (Epoch, Vec<Vec<Vec<Question>>>) {
+    pub(crate) fn epoch(&self, epoch: u64) -> (Epoch, Vec<Vec<Vec<Question>>>) {
         let d = &self.dataset;
         let drawn = Epoch::draw(
             &d.manifest,
@@ -387,7 +387,7 @@ impl Loader {
         receiver
     }
 
-    fn batch(&self, groups: &[Vec<Question>], epoch: u64) -> Result<Batch> {
+    pub(crate) fn batch(&self, groups: &[Vec<Question>], epoch: u64) -> Result<Batch> {
         let draws: Option<Vec<AugmentDraw>> = self.augment.as_ref().map(|augment| {
             let draw = |g: &Vec<Question>| {
                 let sample = g.first().map_or(0, |q| (q.scan * 1009 + q.task) as u64);
