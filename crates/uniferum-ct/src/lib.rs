@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod affine;
+pub mod batch;
 mod error;
 mod facts;
 pub mod io;
@@ -13,7 +14,11 @@ mod volume;
 pub use affine::Affine;
 pub use error::{Error, Result};
 pub use facts::{HuStatistics, ScanFacts};
-pub use io::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, write_nifti};
-pub use prep::{Compat, StandardiseConfig, StandardiseReport, Standardised, standardise};
+pub use io::{
+    CtScan, Format, HuSource, ReadOptions, read_ct, read_mask, read_prepared, write_nifti,
+};
+pub use prep::{
+    Compat, StandardiseConfig, StandardiseReport, Standardised, standardise, standardise_with,
+};
 pub use transform::{Augment, AugmentDraw, ModelTransform};
 pub use volume::{CtVolume, Volume};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::cache;
 use super::nifti::{self, Nifti};
 use crate::error::{Error, Result};
 use crate::volume::{CtVolume, Volume};
@@ -53,6 +54,10 @@ pub enum Format {
     Nifti1,
     /// NIfTI-2.
     Nifti2,
+    /// This crate's own cache of a prepared volume.
+    Cache,
+    /// The public release's `.bin`.
+    ReleaseBin,
 }
 
 /// A CT as it was read.
@@ -75,6 +80,9 @@ pub struct CtScan {
 /// [`Error`] with the file, the field, what was expected and what was found.
 pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> {
     let path = path.as_ref();
+    if let Some(scan) = cache::read_ct(path, options)? {
+        return Ok(scan);
+    }
     let file = open_nifti(path)?;
     let mut warnings = file.header.warnings.clone();
     let scaling = options.hu.scaling(file.header.scaling);
@@ -107,6 +115,9 @@ pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> 
 /// As [`read_ct`]; also where a value is not a whole number from 0 to 255.
 pub fn read_mask(path: impl AsRef<Path>) -> Result<Volume<u8>> {
     let path = path.as_ref();
+    if let Some(mask) = cache::read_mask(path)? {
+        return Ok(mask);
+    }
     let file = open_nifti(path)?;
     let voxels = file.voxels::<u8>(path, file.header.scaling)?;
     Ok(Volume::new(voxels, file.header.affine))

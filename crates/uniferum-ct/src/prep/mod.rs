@@ -75,12 +75,29 @@ pub fn standardise(
     mask: Option<&Volume<u8>>,
     config: &StandardiseConfig,
 ) -> Result<Standardised> {
+    Ok(standardise_with(scan, mask, &[], config)?.0)
+}
+
+/// As [`standardise`], for a scan with further label maps on its grid, such as nodules: they come out
+/// on the common grid too, in their order, but have no say in where it lies.
+///
+/// # Errors
+/// As [`standardise`].
+pub fn standardise_with(
+    scan: &Volume<f32>,
+    mask: Option<&Volume<u8>>,
+    others: &[&Volume<u8>],
+    config: &StandardiseConfig,
+) -> Result<(Standardised, Vec<Volume<u8>>)> {
     config.validate()?;
     if let Some(mask) = mask {
         scan.check_same_grid(mask, "mask")?;
     }
+    for other in others {
+        scan.check_same_grid(other, "further mask")?;
+    }
     match config.compat {
-        Compat::Paper => paper::standardise(scan, mask, config),
-        Compat::Release => release::standardise(scan, mask, config),
+        Compat::Paper => paper::standardise(scan, mask, others, config),
+        Compat::Release => release::standardise(scan, mask, others, config),
     }
 }

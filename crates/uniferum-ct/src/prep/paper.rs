@@ -14,8 +14,9 @@ use crate::{Affine, Error, Result, Volume};
 pub(super) fn standardise(
     scan: &Volume<f32>,
     mask: Option<&Volume<u8>>,
+    others: &[&Volume<u8>],
     config: &StandardiseConfig,
-) -> Result<Standardised> {
+) -> Result<(Standardised, Vec<Volume<u8>>)> {
     let (voxels, affine) = ras(scan);
     let mask = mask.map(|mask| ras(mask).0);
     let mut warnings = Vec::new();
@@ -36,6 +37,10 @@ pub(super) fn standardise(
     let output_affine = affine.subgrid(grid.0.map(|a| a.origin), grid.0.map(|a| a.step));
     let volume = Volume::new(grid.image(voxels.view(), config), output_affine);
     let mask = mask.map(|mask| Volume::new(grid.labels(mask.view()), output_affine));
+    let others = others
+        .iter()
+        .map(|other| Volume::new(grid.labels(ras(other).0.view()), output_affine))
+        .collect();
     let report = StandardiseReport {
         compat: Compat::Paper,
         input_orientation: scan.orientation(),
@@ -49,11 +54,12 @@ pub(super) fn standardise(
         output_shape: volume.shape(),
         warnings,
     };
-    Ok(Standardised {
+    let done = Standardised {
         volume,
         mask,
         report,
-    })
+    };
+    Ok((done, others))
 }
 
 /// What the scan shows, in its own voxels.

@@ -24,8 +24,9 @@ fn body_from_hu() -> f64 {
 pub(super) fn standardise(
     scan: &Volume<f32>,
     mask: Option<&Volume<u8>>,
+    others: &[&Volume<u8>],
     config: &StandardiseConfig,
-) -> Result<Standardised> {
+) -> Result<(Standardised, Vec<Volume<u8>>)> {
     let mut warnings = Vec::new();
     let body = body_of(scan)?;
     let mut crop = crop_box(&body);
@@ -61,24 +62,28 @@ pub(super) fn standardise(
     }
     let grid = Grid::of(scan, crop, config);
     let volume = Volume::new(grid.image(scan.voxels.view()), grid.affine).to_ras();
-    let mask = mask.map(|m| Volume::new(grid.labels(m.voxels.view()), grid.affine).to_ras());
+    let labels = |m: &Volume<u8>| Volume::new(grid.labels(m.voxels.view()), grid.affine).to_ras();
+    let mask = mask.map(labels);
+    let others: Vec<_> = others.iter().map(|m| labels(m)).collect();
     let report = report(scan, &body, crop, lungs.flatten(), volume.shape(), warnings);
-    let (volume, mask) = match config.size {
+    let (volume, mask, others) = match config.size {
         Some(size) => (
             to_size(volume, size, config.clip_hu[0]),
             mask.map(|m| to_size(m, size, 0)),
+            others.into_iter().map(|m| to_size(m, size, 0)).collect(),
         ),
-        None => (volume, mask),
+        None => (volume, mask, others),
     };
     let report = StandardiseReport {
         output_shape: volume.shape(),
         ..report
     };
-    Ok(Standardised {
+    let done = Standardised {
         volume,
         mask,
         report,
-    })
+    };
+    Ok((done, others))
 }
 
 fn body_of(scan: &Volume<f32>) -> Result<RunMask> {

@@ -1,0 +1,527 @@
+//! Which scans there are: files, folders, lists and tables turned into one list of inputs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::masks::MaskFolder;
+use crate::error::{Error, Result};
+use crate::io::HuSource;
+
+/// Ends of names that are scans when a folder is searched. A file named on its own may have any name.
+const SCAN_ENDS: [&str; 14] = [
+    ".nii", ".nii.gz", ".hdr", ".hdr.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".npz", ".uct", ".bin",
+    ".img.hdr", ".nii.hdr", ".nrrd.gz",
+];
+
+/// Where the Hounsfield units of a collection come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HuChoice {
+    /// The files' own headers.
+    #[default]
+    Header,
+    /// Slope and intercept of a table, a row a scan; a scan without a row is an error.
+    Table,
+    /// The stored numbers are HU.
+    AlreadyHu,
+}
+
+/// What a user names, before anything is looked at.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    /// Scans, folders, DICOM folders, lists (`.txt`, a path a line) and tables (`.csv`).
+    ///
+    /// A table has a column `scan` and, if wanted, `mask`, `nodules`, `slope` and `intercept`; other
+    /// columns are for others. Paths in lists and tables are relative to them.
+    pub inputs: Vec<PathBuf>,
+    /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans.
+    pub masks: Option<PathBuf>,
+    /// A folder with nodule masks named as the scans.
+    pub nodules: Option<PathBuf>,
+    /// Prepare scans without a mask in the folders, with a warning, instead of refusing them.
+    pub allow_missing_masks: bool,
+    /// Where Hounsfield units come from.
+    pub hu: HuChoice,
+    /// A table with the columns `VolumeName`, `RescaleSlope`, `RescaleIntercept`, as CT-RATE has it.
+    pub hu_table: Option<PathBuf>,
+}
+
+/// A scan to prepare.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input {
+    /// The file, or the folder of a DICOM series.
+    pub scan: PathBuf,
+    /// Organ mask on the scan's grid.
+    pub mask: Option<PathBuf>,
+    /// Nodule mask on the scan's grid.
+    pub nodules: Option<PathBuf>,
+    /// Where Hounsfield units come from.
+    pub hu: HuSource,
+    /// The folder that was searched, or that of the list or table: names of outputs may keep what lies
+    /// between it and the scan.
+    pub root: PathBuf,
+    /// Why the scan cannot be prepared, known before it is read.
+    pub problem: Option<String>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Finds all scans that `sources` name, each once, in the order they are named and by name within a
+/// folder.
+///
+/// # Errors
+/// [`Error::Io`] for a folder, list or table that cannot be read; [`Error::Field`] for a table without
+/// a column `scan`, or for numbers in it that are none. What concerns one scan alone is its
+/// [`Input::problem`].
+pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
+    let mut found = Vec::new();
+    for input in &sources.inputs {
+        add(input, &mut found)?;
+    }
+    let mut seen = BTreeSet::new();
+    found.retain(|entry| seen.insert(entry.scan.clone()));
+    let table = sources.hu_table.as_deref().map(hu_table).transpose()?;
+    let folder = |path: &Option<PathBuf>| path.as_deref().map(MaskFolder::open).transpose();
+    let (masks, nodules) = (folder(&sources.masks)?, folder(&sources.nodules)?);
+    let finish = |entry: Entry| finish(entry, sources, table.as_ref(), &masks, &nodules);
+    Ok(found.into_iter().map(finish).collect())
+}
+
+/// A scan as it was named, with what a table said of it.
+#[derive(Default)]
+struct Entry {
+    scan: PathBuf,
+    root: PathBuf,
+    mask: Option<PathBuf>,
+    nodules: Option<PathBuf>,
+    scaling: Option<(f64, f64)>,
+}
+
+fn finish(
+    entry: Entry,
+    sources: &Sources,
+    table: Option<&BTreeMap<String, (f64, f64)>>,
+    masks: &Option<MaskFolder>,
+    nodules: &Option<MaskFolder>,
+) -> Input {
+    let (mut problem, mut warnings) = (None, Vec::new());
+    let mut beside = |given: Option<PathBuf>, folder: &Option<MaskFolder>, what: &str| {
+        let Some(folder) = folder.as_ref().filter(|_| given.is_none()) else {
+            return given;
+        };
+        let found = folder.of(&entry.scan, &entry.root);
+        if found.is_none() {
+            let text = format!("no {what} named as the scan in {}", folder.path().display());
+            if sources.allow_missing_masks {
+                warnings.push(text);
+            } else {
+                problem = Some(text);
+            }
+        }
+        found
+    };
+    let mask = beside(entry.mask, masks, "mask");
+    let nodules = beside(entry.nodules, nodules, "nodule mask");
+    let hu = match sources.hu {
+        HuChoice::Header => HuSource::Header,
+        HuChoice::AlreadyHu => HuSource::AlreadyHu,
+        HuChoice::Table => {
+            let named = || table?.get(&base_name(&entry.scan)).copied();
+            match entry.scaling.or_else(named) {
+                Some((slope, intercept)) => HuSource::Table { slope, intercept },
+                None => {
+                    problem = Some("no slope and intercept for it in the table".to_owned());
+                    HuSource::Header
+                }
+            }
+        }
+    };
+    Input {
+        scan: entry.scan,
+        root: entry.root,
+        mask,
+        nodules,
+        hu,
+        problem,
+        warnings,
+    }
+}
+
+fn add(input: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    let end = |end: &str| {
+        let name = input.extension().unwrap_or_default();
+        name.eq_ignore_ascii_case(end) && input.is_file()
+    };
+    if input.is_dir() {
+        return search(input, input, found);
+    }
+    if end("txt") {
+        return add_list(input, found);
+    }
+    if end("csv") {
+        return add_table(input, found);
+    }
+    // A file that is not there becomes a row with its error.
+    found.push(Entry {
+        scan: input.to_owned(),
+        root: parent(input),
+        ..Entry::default()
+    });
+    Ok(())
+}
+
+fn add_list(list: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    let text = std::fs::read_to_string(list).map_err(|source| Error::io(list, source))?;
+    let root = parent(list);
+    for line in text.lines().map(str::trim) {
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let scan = root.join(line);
+        found.push(Entry {
+            scan,
+            root: root.clone(),
+            ..Entry::default()
+        });
+    }
+    Ok(())
+}
+
+fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    let root = parent(table);
+    let rows = Table::open(table)?;
+    let scan = rows.need(&["scan", "img_file_path"])?;
+    let [mask, nodules] = ["mask", "nodules"].map(|name| rows.find(&[name]));
+    let slope = rows.find(&["slope", "RescaleSlope"]);
+    let intercept = rows.find(&["intercept", "RescaleIntercept"]);
+    for record in &rows.records {
+        let file = |column: Option<usize>| {
+            let text = record.get(column?)?.trim();
+            (!text.is_empty()).then(|| root.join(text))
+        };
+        let Some(path) = file(Some(scan)) else {
+            continue;
+        };
+        let scaling = match (slope, intercept) {
+            (Some(slope), Some(intercept)) => rows.scaling(record, slope, intercept)?,
+            _ => None,
+        };
+        found.push(Entry {
+            scan: path,
+            root: root.clone(),
+            mask: file(mask),
+            nodules: file(nodules),
+            scaling,
+        });
+    }
+    Ok(())
+}
+
+/// Scans below a folder by name; a folder that holds DICOM files is one scan.
+fn search(root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    let fail = |source| Error::io(folder, source);
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        paths.push(entry.map_err(fail)?.path());
+    }
+    paths.sort();
+    let entry = |scan: &Path| Entry {
+        scan: scan.to_owned(),
+        root: root.to_owned(),
+        ..Entry::default()
+    };
+    let mut dicom = false;
+    for path in paths {
+        if hidden(&path) {
+            continue;
+        }
+        if path.is_dir() {
+            search(root, &path, found)?;
+        } else if is_scan_name(&path) {
+            found.push(entry(&path));
+        } else if !dicom && is_dicom(&path) {
+            dicom = true;
+            found.push(entry(folder));
+        }
+    }
+    Ok(())
+}
+
+fn hidden(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().starts_with('.')
+}
+
+fn is_scan_name(path: &Path) -> bool {
+    let name = path.to_string_lossy().to_ascii_lowercase();
+    SCAN_ENDS.iter().any(|end| name.ends_with(end))
+}
+
+/// The mark of a DICOM file after its preamble, or the usual name.
+fn is_dicom(path: &Path) -> bool {
+    if path
+        .extension()
+        .is_some_and(|e| e.eq_ignore_ascii_case("dcm"))
+    {
+        return true;
+    }
+    let mut head = [0; 132];
+    std::fs::File::open(path)
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut head))
+        .is_ok_and(|()| head[128..] == *b"DICM")
+}
+
+fn parent(path: &Path) -> PathBuf {
+    path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+/// The file's name.
+fn base_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// A file's name without what says its format.
+pub(super) fn stem(path: &Path) -> String {
+    let name = base_name(path);
+    if path.is_dir() {
+        return name;
+    }
+    let lower = name.to_ascii_lowercase();
+    let end = SCAN_ENDS.iter().filter(|end| lower.ends_with(**end));
+    match end.map(|end| end.len()).max() {
+        Some(length) if length < name.len() => name[..name.len() - length].to_owned(),
+        _ => name,
+    }
+}
+
+/// `VolumeName` to slope and intercept.
+fn hu_table(path: &Path) -> Result<BTreeMap<String, (f64, f64)>> {
+    let rows = Table::open(path)?;
+    let name = rows.need(&["VolumeName", "scan"])?;
+    let slope = rows.need(&["RescaleSlope", "slope"])?;
+    let intercept = rows.need(&["RescaleIntercept", "intercept"])?;
+    let mut table = BTreeMap::new();
+    for record in &rows.records {
+        let scan = base_name(Path::new(record.get(name).unwrap_or_default().trim()));
+        if let Some(scaling) = rows.scaling(record, slope, intercept)? {
+            table.insert(scan, scaling);
+        }
+    }
+    Ok(table)
+}
+
+/// A CSV table in memory.
+struct Table<'a> {
+    path: &'a Path,
+    head: csv::StringRecord,
+    records: Vec<csv::StringRecord>,
+}
+
+impl<'a> Table<'a> {
+    fn open(path: &'a Path) -> Result<Self> {
+        let fail = |e: csv::Error| Error::field(path, "table", "CSV with a head", e);
+        let mut reader = csv::Reader::from_path(path).map_err(fail)?;
+        let head = reader.headers().map_err(fail)?.clone();
+        let records: std::result::Result<Vec<_>, _> = reader.records().collect();
+        Ok(Self {
+            path,
+            head,
+            records: records.map_err(fail)?,
+        })
+    }
+
+    fn find(&self, names: &[&str]) -> Option<usize> {
+        names
+            .iter()
+            .find_map(|name| self.head.iter().position(|h| h.trim() == *name))
+    }
+
+    fn need(&self, names: &[&str]) -> Result<usize> {
+        self.find(names).ok_or_else(|| {
+            let have: Vec<&str> = self.head.iter().collect();
+            Error::field(self.path, "columns", names.join(" or "), have.join(", "))
+        })
+    }
+
+    /// Slope and intercept of a row; `None` where a cell is empty or `nan`.
+    fn scaling(
+        &self,
+        record: &csv::StringRecord,
+        slope: usize,
+        intercept: usize,
+    ) -> Result<Option<(f64, f64)>> {
+        let number = |column: usize| {
+            let text = record.get(column).unwrap_or_default().trim();
+            if text.is_empty() || text.eq_ignore_ascii_case("nan") {
+                return Ok(None);
+            }
+            let number = text.parse::<f64>().ok().filter(|v| v.is_finite());
+            number.map(Some).ok_or_else(|| {
+                let line = record.position().map_or(0, csv::Position::line);
+                let got = format!("{text:?} in line {line}");
+                Error::field(self.path, "slope and intercept", "numbers", got)
+            })
+        };
+        Ok(number(slope)?.zip(number(intercept)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(folder: &Path, names: &[&str]) {
+        for name in names {
+            let path = folder.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        }
+    }
+
+    fn of(folder: &Path, sources: Sources) -> Vec<Input> {
+        let inputs = sources.inputs.iter().map(|p| folder.join(p)).collect();
+        gather(&Sources { inputs, ..sources }).unwrap()
+    }
+
+    fn names(folder: &Path, inputs: &[Input]) -> Vec<String> {
+        let name = |i: &Input| {
+            let path = i.scan.strip_prefix(folder).unwrap();
+            path.to_string_lossy().into_owned()
+        };
+        inputs.iter().map(name).collect()
+    }
+
+    #[test]
+    fn folders_lists_and_files_name_each_scan_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &[
+                "b/2.nii.gz",
+                "b/1.nii",
+                "b/notes.md",
+                "b/.c.nii",
+                "b/ct/1.dcm",
+                "b/ct/2.dcm",
+                "x.any",
+            ],
+        );
+        std::fs::write(f.join("l.txt"), "# two\nb/1.nii\n\nmissing.nii\n").unwrap();
+        let inputs = ["b", "l.txt", "x.any"].map(PathBuf::from).to_vec();
+        let found = of(
+            f,
+            Sources {
+                inputs,
+                ..Sources::default()
+            },
+        );
+        assert_eq!(
+            names(f, &found),
+            ["b/1.nii", "b/2.nii.gz", "b/ct", "missing.nii", "x.any"]
+        );
+        assert!(
+            found
+                .iter()
+                .all(|i| i.problem.is_none() && i.hu == HuSource::Header)
+        );
+        assert_eq!(stem(Path::new("a/b.v1.nii.gz")), "b.v1");
+        assert_eq!(stem(Path::new("a/c")), "c");
+    }
+
+    #[test]
+    fn tables_bring_masks_and_scaling() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        std::fs::write(
+            f.join("t.csv"),
+            "patient,scan,mask,slope,intercept\np,s/1.nii,m/1.nii,2,-1024\nq,s/2.nii,,,\n",
+        )
+        .unwrap();
+        let inputs = vec![PathBuf::from("t.csv")];
+        let sources = Sources {
+            inputs,
+            hu: HuChoice::Table,
+            ..Sources::default()
+        };
+        let found = of(f, sources.clone());
+        assert_eq!(found[0].mask, Some(f.join("m/1.nii")));
+        assert_eq!(
+            found[0].hu,
+            HuSource::Table {
+                slope: 2.0,
+                intercept: -1024.0
+            }
+        );
+        assert!(found[1].mask.is_none() && found[1].problem.is_some());
+        std::fs::write(
+            f.join("meta.csv"),
+            "VolumeName,RescaleSlope,RescaleIntercept\n2.nii,1,-8\n",
+        )
+        .unwrap();
+        let hu_table = Some(f.join("meta.csv"));
+        let found = of(
+            f,
+            Sources {
+                hu_table,
+                ..sources
+            },
+        );
+        assert_eq!(
+            found[1].hu,
+            HuSource::Table {
+                slope: 1.0,
+                intercept: -8.0
+            }
+        );
+        assert!(found[1].problem.is_none());
+        std::fs::write(f.join("bad.csv"), "file\nx\n").unwrap();
+        let inputs = vec![f.join("bad.csv")];
+        let error = gather(&Sources {
+            inputs,
+            ..Sources::default()
+        })
+        .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("expected scan or img_file_path, got file"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn masks_are_found_by_the_scan_s_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &[
+                "s/a/1.nii.gz",
+                "s/2.mha",
+                "s/3.nii",
+                "m/a/1.nii.gz",
+                "m/2_seg.nii.gz",
+            ],
+        );
+        let inputs = vec![PathBuf::from("s")];
+        let sources = Sources {
+            inputs,
+            masks: Some(f.join("m")),
+            ..Sources::default()
+        };
+        let found = of(f, sources.clone());
+        assert_eq!(names(f, &found), ["s/2.mha", "s/3.nii", "s/a/1.nii.gz"]);
+        assert_eq!(found[0].mask, Some(f.join("m/2_seg.nii.gz")));
+        assert_eq!(found[2].mask, Some(f.join("m/a/1.nii.gz")));
+        assert!(found[1].problem.as_ref().unwrap().contains("no mask"));
+        let found = of(
+            f,
+            Sources {
+                allow_missing_masks: true,
+                ..sources
+            },
+        );
+        assert!(found[1].problem.is_none() && found[1].warnings.len() == 1);
+    }
+}

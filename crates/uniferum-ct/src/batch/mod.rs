@@ -1,0 +1,20 @@
+//! Preparing whole collections: from files, folders, lists or tables of scans to a folder of
+//! standardised volumes.
+//!
+//! [`gather`] finds the scans, [`plan`] says what each becomes, [`prepare`] does it: several scans at
+//! a time, each in bounded memory, with a ledger that says for every scan what came of it. A run that
+//! was killed goes on where it was; several runs may share a folder, each with a [`Shard`] of its own.
+
+mod gather;
+mod job;
+mod ledger;
+mod masks;
+mod one;
+mod run;
+mod table;
+
+pub use gather::{HuChoice, Input, Sources, gather};
+pub use job::{Job, OutputFormat, PrepareSettings, Shard, plan};
+pub use ledger::{LedgerRow, read_ledgers};
+pub use run::{Event, RunOptions, Summary, prepare};
+pub use table::write_table;

@@ -1,0 +1,219 @@
+//! One scan of a collection: read, standardise, write; and whether that was done before.
+
+use std::path::Path;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use super::job::{Job, OutputFormat, PrepareSettings};
+use super::ledger::LedgerRow;
+use crate::error::{Error, Result};
+use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
+use crate::io::nifti::{NiftiVoxel, write_nifti};
+use crate::io::{ReadOptions, read_ct, read_mask};
+use crate::prep::standardise_with;
+use crate::volume::Volume;
+
+/// Prepares a scan; whatever goes wrong, even a panic, ends in the row.
+pub(super) fn prepare_one(job: &Job, settings: &PrepareSettings, folder: &Path) -> LedgerRow {
+    let start = Instant::now();
+    let attempt = || attempt(job, settings, folder);
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(attempt));
+    let mut row = match outcome {
+        Ok(Ok(row)) => row,
+        Ok(Err(error)) => LedgerRow {
+            error: error.to_string(),
+            ..row_of(job)
+        },
+        Err(panic) => LedgerRow {
+            error: format!("a fault of this program: {}", message(panic.as_ref())),
+            ..row_of(job)
+        },
+    };
+    (row.input_bytes, row.input_modified) = fingerprint(job);
+    row.settings = settings.hash(job.input.hu).to_string();
+    row.seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
+    row.finished = seconds_since_1970(SystemTime::now());
+    row
+}
+
+fn message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("panic")
+}
+
+fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<LedgerRow> {
+    let input = &job.input;
+    if let Some(problem) = &input.problem {
+        return Err(Error::unsupported(&input.scan, problem));
+    }
+    let options = ReadOptions {
+        hu: input.hu,
+        ..ReadOptions::default()
+    };
+    let scan = read_ct(&input.scan, &options)?;
+    let mask = input.mask.as_ref().map(read_mask).transpose()?;
+    let nodules = input.nodules.as_ref().map(read_mask).transpose()?;
+    let others: Vec<&Volume<u8>> = nodules.iter().collect();
+    let (done, others) =
+        standardise_with(&scan.volume, mask.as_ref(), &others, &settings.standardise)?;
+    let mut warnings = input.warnings.clone();
+    warnings.extend(scan.warnings);
+    drop((scan.volume, mask, nodules));
+    warnings.extend(done.report.warnings.iter().cloned());
+    let settings_hash = settings.hash(input.hu);
+    let labels =
+        |path: &Option<std::path::PathBuf>, volume: Option<&Volume<u8>>| match (path, volume) {
+            (Some(path), Some(volume)) => {
+                write_labels(&folder.join(path), volume, settings, settings_hash)
+            }
+            _ => Ok(String::new()),
+        };
+    let mask_hash = labels(&job.mask, done.mask.as_ref())?;
+    let nodules_hash = labels(&job.nodules, others.first())?;
+    let hash = write_scan(
+        &folder.join(&job.scan),
+        &done.volume,
+        settings,
+        settings_hash,
+    )?;
+    let mut row = LedgerRow {
+        hash,
+        mask_hash,
+        nodules_hash,
+        warnings: warnings.join("; "),
+        report: serde_json::to_string(&done.report).unwrap_or_default(),
+        ..row_of(job)
+    };
+    row.output_bytes = row
+        .outputs()
+        .map(|(path, _)| bytes_of(&folder.join(path)))
+        .sum();
+    Ok(row)
+}
+
+fn row_of(job: &Job) -> LedgerRow {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    let maybe = |path: &Option<std::path::PathBuf>| path.as_deref().map(text).unwrap_or_default();
+    LedgerRow {
+        input: text(&job.input.scan),
+        output: text(&job.scan),
+        mask: maybe(&job.input.mask),
+        mask_output: maybe(&job.mask),
+        nodules: maybe(&job.input.nodules),
+        nodules_output: maybe(&job.nodules),
+        ..LedgerRow::default()
+    }
+}
+
+fn make_folder(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))
+}
+
+fn write_scan(
+    path: &Path,
+    volume: &Volume<i16>,
+    settings: &PrepareSettings,
+    hash: Hash,
+) -> Result<String> {
+    make_folder(path)?;
+    match settings.format {
+        OutputFormat::Cache => cached(path, volume, hash),
+        OutputFormat::Nifti => nifti(path, volume),
+        OutputFormat::Bin => {
+            write_release_bin(path, volume, true)?;
+            Ok(Hash::of_file(path)?.to_string())
+        }
+    }
+}
+
+fn write_labels(
+    path: &Path,
+    volume: &Volume<u8>,
+    settings: &PrepareSettings,
+    hash: Hash,
+) -> Result<String> {
+    make_folder(path)?;
+    match settings.format {
+        OutputFormat::Cache => cached(path, volume, hash),
+        OutputFormat::Nifti | OutputFormat::Bin => nifti(path, volume),
+    }
+}
+
+fn cached<T: CacheVoxel>(path: &Path, volume: &Volume<T>, settings: Hash) -> Result<String> {
+    Ok(write_cache(path, volume, settings)?.to_string())
+}
+
+fn nifti<T: NiftiVoxel>(path: &Path, volume: &Volume<T>) -> Result<String> {
+    write_nifti(path, volume)?;
+    Ok(Hash::of_file(path)?.to_string())
+}
+
+/// Whether a row's preparation is the job's, of the inputs as they are now, and its files are there and
+/// unchanged; with `trust_sizes` their content is not read.
+pub(super) fn is_done(
+    row: &LedgerRow,
+    job: &Job,
+    settings: &PrepareSettings,
+    folder: &Path,
+    trust_sizes: bool,
+) -> bool {
+    if row.failed() || !is_current(row, job, settings) {
+        return false;
+    }
+    let size: u64 = row
+        .outputs()
+        .map(|(path, _)| bytes_of(&folder.join(path)))
+        .sum();
+    size == row.output_bytes
+        && (trust_sizes
+            || row.outputs().all(|(path, hash)| {
+                Hash::of_file(&folder.join(path)).is_ok_and(|found| found.to_string() == hash)
+            }))
+}
+
+/// Whether a row is about these settings and the inputs as they are now.
+pub(super) fn is_current(row: &LedgerRow, job: &Job, settings: &PrepareSettings) -> bool {
+    let expected = row_of(job);
+    row.settings == settings.hash(job.input.hu).to_string()
+        && (row.input_bytes, row.input_modified) == fingerprint(job)
+        && row.mask_output == expected.mask_output
+        && row.nodules_output == expected.nodules_output
+}
+
+/// Bytes of all input files and the time of the youngest; folders count with the files in them.
+fn fingerprint(job: &Job) -> (u64, u64) {
+    let (mut bytes, mut modified) = (0, 0);
+    let mut add = |path: &Path| {
+        if let Ok(meta) = std::fs::metadata(path).as_ref()
+            && meta.is_file()
+        {
+            bytes += meta.len();
+            let time = meta.modified().map_or(0.0, seconds_since_1970);
+            modified = modified.max(time as u64);
+        }
+    };
+    let input = &job.input;
+    for path in [
+        Some(&input.scan),
+        input.mask.as_ref(),
+        input.nodules.as_ref(),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        add(path);
+        let entries = std::fs::read_dir(path).into_iter().flatten();
+        entries.flatten().for_each(|entry| add(&entry.path()));
+    }
+    (bytes, modified)
+}
+
+fn bytes_of(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |meta| meta.len())
+}
+
+fn seconds_since_1970(time: SystemTime) -> f64 {
+    time.duration_since(UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
+}

@@ -1,0 +1,77 @@
+//! The collection's own table, pointing to the prepared files.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::job::Job;
+use super::ledger::LedgerRow;
+use crate::error::{Error, Result};
+use crate::io::atomic::write_atomically;
+
+/// Copies a table (CSV with a column `scan`) into the output folder with the paths of the prepared
+/// files in its columns `scan`, `mask` and `nodules`; scans that are not prepared are left out.
+///
+/// `rows` are those of [`read_ledgers`](super::read_ledgers). Returns the number of rows written.
+///
+/// # Errors
+/// [`Error::Io`]; [`Error::Field`] for a table that cannot be read or has no column `scan`.
+pub fn write_table(
+    table: &Path,
+    jobs: &[Job],
+    rows: &BTreeMap<String, LedgerRow>,
+    output: &Path,
+) -> Result<usize> {
+    let fail = |e: csv::Error| Error::field(table, "table", "CSV with a head", e);
+    let mut reader = csv::Reader::from_path(table).map_err(fail)?;
+    let head = reader.headers().map_err(fail)?.clone();
+    let find = |name: &str| head.iter().position(|h| h.trim() == name);
+    let Some(scan) = find("scan").or_else(|| find("img_file_path")) else {
+        let have: Vec<&str> = head.iter().collect();
+        return Err(Error::field(table, "columns", "scan", have.join(", ")));
+    };
+    let root = table.parent().unwrap_or(Path::new(""));
+    let jobs: BTreeMap<&Path, &Job> = jobs
+        .iter()
+        .map(|job| (job.input.scan.as_path(), job))
+        .collect();
+    // Masks that were found in a folder get a column of their own.
+    let columns = [find("mask"), find("nodules")];
+    let wanted = [
+        jobs.values().any(|j| j.mask.is_some()),
+        jobs.values().any(|j| j.nodules.is_some()),
+    ];
+    let added = [0, 1].map(|i| columns[i].is_none() && wanted[i]);
+    let mut out = csv::Writer::from_writer(Vec::new());
+    let names = ["mask", "nodules"]
+        .into_iter()
+        .zip(added)
+        .filter(|(_, added)| *added);
+    let full_head = head.iter().chain(names.map(|(name, _)| name));
+    out.write_record(full_head).map_err(fail)?;
+    let mut count = 0;
+    for record in reader.records() {
+        let record = record.map_err(fail)?;
+        let input = root.join(record.get(scan).unwrap_or_default().trim());
+        let row = jobs
+            .get(input.as_path())
+            .and_then(|job| rows.get(job.scan.to_string_lossy().as_ref()))
+            .filter(|row| !row.failed());
+        let Some(row) = row else { continue };
+        let masks = [&row.mask_output, &row.nodules_output];
+        let cell = |(column, text)| match column {
+            c if c == scan => row.output.as_str(),
+            c if Some(c) == columns[0] => masks[0],
+            c if Some(c) == columns[1] => masks[1],
+            _ => text,
+        };
+        let extra = (0..2).filter(|&i| added[i]).map(|i| masks[i].as_str());
+        let cells = record.iter().enumerate().map(cell).chain(extra);
+        out.write_record(cells).map_err(fail)?;
+        count += 1;
+    }
+    let bytes = out
+        .into_inner()
+        .map_err(|e| Error::io(output, std::io::Error::other(e.to_string())))?;
+    write_atomically(output, |file| std::io::Write::write_all(file, &bytes))?;
+    Ok(count)
+}
