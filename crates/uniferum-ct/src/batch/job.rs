@@ -57,12 +57,18 @@ pub struct PrepareSettings {
 impl PrepareSettings {
     /// The hash that prepared files and ledger rows carry.
     pub fn hash(&self, hu: HuSource) -> Hash {
-        let read = ReadOptions {
-            hu,
-            ..ReadOptions::default()
-        };
+        let read = read_options(hu);
         let all = serde_json::json!({ "algorithm": ALGORITHM, "read": read, "prepare": self });
         Hash::of(all.to_string().as_bytes())
+    }
+}
+
+/// How a scan of a collection is read.
+#[allow(clippy::needless_update)] // Other options stay as they are by default.
+pub(super) fn read_options(hu: HuSource) -> ReadOptions {
+    ReadOptions {
+        hu,
+        ..ReadOptions::default()
     }
 }
 

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::job::{Job, OutputFormat, PrepareSettings};
+use super::job::{Job, OutputFormat, PrepareSettings, read_options};
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
 use crate::io::nifti::{NiftiVoxel, write_nifti};
-use crate::io::{ReadOptions, read_ct, read_mask};
+use crate::io::{read_ct, read_mask};
 use crate::prep::standardise_with;
 use crate::volume::Volume;
 
@@ -46,11 +46,7 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
     if let Some(problem) = &input.problem {
         return Err(Error::unsupported(&input.scan, problem));
     }
-    let options = ReadOptions {
-        hu: input.hu,
-        ..ReadOptions::default()
-    };
-    let scan = read_ct(&input.scan, &options)?;
+    let scan = read_ct(&input.scan, &read_options(input.hu))?;
     let mask = input.mask.as_ref().map(read_mask).transpose()?;
     let nodules = input.nodules.as_ref().map(read_mask).transpose()?;
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
