@@ -183,7 +183,7 @@ fn case_influences(ranked: &Ranked<'_>, auroc: f64) -> Vec<f64> {
         let of_pos = (neg_below + 0.5 * group.neg) / ranked.neg - auroc;
         let of_neg = (ranked.pos - pos_below - 0.5 * group.pos) / ranked.pos - auroc;
         for &i in &ranked.order[start..group.end] {
-            influence[i] = cases.weight(i)
+            influence[i] = ranked.weight(i)
                 * if cases.labels[i] {
                     of_pos / ranked.pos
                 } else {

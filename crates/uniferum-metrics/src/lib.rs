@@ -6,18 +6,33 @@ mod error;
 
 mod cases;
 mod curves;
-mod delong;
-mod evaluate;
-mod interval;
+mod operating;
+mod partial;
 mod ranked;
+
+mod bootstrap;
+mod delong;
+mod interval;
+
+mod calibration;
+mod decision;
+mod recalibrate;
+
+mod evaluate;
+mod overlap;
 
 #[cfg(feature = "losses")]
 #[cfg_attr(docsrs, doc(cfg(feature = "losses")))]
 pub mod losses;
 pub mod special;
 
+pub use bootstrap::{Bootstrap, BootstrapResult};
+pub use calibration::{
+    Binning, Brier, CalibrationBin, CalibrationError, CalibrationLine, PROBABILITY_MARGIN,
+};
 pub use cases::{Cases, cluster_ids, labels_from_f64};
 pub use curves::{PrPoint, RocPoint};
+pub use decision::DecisionPoint;
 pub use delong::{AucEstimate, covariance_matrix};
 pub use error::{Error, Result, Undefined};
 pub use evaluate::{
@@ -25,4 +40,8 @@ pub use evaluate::{
     evaluate_tasks, macro_auroc,
 };
 pub use interval::{FEW_UNITS, Interval, IntervalMethod, auroc_interval};
+pub use operating::{ChosenThreshold, Confusion, OperatingPoint, Proportion, ThresholdRule};
+pub use overlap::Overlap;
+pub use partial::{PartialAuroc, RocRegion};
 pub use ranked::{Ranked, auroc, average_precision};
+pub use recalibrate::{Platt, Temperature};

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use rayon::prelude::*;
 
 use crate::cases::Cases;
@@ -26,7 +28,9 @@ pub(crate) struct TieGroup {
 pub struct Ranked<'a> {
     pub(crate) cases: &'a Cases,
     /// Positions in `cases`, by ascending score.
-    pub(crate) order: Vec<usize>,
+    pub(crate) order: Arc<[usize]>,
+    /// How often each case counts in a resample; `None` for the sample itself.
+    counts: Option<Vec<f64>>,
     /// Tie groups, by ascending score.
     pub(crate) groups: Vec<TieGroup>,
     pub(crate) pos: f64,
@@ -36,11 +40,27 @@ pub struct Ranked<'a> {
 impl<'a> Ranked<'a> {
     /// Sorts in O(n log n).
     pub fn new(cases: &'a Cases) -> Self {
-        let order = ascending(&cases.scores);
+        Self::grouped(cases, ascending(&cases.scores).into(), None)
+    }
+
+    /// The resample in which case `i` is present `counts[i]` times, without sorting again.
+    pub(crate) fn resampled(&self, counts: Vec<f64>) -> Ranked<'a> {
+        Self::grouped(self.cases, Arc::clone(&self.order), Some(counts))
+    }
+
+    fn grouped(cases: &'a Cases, order: Arc<[usize]>, counts: Option<Vec<f64>>) -> Self {
+        let mut ranked = Ranked {
+            cases,
+            order,
+            counts,
+            groups: Vec::new(),
+            pos: 0.0,
+            neg: 0.0,
+        };
         let mut groups: Vec<TieGroup> = Vec::new();
-        for (at, &i) in order.iter().enumerate() {
+        for (at, &i) in ranked.order.iter().enumerate() {
             let score = cases.scores[i];
-            let weight = cases.weight(i);
+            let weight = ranked.weight(i);
             let (pos, neg) = if cases.labels[i] {
                 (weight, 0.0)
             } else {
@@ -61,14 +81,20 @@ impl<'a> Ranked<'a> {
                 }),
             }
         }
-        let (pos, neg) = cases.class_weights();
-        Ranked {
-            cases,
-            order,
-            groups,
-            pos,
-            neg,
-        }
+        ranked.pos = groups.iter().map(|g| g.pos).sum();
+        ranked.neg = groups.iter().map(|g| g.neg).sum();
+        ranked.groups = groups;
+        ranked
+    }
+
+    /// Weight of case `i`, times its count in a resample.
+    pub(crate) fn weight(&self, i: usize) -> f64 {
+        self.cases.weight(i) * self.counts.as_ref().map_or(1.0, |c| c[i])
+    }
+
+    /// The cases that were sorted.
+    pub fn cases(&self) -> &'a Cases {
+        self.cases
     }
 
     /// Area under the ROC curve: the probability that a positive outranks a negative, ties half.

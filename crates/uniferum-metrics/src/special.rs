@@ -116,6 +116,36 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
     }
 }
 
+/// `ln(p / (1 - p))` with `p` kept `margin` away from 0 and 1.
+pub(crate) fn clipped_logit(p: f64, margin: f64) -> f64 {
+    let p = p.clamp(margin, 1.0 - margin);
+    (p / (1.0 - p)).ln()
+}
+
+/// `ln(1 + e^x)` without overflow.
+pub(crate) fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
+}
+
+/// Wilson's limits of a share seen in `n` cases, `n` not necessarily whole.
+pub(crate) fn wilson(share: f64, n: f64, z: f64) -> (f64, f64) {
+    let z2 = z * z / n;
+    let centre = (share + 0.5 * z2) / (1.0 + z2);
+    let half = z / (1.0 + z2) * ((share * (1.0 - share) + 0.25 * z2) / n).sqrt();
+    // At the ends the limits are exact; rounding must not move them.
+    let low = if share <= 0.0 {
+        0.0
+    } else {
+        (centre - half).max(0.0)
+    };
+    let high = if share >= 1.0 {
+        1.0
+    } else {
+        (centre + half).min(1.0)
+    };
+    (low, high)
+}
+
 /// Root of an increasing or decreasing function by bisection, to the last bit.
 pub(crate) fn bisect(mut lo: f64, mut hi: f64, f: impl Fn(f64) -> f64) -> f64 {
     let rising = f(hi) > f(lo);

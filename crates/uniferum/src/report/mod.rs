@@ -1,4 +1,5 @@
 //! Self-contained HTML reports: no script, no font, no image is loaded from elsewhere.
 
 pub mod html;
+pub mod plots;
 pub mod slices;

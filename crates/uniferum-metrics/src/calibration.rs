@@ -1,0 +1,385 @@
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result, Undefined, check_open_unit};
+use crate::operating::proportion;
+use crate::ranked::{Ranked, TieGroup};
+use crate::recalibrate::logistic_fit;
+use crate::special::{clipped_logit, normal_quantile};
+
+/// Probabilities nearer to 0 or 1 than this count as this near where a logarithm is taken.
+pub const PROBABILITY_MARGIN: f64 = 1e-12;
+
+/// How probabilities are put into bins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Binning {
+    /// Bins of equal width from 0 to 1; empty ones are left out.
+    EqualWidth(usize),
+    /// Bins of about equal weight; equal probabilities are never split.
+    EqualMass(usize),
+}
+
+impl Default for Binning {
+    /// Ten bins of equal width, as most publications have it.
+    fn default() -> Self {
+        Binning::EqualWidth(10)
+    }
+}
+
+/// One bin of a calibration curve.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationBin {
+    /// Weight of the cases in the bin.
+    pub weight: f64,
+    /// Mean predicted probability.
+    pub predicted: f64,
+    /// Share of positives.
+    pub observed: f64,
+    /// Lower limit of the interval of `observed`.
+    pub ci_low: f64,
+    /// Upper limit of the interval of `observed`.
+    pub ci_high: f64,
+}
+
+/// The Brier score and where it comes from.
+///
+/// `score = reliability - resolution + uncertainty + within_variance - within_covariance`, exactly.
+/// The last two vanish when all probabilities in a bin are equal; without them Murphy's three parts
+/// do not add up.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Brier {
+    /// Mean squared difference between probability and outcome; 0 is perfect.
+    pub score: f64,
+    /// Squared distance between predicted and observed shares over bins; 0 is best.
+    pub reliability: f64,
+    /// Spread of the observed shares over bins; high is good.
+    pub resolution: f64,
+    /// `p (1 - p)` of the prevalence: the score of always predicting it.
+    pub uncertainty: f64,
+    /// Variance of the probabilities inside bins.
+    pub within_variance: f64,
+    /// Twice the covariance of probabilities and outcomes inside bins.
+    pub within_covariance: f64,
+    /// `1 - score / uncertainty`, the share of the uncertainty that is explained; `None` when one
+    /// class is absent.
+    pub skill: Option<f64>,
+}
+
+/// Expected and maximal calibration error.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationError {
+    /// Mean distance between predicted and observed share, by the weight of the bins.
+    pub expected: f64,
+    /// Largest distance.
+    pub maximal: f64,
+}
+
+/// Logistic recalibration of the outcome on the logit of the probability.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationLine {
+    /// Intercept: above 0 the probabilities are too low.
+    pub intercept: f64,
+    /// Slope: below 1 the probabilities are too extreme.
+    pub slope: f64,
+    /// Intercept with the slope held at 1: calibration in the large.
+    pub in_the_large: f64,
+}
+
+impl Ranked<'_> {
+    fn check_binned(&self, binning: Binning) -> Result<()> {
+        let (Binning::EqualWidth(k) | Binning::EqualMass(k)) = binning;
+        if k == 0 {
+            return Err(Error::Option {
+                name: "number of bins",
+                expected: "at least 1",
+                got: 0.0,
+            });
+        }
+        self.cases.check_probabilities()
+    }
+
+    /// Neighbouring groups that share a bin.
+    fn bins(&self, binning: Binning) -> Vec<&[TieGroup]> {
+        let (Binning::EqualWidth(k) | Binning::EqualMass(k)) = binning;
+        let total = self.pos + self.neg;
+        let mut below = 0.0;
+        let mut of = |group: &TieGroup| {
+            let share = match binning {
+                Binning::EqualWidth(_) => group.score,
+                // The middle of the group decides, so that ties stay together.
+                Binning::EqualMass(_) => (below + 0.5 * (group.pos + group.neg)) / total,
+            };
+            below += group.pos + group.neg;
+            ((share * k as f64) as usize).min(k - 1)
+        };
+        let (mut bins, mut start, mut current) = (Vec::new(), 0, None);
+        for (at, group) in self.groups.iter().enumerate() {
+            let bin = of(group);
+            if current.is_some_and(|c| c != bin) {
+                bins.push(&self.groups[start..at]);
+                start = at;
+            }
+            current = Some(bin);
+        }
+        bins.push(&self.groups[start..]);
+        bins.retain(|bin| bin.iter().any(|g| g.pos + g.neg > 0.0));
+        bins
+    }
+
+    /// Observed against predicted shares in bins, with Wilson's intervals that know of clusters.
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`], or [`Error::Option`] for 0 bins or a bad level.
+    ///
+    /// ```
+    /// use uniferum_metrics::{Binning, Cases, Ranked};
+    /// let cases = Cases::complete(&[0.1, 0.2, 0.8, 0.9], &[false, false, true, false])?;
+    /// let curve = Ranked::new(&cases).calibration_curve(Binning::EqualWidth(2), 0.95)?;
+    /// assert_eq!(curve.len(), 2);
+    /// assert_eq!(curve[1].observed, 0.5);
+    /// # Ok::<(), uniferum_metrics::Error>(())
+    /// ```
+    pub fn calibration_curve(&self, binning: Binning, level: f64) -> Result<Vec<CalibrationBin>> {
+        self.check_binned(binning)?;
+        check_open_unit("level", level)?;
+        let z = normal_quantile(0.5 + 0.5 * level);
+        let curve = self.bins(binning).into_iter().filter_map(|bin| {
+            let (low, high) = (bin[0].score, bin[bin.len() - 1].score);
+            let inside = |i: usize| (low..=high).contains(&self.cases.scores[i]);
+            let share = proportion(self.cases, &inside, &|i| self.cases.labels[i], z)?;
+            let sums = Sums::of(bin);
+            Some(CalibrationBin {
+                weight: sums.weight,
+                predicted: sums.mean_score(),
+                observed: sums.mean_label(),
+                ci_low: share.ci_low,
+                ci_high: share.ci_high,
+            })
+        });
+        Ok(curve.collect())
+    }
+
+    /// Brier score with its decomposition.
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins; the inner result is [`Undefined`]
+    /// without cases.
+    ///
+    /// # Reference
+    /// Brier 1950; Murphy 1973; the terms inside bins Stephenson, Coelho & Jolliffe 2008.
+    pub fn brier(&self, binning: Binning) -> Result<Result<Brier, Undefined>> {
+        self.check_binned(binning)?;
+        let total = self.pos + self.neg;
+        if total <= 0.0 {
+            return Ok(Err(self.cases.undefined()));
+        }
+        let prevalence = self.pos / total;
+        let squares = |g: &TieGroup| g.pos * (1.0 - g.score).powi(2) + g.neg * g.score.powi(2);
+        let score = self.groups.iter().map(squares).sum::<f64>() / total;
+        let (mut reliability, mut resolution) = (0.0, 0.0);
+        let (mut variance, mut covariance) = (0.0, 0.0);
+        for bin in self.bins(binning) {
+            let sums = Sums::of(bin);
+            let (p, o) = (sums.mean_score(), sums.mean_label());
+            reliability += sums.weight * (p - o).powi(2);
+            resolution += sums.weight * (o - prevalence).powi(2);
+            for g in bin {
+                let d = g.score - p;
+                variance += (g.pos + g.neg) * d * d;
+                covariance += 2.0 * d * (g.pos * (1.0 - o) - g.neg * o);
+            }
+        }
+        let uncertainty = prevalence * (1.0 - prevalence);
+        Ok(Ok(Brier {
+            score,
+            reliability: reliability / total,
+            resolution: resolution / total,
+            uncertainty,
+            within_variance: variance / total,
+            within_covariance: covariance / total,
+            skill: (uncertainty > 0.0).then(|| 1.0 - score / uncertainty),
+        }))
+    }
+
+    /// Mean negative log-likelihood in nats, probabilities clipped by [`PROBABILITY_MARGIN`].
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`]; the inner result is [`Undefined`] without cases.
+    pub fn log_loss(&self) -> Result<Result<f64, Undefined>> {
+        self.cases.check_probabilities()?;
+        let total = self.pos + self.neg;
+        if total <= 0.0 {
+            return Ok(Err(self.cases.undefined()));
+        }
+        let loss = |g: &TieGroup| {
+            let p = g.score.clamp(PROBABILITY_MARGIN, 1.0 - PROBABILITY_MARGIN);
+            -(g.pos * p.ln() + g.neg * (-p).ln_1p())
+        };
+        Ok(Ok(self.groups.iter().map(loss).sum::<f64>() / total))
+    }
+
+    /// Expected and maximal calibration error over bins.
+    ///
+    /// The expected error of a perfectly calibrated model is above 0 on a finite sample and grows
+    /// with the number of bins; report it with an interval (see [`crate::Bootstrap`]).
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins; the inner result is [`Undefined`]
+    /// without cases.
+    ///
+    /// # Reference
+    /// Naeini, Cooper & Hauskrecht 2015.
+    pub fn calibration_error(
+        &self,
+        binning: Binning,
+    ) -> Result<Result<CalibrationError, Undefined>> {
+        self.check_binned(binning)?;
+        let total = self.pos + self.neg;
+        if total <= 0.0 {
+            return Ok(Err(self.cases.undefined()));
+        }
+        let (mut expected, mut maximal) = (0.0, 0.0f64);
+        for bin in self.bins(binning) {
+            let sums = Sums::of(bin);
+            let gap = (sums.mean_score() - sums.mean_label()).abs();
+            expected += sums.weight / total * gap;
+            maximal = maximal.max(gap);
+        }
+        Ok(Ok(CalibrationError { expected, maximal }))
+    }
+
+    /// Calibration intercept and slope.
+    ///
+    /// `Ok(None)` when no finite fit exists: a class is absent, all probabilities are equal, or they
+    /// separate the classes.
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`].
+    ///
+    /// # Reference
+    /// Cox 1958; Van Calster et al. 2019.
+    pub fn calibration_line(&self) -> Result<Option<CalibrationLine>> {
+        self.cases.check_probabilities()?;
+        if self.check().is_err() {
+            return Ok(None);
+        }
+        let points: Vec<(f64, f64, f64)> = self
+            .groups
+            .iter()
+            .map(|g| (clipped_logit(g.score, PROBABILITY_MARGIN), g.pos, g.neg))
+            .collect();
+        let line = logistic_fit(&points, None);
+        let large = logistic_fit(&points, Some(1.0));
+        Ok(line
+            .zip(large)
+            .map(|((intercept, slope), (large, _))| CalibrationLine {
+                intercept,
+                slope,
+                in_the_large: large,
+            }))
+    }
+}
+
+/// Sums over the groups of a bin.
+struct Sums {
+    weight: f64,
+    score: f64,
+    pos: f64,
+}
+
+impl Sums {
+    fn of(bin: &[TieGroup]) -> Sums {
+        let mut sums = Sums {
+            weight: 0.0,
+            score: 0.0,
+            pos: 0.0,
+        };
+        for g in bin {
+            sums.weight += g.pos + g.neg;
+            sums.score += (g.pos + g.neg) * g.score;
+            sums.pos += g.pos;
+        }
+        sums
+    }
+
+    fn mean_score(&self) -> f64 {
+        self.score / self.weight
+    }
+
+    fn mean_label(&self) -> f64 {
+        self.pos / self.weight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::Cases;
+
+    fn sample() -> Cases {
+        let scores: Vec<f64> = (0..200).map(|i| f64::from(i * 37 % 200) / 199.0).collect();
+        let labels: Vec<bool> = (0..200).map(|i| i * 53 % 100 < i * 37 % 200 / 2).collect();
+        Cases::complete(&scores, &labels).unwrap()
+    }
+
+    #[test]
+    fn parts_of_the_brier_score_add_up() {
+        let cases = sample();
+        let ranked = Ranked::new(&cases);
+        for binning in [
+            Binning::EqualWidth(10),
+            Binning::EqualWidth(3),
+            Binning::EqualMass(7),
+        ] {
+            let b = ranked.brier(binning).unwrap().unwrap();
+            let sum = b.reliability - b.resolution + b.uncertainty + b.within_variance
+                - b.within_covariance;
+            assert!((sum - b.score).abs() < 1e-14, "{b:?}");
+        }
+    }
+
+    #[test]
+    fn equal_mass_bins_hold_about_as_many_cases() {
+        let cases = sample();
+        let curve = Ranked::new(&cases)
+            .calibration_curve(Binning::EqualMass(8), 0.95)
+            .unwrap();
+        assert_eq!(curve.len(), 8);
+        assert!(curve.iter().all(|b| (b.weight - 25.0).abs() <= 1.0));
+        assert!(curve.windows(2).all(|w| w[0].predicted < w[1].predicted));
+    }
+
+    #[test]
+    fn states_and_errors() {
+        let odd = Cases::complete(&[0.5, 1.5], &[true, false]).unwrap();
+        let error = Ranked::new(&odd).brier(Binning::default()).unwrap_err();
+        assert_eq!(
+            error,
+            Error::NotAProbability {
+                index: 1,
+                value: 1.5
+            }
+        );
+        let none = Cases::new(&[0.5], &[None]).unwrap();
+        let ranked = Ranked::new(&none);
+        assert!(ranked.brier(Binning::default()).unwrap().is_err());
+        assert!(ranked.log_loss().unwrap().is_err());
+        assert!(
+            ranked
+                .calibration_curve(Binning::default(), 0.95)
+                .unwrap()
+                .is_empty()
+        );
+        let zero = Ranked::new(&none).calibration_error(Binning::EqualMass(0));
+        assert!(matches!(zero, Err(Error::Option { .. })));
+        // One class: the Brier score is defined, its skill is not.
+        let all = Cases::complete(&[0.5, 0.75], &[true, true]).unwrap();
+        let brier = Ranked::new(&all)
+            .brier(Binning::default())
+            .unwrap()
+            .unwrap();
+        assert_eq!((brier.skill, brier.uncertainty), (None, 0.0));
+        assert_eq!(Ranked::new(&all).calibration_line(), Ok(None));
+    }
+}
