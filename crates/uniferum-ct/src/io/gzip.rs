@@ -15,6 +15,11 @@ pub(crate) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
+/// The most that so many compressed bytes can hold.
+pub(crate) fn most_possible(compressed: usize) -> u64 {
+    (compressed as u64).saturating_mul(MAX_RATIO)
+}
+
 /// The first `length` decompressed bytes, fewer if there are not so many.
 pub(crate) fn peek(path: &Path, compressed: &[u8], length: usize) -> Result<Vec<u8>> {
     let mut out = Vec::with_capacity(length);
@@ -29,9 +34,7 @@ pub(crate) fn peek(path: &Path, compressed: &[u8], length: usize) -> Result<Vec<
 ///
 /// A single member goes through libdeflate in one shot, several members through a stream.
 pub(crate) fn decompress(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
-    let possible = (compressed.len() as u64)
-        .saturating_mul(MAX_RATIO)
-        .min(limit);
+    let possible = most_possible(compressed.len()).min(limit);
     if let Some(size) = claimed_size(compressed)
         && size <= possible
     {

@@ -1,11 +1,25 @@
 //! Files in and out; formats are told apart by content, never by name.
 
-pub(crate) mod atomic;
-pub mod cache;
-pub(crate) mod gzip;
-pub mod nifti;
 mod read;
 
+pub mod cache;
+pub mod hu;
+pub mod masks;
+pub mod nifti;
+
+pub(crate) mod atomic;
+mod bytes;
+mod deflate;
+mod geometry;
+pub(crate) mod gzip;
+mod metaimage;
+mod npz;
+mod nrrd;
+mod text_header;
+mod voxels;
+
 pub use cache::read_prepared;
+pub use hu::{HuCheck, HuSource};
+pub use masks::{Labels, read_mask, read_mask_folder, read_mask_with};
 pub use nifti::write_nifti;
-pub use read::{CtScan, Format, HuSource, ReadOptions, read_ct, read_mask};
+pub use read::{CtScan, Format, ReadOptions, read_ct};

@@ -4,45 +4,30 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache;
-use super::nifti::{self, Nifti};
+use super::hu::{self, HuCheck, HuSource};
+use super::voxels::FromStored;
+use super::{bytes, cache, gzip, metaimage, nifti, npz, nrrd};
 use crate::error::{Error, Result};
 use crate::volume::{CtVolume, Volume};
 
-/// Where Hounsfield units come from. It is said, never guessed: scaling twice is the classic mistake.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum HuSource {
-    /// Slope and intercept of the file's own header.
-    #[default]
-    Header,
-    /// Slope and intercept of a table beside the collection (CT-RATE version 1); the header's are ignored.
-    Table {
-        /// HU a stored unit.
-        slope: f64,
-        /// HU of stored 0.
-        intercept: f64,
-    },
-    /// The stored numbers are HU, whatever the header says.
-    AlreadyHu,
-}
-
-impl HuSource {
-    fn scaling(self, header: Option<(f64, f64)>) -> Option<(f64, f64)> {
-        match self {
-            HuSource::Header => header,
-            HuSource::Table { slope, intercept } => Some((slope, intercept)),
-            HuSource::AlreadyHu => None,
-        }
-    }
-}
-
 /// How a scan is read.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+///
+/// ```
+/// use uniferum_ct::{HuSource, ReadOptions};
+/// // CT-RATE version 1: slope and intercept stand in a table, not in the file.
+/// let options = ReadOptions {
+///     hu: HuSource::Table { slope: 1.0, intercept: -8192.0 },
+///     ..ReadOptions::default()
+/// };
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ReadOptions {
     /// Where Hounsfield units come from.
     pub hu: HuSource,
+    /// What happens if the result cannot be Hounsfield units.
+    pub hu_check: HuCheck,
 }
 
 /// The format that a scan was found to have.
@@ -58,6 +43,12 @@ pub enum Format {
     Cache,
     /// The public release's `.bin`.
     ReleaseBin,
+    /// MetaImage: `.mhd` with its data file, or `.mha`.
+    MetaImage,
+    /// NRRD: `.nrrd`, or `.nhdr` with its data file.
+    Nrrd,
+    /// A numpy array as in RAD-ChestCT.
+    Npz,
 }
 
 /// A CT as it was read.
@@ -67,8 +58,15 @@ pub struct CtScan {
     pub volume: CtVolume,
     /// What the file was.
     pub format: Format,
-    /// What a user may want to know: ignored header fields, unusual geometry.
+    /// What a user may want to know: ignored header fields, unusual geometry or grey values.
     pub warnings: Vec<String>,
+}
+
+/// What a format's reader hands over.
+pub(crate) struct Decoded<T> {
+    pub(crate) volume: Volume<T>,
+    pub(crate) format: Format,
+    pub(crate) warnings: Vec<String>,
 }
 
 /// Reads a CT in Hounsfield units.
@@ -77,58 +75,113 @@ pub struct CtScan {
 /// HU; an affine in mm, RAS+.
 ///
 /// # Errors
-/// [`Error`] with the file, the field, what was expected and what was found.
+/// [`Error`] with the file, the field, what was expected and what was found. Grey values that can only
+/// have been scaled twice or never are refused, unless `options` says otherwise.
 pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> {
     let path = path.as_ref();
+    options.hu.validate()?;
     if let Some(scan) = cache::read_ct(path, options)? {
         return Ok(scan);
     }
-    let file = open_nifti(path)?;
-    let mut warnings = file.header.warnings.clone();
-    let scaling = options.hu.scaling(file.header.scaling);
-    let voxels = file.voxels::<f32>(path, scaling)?;
-    if let Some(bad) = voxels.iter().find(|v| !v.is_finite()) {
-        return Err(Error::field(path, "voxels", "finite HU", bad));
-    }
-    let affine = file.header.affine;
-    if affine.shear() > 0.01 {
+    let Decoded {
+        volume,
+        format,
+        mut warnings,
+    } = read_file::<f32>(path, options.hu)?;
+    if volume.affine.shear() > 0.01 {
         warnings.push(format!(
             "the grid is sheared (cosine {:.3} between axes), as by gantry tilt",
-            affine.shear()
+            volume.affine.shear()
         ));
     }
-    let format = if file.header.version == 1 {
-        Format::Nifti1
-    } else {
-        Format::Nifti2
-    };
+    let doubt = hu::check(&volume, options.hu, options.hu_check);
+    warnings.extend(doubt.map_err(|error| at(path, error))?);
     Ok(CtScan {
-        volume: Volume::new(voxels, affine),
+        volume,
         format,
         warnings,
     })
 }
 
-/// Reads a label map of TotalSegmentator v2 numbers.
-///
-/// # Errors
-/// As [`read_ct`]; also where a value is not a whole number from 0 to 255.
-pub fn read_mask(path: impl AsRef<Path>) -> Result<Volume<u8>> {
-    let path = path.as_ref();
-    if let Some(mask) = cache::read_mask(path)? {
-        return Ok(mask);
+/// Puts the file into an error about the volume.
+fn at(path: &Path, error: Error) -> Error {
+    match error {
+        Error::Volume {
+            what,
+            expected,
+            got,
+        } => Error::field(path, what, expected, got),
+        other => other,
     }
-    let file = open_nifti(path)?;
-    let voxels = file.voxels::<u8>(path, file.header.scaling)?;
-    Ok(Volume::new(voxels, file.header.affine))
 }
 
-fn open_nifti(path: &Path) -> Result<Nifti> {
-    if path.is_dir() {
-        return Err(Error::unsupported(
-            path,
-            "a folder; a NIfTI file is expected",
-        ));
+/// The formats that are told apart by their first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Nifti,
+    MetaImage,
+    Nrrd,
+    Npz,
+}
+
+/// Enough of a file to tell its format.
+const HEAD: u64 = 4096;
+
+/// Tells the format by content.
+///
+/// # Errors
+/// [`Error::Field`] with the first bytes where the content is none that is read.
+pub(crate) fn sniff(path: &Path) -> Result<Kind> {
+    let (head, _) = bytes::read_start(path, HEAD)?;
+    kind(&head).ok_or_else(|| {
+        let got = if head.is_empty() {
+            "an empty file".to_owned()
+        } else {
+            format!("{:02x?}", &head[..head.len().min(8)])
+        };
+        let expected = "the start of a NIfTI, DICOM, MetaImage, NRRD or npz file";
+        Error::field(path, "content", expected, got)
+    })
+}
+
+fn kind(head: &[u8]) -> Option<Kind> {
+    if nrrd::is_nrrd(head) {
+        return Some(Kind::Nrrd);
     }
-    nifti::read_nifti(path)
+    if npz::is_zip(head) || npz::is_npy(head) {
+        return Some(Kind::Npz);
+    }
+    // Only NIfTI is compressed from outside; the reader itself says what is wrong with the rest.
+    if nifti::is_nifti(head) || gzip::is_gzip(head) {
+        return Some(Kind::Nifti);
+    }
+    metaimage::is_metaimage(head).then_some(Kind::MetaImage)
+}
+
+/// Reads one file of any format that has the whole volume in one file or names the other.
+pub(crate) fn read_file<T: FromStored>(path: &Path, hu: HuSource) -> Result<Decoded<T>> {
+    // An `.img` holds bare voxels: its header beside it is what can be recognised.
+    if let Some(header) = nifti::header_of_image(path) {
+        return read_nifti(&header, hu);
+    }
+    match sniff(path)? {
+        Kind::Nifti => read_nifti(path, hu),
+        Kind::MetaImage => metaimage::read(path, hu),
+        Kind::Nrrd => nrrd::read(path, hu),
+        Kind::Npz => npz::read(path, hu),
+    }
+}
+
+fn read_nifti<T: FromStored>(path: &Path, hu: HuSource) -> Result<Decoded<T>> {
+    let file = nifti::read_nifti(path)?;
+    let voxels = file.voxels(path, hu.scaling(file.header.scaling))?;
+    Ok(Decoded {
+        volume: Volume::new(voxels, file.header.affine),
+        format: if file.header.version == 1 {
+            Format::Nifti1
+        } else {
+            Format::Nifti2
+        },
+        warnings: file.header.warnings,
+    })
 }

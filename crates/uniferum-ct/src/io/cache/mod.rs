@@ -29,7 +29,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::read::{CtScan, Format, HuSource, ReadOptions};
+use super::hu::HuSource;
+use super::read::{CtScan, Format, ReadOptions};
 use crate::error::{Error, Result};
 use crate::volume::Volume;
 

@@ -4,67 +4,36 @@ use std::path::Path;
 
 use crate::Affine;
 use crate::error::{Error, Result};
+use crate::io::geometry::usable;
+use crate::io::voxels::DataType;
 
-/// Types of voxels that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub enum DataType {
-    U8,
-    I8,
-    U16,
-    I16,
-    U32,
-    I32,
-    U64,
-    I64,
-    F32,
-    F64,
-}
-
-impl DataType {
-    /// Bytes a voxel.
-    pub fn size(self) -> usize {
-        match self {
-            DataType::U8 | DataType::I8 => 1,
-            DataType::U16 | DataType::I16 => 2,
-            DataType::U32 | DataType::I32 | DataType::F32 => 4,
-            DataType::U64 | DataType::I64 | DataType::F64 => 8,
+/// The type of a NIfTI datatype code.
+fn data_type(path: &Path, code: i16) -> Result<DataType> {
+    let refuse = |what: &str| {
+        let what = format!("datatype {code} ({what})");
+        Err(Error::unsupported(path, what))
+    };
+    Ok(match code {
+        2 => DataType::U8,
+        4 => DataType::I16,
+        8 => DataType::I32,
+        16 => DataType::F32,
+        64 => DataType::F64,
+        256 => DataType::I8,
+        512 => DataType::U16,
+        768 => DataType::U32,
+        1024 => DataType::I64,
+        1280 => DataType::U64,
+        128 => return refuse("RGB colour, not CT"),
+        2304 => return refuse("RGBA colour, not CT"),
+        32 | 1792 | 2048 => return refuse("complex numbers, not CT"),
+        1536 => return refuse("128-bit floats"),
+        1 => return refuse("single bits"),
+        _ => {
+            let expected = "a NIfTI code such as 4 (int16) or 16 (float32)";
+            return Err(Error::field(path, "datatype", expected, code));
         }
-    }
-
-    fn from_code(path: &Path, code: i16) -> Result<Self> {
-        let refuse = |what: &str| {
-            Err(Error::unsupported(
-                path,
-                format!("datatype {code} ({what})"),
-            ))
-        };
-        Ok(match code {
-            2 => DataType::U8,
-            4 => DataType::I16,
-            8 => DataType::I32,
-            16 => DataType::F32,
-            64 => DataType::F64,
-            256 => DataType::I8,
-            512 => DataType::U16,
-            768 => DataType::U32,
-            1024 => DataType::I64,
-            1280 => DataType::U64,
-            128 => return refuse("RGB colour, not CT"),
-            2304 => return refuse("RGBA colour, not CT"),
-            32 | 1792 | 2048 => return refuse("complex numbers, not CT"),
-            1536 => return refuse("128-bit floats"),
-            1 => return refuse("single bits"),
-            _ => {
-                return Err(Error::field(
-                    path,
-                    "datatype",
-                    "a NIfTI code such as 4 (int16) or 16 (float32)",
-                    code,
-                ));
-            }
-        })
-    }
+    })
 }
 
 /// A header extension, kept as it stands in the file.
@@ -167,6 +136,11 @@ fn version(bytes: &[u8]) -> Option<(u8, bool)> {
     }
 }
 
+/// Whether the bytes start a NIfTI header, right or wrong in its other fields.
+pub(crate) fn is_nifti(bytes: &[u8]) -> bool {
+    version(bytes).is_some()
+}
+
 /// Numbers of one byte order out of the header's bytes.
 struct Fields<'a> {
     bytes: &'a [u8],
@@ -250,7 +224,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
         wide: layout.wide,
     };
     let shape = shape(path, &fields, layout)?;
-    let data_type = DataType::from_code(path, fields.i16(layout.datatype))?;
+    let data_type = data_type(path, fields.i16(layout.datatype))?;
     let bits = fields.i16(layout.bitpix);
     if usize::try_from(bits) != Ok(8 * data_type.size()) {
         let expected = format!("{} bits for {data_type:?}", 8 * data_type.size());
@@ -258,6 +232,7 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
     }
     let mut warnings = Vec::new();
     let (affine, affine_source) = affine(path, &fields, layout, &mut warnings)?;
+    warn_of_units(bytes, version, big_endian, &mut warnings);
     Ok(Header {
         version,
         big_endian,
@@ -269,6 +244,22 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
         affine_source,
         warnings,
     })
+}
+
+/// CT is in millimetres; other units are so rare that they are a mistake more often than not.
+fn warn_of_units(bytes: &[u8], version: u8, big_endian: bool, warnings: &mut Vec<String>) {
+    // One byte in version 1, the low byte of an int32 in version 2.
+    let at = match (version, big_endian) {
+        (1, _) => 123,
+        (_, false) => 500,
+        (_, true) => 503,
+    };
+    let unit = match bytes[at] & 7 {
+        1 => "metres",
+        3 => "micrometres",
+        _ => return,
+    };
+    warnings.push(format!("xyzt_units says {unit}; millimetres are assumed"));
 }
 
 fn check_magic(path: &Path, version: u8, bytes: &[u8]) -> Result<()> {
@@ -398,19 +389,6 @@ fn affine(
     usable(path, "pixdim", affine).map(|a| (a, AffineSource::Spacing))
 }
 
-fn usable(path: &Path, field: &'static str, affine: Affine) -> Result<Affine> {
-    let finite = affine.0.iter().flatten().all(|v| v.is_finite());
-    if finite && affine.inverse().is_some() {
-        return Ok(affine);
-    }
-    Err(Error::field(
-        path,
-        field,
-        "a finite, invertible affine",
-        format!("{:?}", &affine.0[..3]),
-    ))
-}
-
 fn sform(fields: &Fields<'_>, layout: &Layout) -> Affine {
     let mut m = Affine::IDENTITY.0;
     for (index, cell) in m.iter_mut().take(3).flatten().enumerate() {
@@ -469,9 +447,14 @@ fn qform(fields: &Fields<'_>, layout: &Layout) -> Option<Affine> {
 /// The extensions between header and voxels; nonsense sizes end the list with a warning.
 pub(crate) fn extensions(bytes: &[u8], header: &mut Header) -> Vec<Extension> {
     let size = if header.version == 1 { 348 } else { 540 };
-    let end = usize::try_from(header.vox_offset)
-        .unwrap_or(usize::MAX)
-        .min(bytes.len());
+    // In a pair the whole header file may hold extensions.
+    let end = if is_pair(bytes) {
+        bytes.len()
+    } else {
+        usize::try_from(header.vox_offset)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len())
+    };
     let mut out = Vec::new();
     if bytes.len() < size + 4 || bytes[size] == 0 {
         return out;
@@ -487,7 +470,7 @@ pub(crate) fn extensions(bytes: &[u8], header: &mut Header) -> Vec<Extension> {
         let Some(next) = usize::try_from(length)
             .ok()
             .filter(|&n| n >= 8)
-            .map(|n| at + n)
+            .and_then(|n| at.checked_add(n))
             .filter(|&n| n <= end)
         else {
             header

@@ -4,6 +4,9 @@ mod header;
 mod read;
 mod write;
 
-pub use header::{AffineSource, DataType, Extension, Header};
-pub use read::{Nifti, NiftiVoxels, read_nifti};
+pub use super::voxels::{DataType, FromStored};
+pub(crate) use header::is_nifti;
+pub use header::{AffineSource, Extension, Header};
+pub(crate) use read::header_of_image;
+pub use read::{Nifti, read_nifti};
 pub use write::{NiftiVoxel, write_nifti};

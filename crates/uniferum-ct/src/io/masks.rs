@@ -1,0 +1,176 @@
+//! Label maps: which numbers they carry, and folders with one binary file a class.
+
+use std::path::Path;
+
+use super::cache;
+use super::hu::HuSource;
+use super::nifti::{self, Extension};
+use super::read::{Kind, read_file, sniff};
+use crate::Volume;
+use crate::error::{Error, Result};
+
+/// Which numbers a label map carries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Labels {
+    /// TotalSegmentator v2. A map whose own label table says otherwise is refused.
+    #[default]
+    TotalSegmentatorV2,
+    /// Whatever they are; nobody looks.
+    AsStored,
+    /// Other numbers, turned into these: pairs of (stored, wanted). What is not listed becomes 0.
+    Mapped(Vec<(u8, u8)>),
+}
+
+/// Reads a label map of TotalSegmentator v2 numbers from NIfTI, NRRD, MetaImage or npy.
+///
+/// # Errors
+/// As [`read_ct`](crate::read_ct); also where a value is not a whole number from 0 to 255, and where
+/// the label table in the file is version 1's.
+pub fn read_mask(path: impl AsRef<Path>) -> Result<Volume<u8>> {
+    read_mask_with(path, &Labels::default())
+}
+
+/// Reads a label map of other numbers.
+///
+/// # Errors
+/// As [`read_mask`].
+pub fn read_mask_with(path: impl AsRef<Path>, labels: &Labels) -> Result<Volume<u8>> {
+    let path = path.as_ref();
+    if let Some(mask) = cache::read_mask(path)? {
+        return Ok(mask);
+    }
+    let header = nifti::header_of_image(path);
+    let nifti_path = header.as_deref().unwrap_or(path);
+    let mut volume = if header.is_some() || sniff(path)? == Kind::Nifti {
+        let file = nifti::read_nifti(nifti_path)?;
+        if *labels == Labels::TotalSegmentatorV2 {
+            check_version(nifti_path, &file.extensions)?;
+        }
+        let voxels = file.voxels(nifti_path, file.header.scaling)?;
+        Volume::new(voxels, file.header.affine)
+    } else {
+        read_file(path, HuSource::Header)?.volume
+    };
+    if let Labels::Mapped(pairs) = labels {
+        let mut table = [0; 256];
+        for &(stored, wanted) in pairs {
+            table[usize::from(stored)] = wanted;
+        }
+        volume.voxels.mapv_inplace(|v| table[usize::from(v)]);
+    }
+    Ok(volume)
+}
+
+/// Names that version 1 and version 2 number differently, with version 2's numbers.
+const MARKERS: [(&str, u32); 6] = [
+    ("pancreas", 7),
+    ("lung_upper_lobe_left", 10),
+    ("lung_lower_lobe_left", 11),
+    ("lung_upper_lobe_right", 12),
+    ("lung_middle_lobe_right", 13),
+    ("lung_lower_lobe_right", 14),
+];
+
+/// TotalSegmentator writes its table of labels into a header extension; version 1 numbers otherwise.
+fn check_version(path: &Path, extensions: &[Extension]) -> Result<()> {
+    for extension in extensions {
+        let text = String::from_utf8_lossy(&extension.data);
+        for (number, name) in label_table(&text) {
+            let marker = MARKERS.iter().find(|(marker, _)| *marker == name);
+            if let Some(&(_, wanted)) = marker.filter(|(_, wanted)| *wanted != number) {
+                return Err(Error::field(
+                    path,
+                    "label table",
+                    format!("TotalSegmentator version 2 ({name} = {wanted})"),
+                    format!("{name} = {number} (version 1?): map its numbers with Labels::Mapped"),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The `(key, name)` pairs of a CaretExtension's `<Label Key="1" …><![CDATA[spleen]]></Label>`.
+fn label_table(text: &str) -> impl Iterator<Item = (u32, &str)> {
+    text.split("<Label ").skip(1).filter_map(|label| {
+        let number = label.split_once("Key=\"")?.1.split_once('"')?.0;
+        let name = label.split_once("[CDATA[")?.1.split_once("]]")?.0;
+        Some((number.parse().ok()?, name))
+    })
+}
+
+/// Reads a folder with one binary file a class, as TotalSegmentator writes without `--ml`.
+///
+/// `classes` pairs file names without their ending (`lung_upper_lobe_left`) with label numbers; files of
+/// other names are left out, classes without a file are absent. Where classes overlap the later wins.
+///
+/// # Errors
+/// As [`read_mask`]; [`Error::Field`] where no file matches or a file is not binary;
+/// [`Error::Volume`] where files lie on different grids.
+pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Volume<u8>> {
+    let folder = folder.as_ref();
+    let mut out: Option<Volume<u8>> = None;
+    for &(name, number) in classes {
+        let found = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
+            .into_iter()
+            .map(|end| folder.join(format!("{name}{end}")))
+            .find(|path| path.is_file());
+        let Some(path) = found else { continue };
+        let class = read_mask_with(&path, &Labels::AsStored)?;
+        if let Some(&value) = class.voxels.iter().find(|&&v| v > 1) {
+            return Err(Error::field(&path, "voxels", "0 and 1 (one class)", value));
+        }
+        match &mut out {
+            None => {
+                let voxels = class.voxels.mapv(|v| v * number);
+                out = Some(Volume::new(voxels, class.affine));
+            }
+            Some(all) => {
+                all.check_same_grid(&class, "masks of one folder")?;
+                ndarray::Zip::from(&mut all.voxels)
+                    .and(&class.voxels)
+                    .for_each(|label, &inside| {
+                        if inside == 1 {
+                            *label = number;
+                        }
+                    });
+            }
+        }
+    }
+    out.ok_or_else(|| {
+        let expected = "files named after classes, such as lung_upper_lobe_left.nii.gz";
+        Error::field(folder, "folder of masks", expected, "none")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(entries: &[(u32, &str)]) -> Vec<Extension> {
+        let labels: String = entries
+            .iter()
+            .map(|(n, name)| format!("<Label Key=\"{n}\" Red=\"0\"><![CDATA[{name}]]></Label>\n"))
+            .collect();
+        let data = format!("<CaretExtension><LabelTable>\n{labels}</LabelTable>").into_bytes();
+        vec![Extension { code: 0, data }]
+    }
+
+    #[test]
+    fn version_1_tables_are_told_from_version_2() {
+        let path = Path::new("m.nii.gz");
+        let two = table(&[(1, "spleen"), (7, "pancreas"), (10, "lung_upper_lobe_left")]);
+        assert!(check_version(path, &two).is_ok());
+        let one = table(&[
+            (1, "spleen"),
+            (10, "pancreas"),
+            (13, "lung_upper_lobe_left"),
+        ]);
+        let error = check_version(path, &one).unwrap_err().to_string();
+        assert!(
+            error.contains("version 2") && error.contains("pancreas = 10"),
+            "{error}"
+        );
+        assert!(check_version(path, &[]).is_ok());
+    }
+}
