@@ -4,23 +4,55 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
-use uniferum_fusion::{UniferumConfig, checkpoint};
 
 use crate::config::TrainConfig;
+use crate::ema::Averages;
 use crate::error::{Error, Result};
+use crate::learner::Learner;
 use crate::optimizer::Optimizer;
+use crate::schedule::PlateauState;
+
+/// Where a run is.
+///
+/// Sampling, augmentation and dropout are functions of the seed and the step, so that nothing of theirs
+/// needs to be kept.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RunState {
+    /// Finished steps.
+    pub step: u64,
+    /// How far the plateau has taken the learning rate down.
+    pub plateau: PlateauState,
+    /// The best validation so far.
+    pub best: Option<Best>,
+    /// Validations since the best one.
+    pub stale: u64,
+    /// Whether training has stopped early.
+    pub stopped: bool,
+    /// What the run learns from, as a digest of scans, labels, tasks and sampling.
+    pub data: Option<String>,
+}
+
+/// A validation that was better than all before it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// Steps finished then.
+    pub step: u64,
+    /// Its macro AUROC.
+    pub macro_auroc: f64,
+}
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct State {
-    step: u64,
+struct Stored {
+    state: RunState,
     config: TrainConfig,
 }
 
-const WEIGHTS: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
+const AVERAGES: &str = "averages.safetensors";
 const STATE: &str = "state.json";
 
 /// The newest complete checkpoint of a run's folder.
@@ -45,59 +77,112 @@ fn all(folder: &Path) -> Vec<(u64, PathBuf)> {
     found
 }
 
-/// Writes the checkpoint of `step` finished steps, then removes all but the newest.
-pub(crate) fn save(
-    folder: &Path,
-    step: u64,
-    vars: &VarMap,
-    model: &UniferumConfig,
-    optimizer: &Optimizer,
-    config: &TrainConfig,
-) -> Result<PathBuf> {
-    let done = folder.join(format!("step-{step:08}"));
-    let part = folder.join(format!(".step-{step:08}.part"));
-    let io = |e: std::io::Error| Error::file(&done, e);
-    let _ = std::fs::remove_dir_all(&part);
-    std::fs::create_dir_all(&part).map_err(io)?;
-    checkpoint::save(part.join(WEIGHTS), vars, model)?;
-    optimizer.save(&part.join(OPTIMIZER))?;
-    let state = serde_json::to_vec_pretty(&State {
-        step,
-        config: config.clone(),
-    })
-    .map_err(|e| Error::file(&done, e))?;
-    std::fs::write(part.join(STATE), state).map_err(io)?;
-    for name in [WEIGHTS, OPTIMIZER, STATE] {
-        std::fs::File::open(part.join(name))
-            .and_then(|f| f.sync_all())
-            .map_err(io)?;
+/// The parts of a run that a checkpoint keeps.
+pub(crate) struct Parts<'a> {
+    pub(crate) learner: &'a dyn Learner,
+    pub(crate) optimizer: &'a Optimizer,
+    pub(crate) averages: Option<&'a Averages>,
+    pub(crate) state: &'a RunState,
+    pub(crate) config: &'a TrainConfig,
+}
+
+/// Writes the checkpoint of the finished steps, then removes all but the newest.
+///
+/// A checkpoint of this step that is there already stays: the same run makes the same one.
+pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
+    let done = folder.join(format!("step-{:08}", parts.state.step));
+    if !done.join(STATE).is_file() {
+        write_whole(&done, |part| {
+            let mut files = parts.learner.save_state(part)?;
+            files.push(part.join(OPTIMIZER));
+            parts.optimizer.save(&part.join(OPTIMIZER))?;
+            if let Some(averages) = parts.averages {
+                files.push(part.join(AVERAGES));
+                averages.save(&part.join(AVERAGES))?;
+            }
+            let stored = Stored {
+                state: parts.state.clone(),
+                config: parts.config.clone(),
+            };
+            let path = part.join(STATE);
+            let text = serde_json::to_vec_pretty(&stored).map_err(|e| Error::file(&path, e))?;
+            std::fs::write(&path, text).map_err(|e| Error::file(&path, e))?;
+            files.push(path);
+            Ok(files)
+        })?;
     }
-    let _ = std::fs::remove_dir_all(&done);
-    std::fs::rename(&part, &done).map_err(io)?;
     let mut old = all(folder);
-    old.truncate(old.len().saturating_sub(config.keep_checkpoints));
+    old.truncate(old.len().saturating_sub(parts.config.keep_checkpoints));
     for (_, path) in old {
         let _ = std::fs::remove_dir_all(path);
     }
     Ok(done)
 }
 
-/// Reads a checkpoint into variables and optimiser; returns the number of finished steps.
+/// Makes a folder that appears with all its files on disk, or not at all; one of that name is replaced.
+pub(crate) fn write_whole(
+    folder: &Path,
+    fill: impl FnOnce(&Path) -> Result<Vec<PathBuf>>,
+) -> Result<()> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let part = folder.with_file_name(format!(".{name}.part"));
+    let old = folder.with_file_name(format!(".{name}.old"));
+    let io = |e: std::io::Error| Error::file(folder, e);
+    for rest in [&part, &old] {
+        let _ = std::fs::remove_dir_all(rest);
+    }
+    std::fs::create_dir_all(&part).map_err(io)?;
+    for file in fill(&part)? {
+        sync(&file).map_err(io)?;
+    }
+    sync(&part).map_err(io)?;
+    if folder.exists() {
+        std::fs::rename(folder, &old).map_err(io)?;
+    }
+    std::fs::rename(&part, folder).map_err(io)?;
+    if let Some(parent) = folder.parent() {
+        sync(parent).map_err(io)?;
+    }
+    let _ = std::fs::remove_dir_all(&old);
+    Ok(())
+}
+
+#[cfg(unix)]
+fn sync(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path)?.sync_all()
+}
+
+/// Elsewhere folders cannot be synchronised, and files only when opened for writing.
+#[cfg(not(unix))]
+fn sync(path: &Path) -> std::io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(path)?
+        .sync_all()
+}
+
+/// Reads a checkpoint into model, optimiser and averages.
 pub(crate) fn load(
     path: &Path,
-    vars: &VarMap,
-    model: &UniferumConfig,
+    learner: &mut dyn Learner,
     optimizer: &mut Optimizer,
+    averages: Option<&mut Averages>,
     config: &TrainConfig,
-) -> Result<u64> {
+) -> Result<RunState> {
     let file = path.join(STATE);
     let text = std::fs::read_to_string(&file).map_err(|e| Error::file(&file, e))?;
-    let state: State = serde_json::from_str(&text).map_err(|e| Error::file(&file, e))?;
-    if state.config != *config {
+    let stored: Stored = serde_json::from_str(&text).map_err(|e| Error::file(&file, e))?;
+    if stored.config != *config {
         let what = "the run was started with another configuration; start anew or give that one";
         return Err(Error::file(&file, what));
     }
-    checkpoint::load_into(path.join(WEIGHTS), vars, model)?;
+    learner.load_state(path)?;
     optimizer.load(&path.join(OPTIMIZER))?;
-    Ok(state.step)
+    if let Some(averages) = averages {
+        averages.load(&path.join(AVERAGES))?;
+    }
+    Ok(stored.state)
 }

@@ -27,6 +27,23 @@ pub enum Error {
         /// The questions whose loss is not finite, `task @ scan`.
         samples: Vec<String>,
     },
+    /// The gradient is not a finite number although the loss is.
+    #[error("step {step}: the gradient is not finite; the step asked {}", samples.join(", "))]
+    GradientNotFinite {
+        /// The step.
+        step: u64,
+        /// The questions of the step, `task @ scan`.
+        samples: Vec<String>,
+    },
+    /// The loader's thread ended before the run did.
+    #[error("step {step}: no more batches came; the loader has ended")]
+    NoBatches {
+        /// The step that waited.
+        step: u64,
+    },
+    /// Processes that train one model cannot speak to each other.
+    #[error("distributed training: {0}")]
+    Distributed(String),
     /// A checkpoint or log could not be read or written, or does not belong to this run.
     #[error("{}: {what}", path.display())]
     File {
@@ -44,6 +61,9 @@ pub enum Error {
     /// Statistics.
     #[error(transparent)]
     Metrics(#[from] uniferum_metrics::Error),
+    /// The image encoder.
+    #[error(transparent)]
+    Encoder(#[from] uniferum_encoder::Error),
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

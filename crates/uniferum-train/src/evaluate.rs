@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::Serialize;
 use uniferum_data::{Dataset, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
@@ -14,7 +14,7 @@ use uniferum_metrics::{
 use uniferum_tasks::{Task, TaskKind};
 
 use crate::error::Result;
-use crate::trainer::{probability, values};
+use crate::learner::examiner;
 
 /// The answer to one question about one scan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -78,6 +78,17 @@ pub struct EvaluationReport {
     pub predictions: Vec<Prediction>,
 }
 
+/// What a model says to a task about a scan.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Answer {
+    /// The logit of a label.
+    Label(f32),
+    /// The logits of a mask, in the order of [`uniferum_data::mask_target`].
+    Mask(Vec<f32>),
+    /// Nothing: the model has no output for the task.
+    None,
+}
+
 /// Asks every task of every scan, each scan encoded once.
 ///
 /// Intervals are clustered by patient. `progress` is called after each scan.
@@ -90,34 +101,44 @@ pub fn evaluate(
     dataset: &Dataset,
     scans: &[usize],
     device: &Device,
+    progress: impl FnMut(),
+) -> Result<EvaluationReport> {
+    let ask = examiner(model.clone(), prompts, &dataset.tasks, device)?;
+    evaluate_with(&ask, dataset, scans, device, progress)
+}
+
+/// As [`evaluate`], for any model that answers the dataset's tasks.
+///
+/// # Errors
+/// Those of data, model and statistics.
+pub fn evaluate_with(
+    ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
+    dataset: &Dataset,
+    scans: &[usize],
+    device: &Device,
     mut progress: impl FnMut(),
 ) -> Result<EvaluationReport> {
-    let sentences: Vec<&str> = dataset.tasks.iter().map(|t| t.prompt.as_str()).collect();
-    let text = prompts.encode(&sentences, device)?;
     let mut predictions = Vec::new();
     let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
     for &scan in scans {
         let image = image_tensor(&[dataset.array(scan)?], device)?;
-        let output = model.ask(&model.encode(&image)?, &text.ids, &text.mask)?;
-        let logits = values(&output.cls)?;
-        let masks = output.seg.flatten_from(1)?.to_vec2::<f32>()?;
-        for (index, task) in dataset.tasks.iter().enumerate() {
-            let row = &dataset.manifest.scans[scan];
-            let (label, logit) = if task.kind == TaskKind::Segmentation {
-                let target = dataset.target(scan, task)?;
-                let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
-                let logits = &masks[index];
-                let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                if let Some(target) = target {
-                    cells.entry(index).or_default().push(Cells {
-                        logits: logits.clone(),
-                        target,
-                    });
+        let row = &dataset.manifest.scans[scan];
+        for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
+            let (label, logit) = match answer {
+                Answer::None => continue,
+                Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit),
+                Answer::Mask(logits) => {
+                    let target = dataset.target(scan, task)?;
+                    let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
+                    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    if let Some(target) = target {
+                        let kept = cells.entry(index).or_default();
+                        kept.push(Cells { logits, target });
+                    }
+                    (label, top)
                 }
-                (label, f64::from(top))
-            } else {
-                (row.labels.get(&task.id).copied(), f64::from(logits[index]))
             };
+            let logit = f64::from(logit);
             predictions.push(Prediction {
                 scan: row.name(),
                 patient: row.patient.clone(),
@@ -144,6 +165,16 @@ pub fn evaluate(
     })
 }
 
+/// Sigmoid of a logit.
+pub(crate) fn probability(logit: f64) -> f64 {
+    1.0 / (1.0 + (-logit).exp())
+}
+
+/// All elements of a tensor.
+pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.flatten_all()?.to_vec1()?)
+}
+
 struct Cells {
     logits: Vec<f32>,
     target: Vec<f32>,
@@ -156,6 +187,7 @@ fn label_metrics(
     let asked: Vec<&Task> = tasks
         .iter()
         .filter(|t| t.kind != TaskKind::Segmentation)
+        .filter(|t| predictions.iter().any(|p| p.task == t.id))
         .collect();
     let rows = |task: &Task| {
         predictions

@@ -1,18 +1,39 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
-mod checkpoint;
 mod config;
-mod error;
-mod evaluate;
-mod optimizer;
-mod schedule;
 mod trainer;
 
-pub use checkpoint::latest_checkpoint;
-pub use config::TrainConfig;
+mod baseline;
+mod learner;
+mod lora;
+
+mod ema;
+mod optimizer;
+mod schedule;
+mod statistics;
+
+mod checkpoint;
+mod digest;
+mod log;
+mod memory;
+mod tensorboard;
+
+pub mod distributed;
+mod error;
+mod evaluate;
+
+pub use baseline::{Baseline, BaselineConfig};
+pub use checkpoint::{Best, RunState, latest_checkpoint};
+pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
-pub use evaluate::{EvaluationReport, MaskMetrics, Prediction, TaskReport, evaluate};
-pub use optimizer::Optimizer;
-pub use schedule::Schedule;
+pub use evaluate::{
+    Answer, EvaluationReport, MaskMetrics, Prediction, TaskReport, evaluate, evaluate_with,
+};
+pub use learner::{Examiner, Fusion, Learner};
+pub use lora::{LoraConfig, LoraTarget};
+pub use memory::resident_mib;
+pub use optimizer::{Gradients, Optimizer};
+pub use schedule::{LearningRate, PlateauState, Schedule};
+pub use tensorboard::EventWriter;
 pub use trainer::{Progress, Trainer};

@@ -8,6 +8,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use uniferum_kernels::{AdamW, adamw_step, sum_of_squares};
 
 use crate::config::TrainConfig;
+use crate::distributed::Communicator;
 use crate::error::{Error, Result};
 
 /// A variable with its running means.
@@ -68,24 +69,37 @@ impl Optimizer {
 
     /// Updates all variables that have a gradient; returns the gradient's norm before clipping.
     ///
+    /// Nothing is updated where the norm is not finite.
+    ///
     /// # Errors
     /// When a gradient does not fit its variable.
     pub fn step(&mut self, grads: &GradStore, learning_rate: f64) -> Result<f64> {
+        let mut sums = Gradients::default();
+        sums.add(self, grads)?;
+        self.apply(&sums, learning_rate)
+    }
+
+    /// As [`step`](Self::step) with the summed gradients of several passes.
+    ///
+    /// # Errors
+    /// When a gradient does not fit its variable.
+    pub fn apply(&mut self, grads: &Gradients, learning_rate: f64) -> Result<f64> {
         let mut squares = 0.0;
-        for slot in &self.slots {
-            if let Some(grad) = grads.get(slot.var.as_tensor()) {
-                squares += sum_of_squares(grad)?;
-            }
+        for grad in grads.sums.iter().flatten() {
+            squares += sum_of_squares(grad)?;
         }
         let norm = squares.sqrt();
+        if !norm.is_finite() {
+            return Ok(norm);
+        }
         let scale = if norm > self.clip_norm {
             self.clip_norm / norm
         } else {
             1.0
         };
         self.step += 1;
-        for slot in &self.slots {
-            let Some(grad) = grads.get(slot.var.as_tensor()) else {
+        for (slot, grad) in self.slots.iter().zip(&grads.sums) {
+            let Some(grad) = grad else {
                 continue;
             };
             let options = AdamW {
@@ -101,6 +115,11 @@ impl Optimizer {
             adamw_step(slot.var.as_tensor(), grad, &slot.state, self.step, &options)?;
         }
         Ok(norm)
+    }
+
+    /// The variables with their names, sorted.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.slots.iter().map(|s| (s.name.as_str(), &s.var))
     }
 
     /// Writes the running means and the step.
@@ -141,6 +160,65 @@ impl Optimizer {
             slot.state = state.to_device(slot.var.device())?;
         }
         self.step = step.first().copied().unwrap_or(0) as u64;
+        Ok(())
+    }
+}
+
+/// Gradients summed over the passes of a step, in the optimiser's order.
+#[derive(Debug, Default)]
+pub struct Gradients {
+    sums: Vec<Option<Tensor>>,
+}
+
+impl Gradients {
+    /// Adds the gradients of one backward pass.
+    ///
+    /// # Errors
+    /// When a gradient has another shape than before.
+    pub fn add(&mut self, optimizer: &Optimizer, grads: &GradStore) -> Result<()> {
+        self.sums.resize_with(optimizer.slots.len(), || None);
+        for (sum, slot) in self.sums.iter_mut().zip(&optimizer.slots) {
+            let Some(grad) = grads.get(slot.var.as_tensor()) else {
+                continue;
+            };
+            *sum = Some(match sum.take() {
+                Some(before) => (before + grad)?,
+                None => grad.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Sums the gradients of all processes.
+    ///
+    /// # Errors
+    /// When the processes cannot speak to each other.
+    pub(crate) fn reduce(&mut self, optimizer: &Optimizer, group: &dyn Communicator) -> Result<()> {
+        self.sums.resize_with(optimizer.slots.len(), || None);
+        // A process without a pass has no gradients; a variable without a gradient anywhere keeps
+        // none, so that it does not decay.
+        let mut present: Vec<f64> = self
+            .sums
+            .iter()
+            .map(|g| f64::from(u8::from(g.is_some())))
+            .collect();
+        group.sum_f64(&mut present)?;
+        let mut flat = Vec::with_capacity(optimizer.parameters());
+        for (sum, slot) in self.sums.iter().zip(&optimizer.slots) {
+            match sum {
+                Some(grad) => flat.extend(grad.flatten_all()?.to_vec1::<f32>()?),
+                None => flat.resize(flat.len() + slot.var.elem_count(), 0.0),
+            }
+        }
+        group.sum_f32(&mut flat)?;
+        let mut rest = flat.as_slice();
+        for ((sum, slot), present) in self.sums.iter_mut().zip(&optimizer.slots).zip(present) {
+            let (own, after) = rest.split_at(slot.var.elem_count());
+            rest = after;
+            *sum = (present > 0.0)
+                .then(|| Tensor::from_slice(own, slot.var.dims(), slot.var.device()))
+                .transpose()?;
+        }
         Ok(())
     }
 }

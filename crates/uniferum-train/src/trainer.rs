@@ -1,22 +1,27 @@
 //! The loop.
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Tensor};
-use candle_nn::{VarBuilder, VarMap};
+use candle_core::Device;
 use serde::Serialize;
-use uniferum_data::{Batch, Loader};
-use uniferum_fusion::{Prompts, Uniferum, UniferumConfig, trainable_vars};
-use uniferum_metrics::losses::{MultitaskLoss, Targets, multitask_loss};
+use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass};
+use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
 
-use crate::checkpoint;
+use crate::checkpoint::{self, Best, Parts, RunState};
 use crate::config::TrainConfig;
+use crate::digest;
+use crate::distributed::{Alone, Communicator};
+use crate::ema::Averages;
 use crate::error::{Error, Result};
-use crate::optimizer::Optimizer;
-use crate::schedule::Schedule;
+use crate::evaluate::{EvaluationReport, evaluate_with};
+use crate::learner::{Fusion, Learner, WEIGHTS};
+use crate::log::Logs;
+use crate::memory::resident_mib;
+use crate::optimizer::{Gradients, Optimizer};
+use crate::schedule::{LearningRate, Schedule};
+use crate::statistics::RunningStatistics;
 
 /// What a step did; a line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -33,28 +38,44 @@ pub struct Progress {
     pub gradient_norm: f64,
     /// Learning rate.
     pub learning_rate: f64,
-    /// Scans of the step.
+    /// Scans of the step, over all processes.
     pub scans: usize,
-    /// Questions of the step.
+    /// Questions of the step, over all processes.
     pub questions: usize,
     /// Seconds of the step, waiting for data included.
     pub seconds: f64,
+    /// Scans a second, over all processes.
+    pub samples_per_second: f64,
+    /// Seconds that the rest of the run takes at the pace so far.
+    pub eta_seconds: f64,
+    /// Resident memory of this process, MiB, where the system tells.
+    pub memory_mib: Option<f64>,
 }
 
-/// A model in training.
-pub struct Trainer {
-    model: Uniferum,
-    model_config: UniferumConfig,
-    vars: VarMap,
-    prompts: Prompts,
+/// The scans that choose the best weights.
+#[derive(Debug, Clone)]
+struct Validation {
+    dataset: Arc<Dataset>,
+    scans: Vec<usize>,
+}
+
+/// A model in training: [`Fusion`], which is Uniferum with its tokenizer, unless said otherwise.
+pub struct Trainer<L: Learner = Fusion> {
+    learner: L,
     optimizer: Optimizer,
+    averages: Option<Averages>,
     config: TrainConfig,
-    step: u64,
+    device: Device,
+    state: RunState,
+    validation: Option<Validation>,
+    input: Option<InputSettings>,
+    group: Box<dyn Communicator>,
     folder: Option<PathBuf>,
+    logs: Option<Logs>,
 }
 
-impl Trainer {
-    /// A model with fresh weights.
+impl Trainer<Fusion> {
+    /// A model with fresh weights, which are a function of the recipe's seed.
     ///
     /// # Errors
     /// [`Error::Config`] for a recipe that cannot work, [`Error::Model`] for a model that cannot.
@@ -62,28 +83,80 @@ impl Trainer {
         model_config: &UniferumConfig,
         prompts: Prompts,
         config: TrainConfig,
-        device: &candle_core::Device,
+        device: &Device,
     ) -> Result<Self> {
         config.validate()?;
-        prompts.check(&model_config.bert)?;
-        let vars = VarMap::new();
-        let vb = VarBuilder::from_varmap(&vars, DType::F32, device);
-        let mut model = Uniferum::new(model_config, vb)?;
-        model.set_freeze(config.freeze);
-        let optimizer = Optimizer::new(trainable_vars(&vars, config.freeze), &config)?;
+        let learner = Fusion::new(model_config, prompts, &config, device)?;
+        Self::with(learner, config, device)
+    }
+
+    /// The model as it is now.
+    pub fn model(&self) -> &Uniferum {
+        &self.learner.model
+    }
+
+    /// The tokenizer.
+    pub fn prompts(&self) -> &Prompts {
+        &self.learner.prompts
+    }
+}
+
+impl<L: Learner> Trainer<L> {
+    /// A trainer of any model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a recipe that cannot work.
+    pub fn with(learner: L, config: TrainConfig, device: &Device) -> Result<Self> {
+        config.validate()?;
+        config.validate_for(device, 1)?;
+        let optimizer = Optimizer::new(learner.trained(), &config)?;
+        let averages = match config.ema_decay {
+            Some(decay) => Some(Averages::new(decay, &optimizer)?),
+            None => None,
+        };
         Ok(Self {
-            model,
-            model_config: model_config.clone(),
-            vars,
-            prompts,
+            learner,
             optimizer,
+            averages,
             config,
-            step: 0,
+            device: device.clone(),
+            state: RunState::default(),
+            validation: None,
+            input: None,
+            group: Box::new(Alone),
             folder: None,
+            logs: None,
         })
     }
 
-    /// Writes checkpoints and `log.jsonl` to a folder; goes on from its newest checkpoint if there is one.
+    /// Shares each step with other processes; before [`resume_in`](Self::resume_in).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a recipe that does not fit their number.
+    pub fn join(&mut self, group: Box<dyn Communicator>) -> Result<()> {
+        self.config.validate_for(&self.device, group.world())?;
+        self.group = group;
+        Ok(())
+    }
+
+    /// Scans by which the best weights are chosen, the plateau falls and training stops early.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where there are none.
+    pub fn validate_on(&mut self, dataset: Arc<Dataset>, scans: Vec<usize>) -> Result<()> {
+        if scans.is_empty() {
+            return Err(Error::config("validation scans", "at least one", "none"));
+        }
+        self.validation = Some(Validation { dataset, scans });
+        Ok(())
+    }
+
+    /// How scans were prepared; written beside each model that is saved.
+    pub fn set_input(&mut self, input: InputSettings) {
+        self.input = Some(input);
+    }
+
+    /// Writes checkpoints and logs to a folder; goes on from its newest checkpoint if there is one.
     ///
     /// Returns the number of steps that were found done.
     ///
@@ -92,26 +165,32 @@ impl Trainer {
     pub fn resume_in(&mut self, folder: &Path) -> Result<u64> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         if let Some(path) = checkpoint::latest_checkpoint(folder) {
-            self.step = checkpoint::load(
+            self.state = checkpoint::load(
                 &path,
-                &self.vars,
-                &self.model_config,
+                &mut self.learner,
                 &mut self.optimizer,
+                self.averages.as_mut(),
                 &self.config,
             )?;
+        } else if let Some(decay) = self.config.ema_decay {
+            // Weights may have been initialised since the averages were made.
+            self.averages = Some(Averages::new(decay, &self.optimizer)?);
+        }
+        if self.group.rank() == 0 {
+            self.logs = Some(Logs::open(folder, self.state.step)?);
         }
         self.folder = Some(folder.to_owned());
-        Ok(self.step)
+        Ok(self.state.step)
     }
 
-    /// The model as it is now.
-    pub fn model(&self) -> &Uniferum {
-        &self.model
+    /// The model with what training needs of it.
+    pub fn learner(&self) -> &L {
+        &self.learner
     }
 
-    /// The tokenizer.
-    pub fn prompts(&self) -> &Prompts {
-        &self.prompts
+    /// Where the run is.
+    pub fn state(&self) -> &RunState {
+        &self.state
     }
 
     /// Number of trained parameters.
@@ -119,173 +198,375 @@ impl Trainer {
         self.optimizer.parameters()
     }
 
-    /// Trains to the last step; `progress` sees each step.
+    /// Trains to the last step, or until validation says that it is enough; `progress` sees each step.
     ///
     /// # Errors
+    /// [`Error::Config`] before the first step where loader and recipe do not fit together;
     /// [`Error::NotFinite`] naming the questions; [`Error::Data`] naming the scan. Checkpoints written
     /// before stay.
     pub fn run(&mut self, loader: &Loader, mut progress: impl FnMut(&Progress)) -> Result<()> {
-        let batches = loader.stream(self.step, self.config.steps);
-        while self.step < self.config.steps {
-            let start = Instant::now();
-            let Ok(batch) = batches.recv() else { break };
-            let mut done = self.train_on(&batch?)?;
-            done.seconds = start.elapsed().as_secs_f64();
-            self.log(&done)?;
-            let every = self.config.checkpoint_every;
-            let last = self.step == self.config.steps;
-            if last || (every > 0 && self.step.is_multiple_of(every)) {
+        self.check(loader)?;
+        let cut = Cut {
+            scans_per_pass: self.config.scans_per_pass,
+            rank: self.group.rank(),
+            world: self.group.world(),
+        };
+        let (first, start) = (self.state.step, Instant::now());
+        let mut passes = loader.passes(first, self.config.steps, cut).into_iter();
+        while self.state.step < self.config.steps && !self.state.stopped {
+            let clock = Instant::now();
+            let mut done = self.step(&mut passes)?;
+            done.seconds = clock.elapsed().as_secs_f64();
+            done.samples_per_second = done.scans as f64 / done.seconds.max(1e-9);
+            let pace = start.elapsed().as_secs_f64() / (self.state.step - first) as f64;
+            done.eta_seconds = pace * (self.config.steps - self.state.step) as f64;
+            done.memory_mib = resident_mib().map(|(now, _)| now);
+            if let Some(logs) = &mut self.logs {
+                logs.step(&done)?;
+            }
+            let last = self.state.step == self.config.steps;
+            if last || is_due(self.config.validate_every, self.state.step) {
+                self.validate()?;
+            }
+            let last = last || self.state.stopped;
+            if last || is_due(self.config.checkpoint_every, self.state.step) {
                 self.checkpoint()?;
             }
             progress(&done);
         }
+        self.learner.refresh()
+    }
+
+    /// Refuses what cannot work before anything is computed.
+    fn check(&mut self, loader: &Loader) -> Result<()> {
+        let expected = self.config.scans_per_step;
+        if loader.scans_per_step != expected {
+            let got = format!("{} of the loader", loader.scans_per_step);
+            return Err(Error::config("scans_per_step", expected, got));
+        }
+        if self.validation.is_none() {
+            let needs = "validation scans (a split val), which the run has not";
+            if self.config.early_stop.is_some() {
+                return Err(Error::config("early_stop", needs, "none"));
+            }
+            if matches!(self.config.schedule, LearningRate::Plateau { .. }) {
+                return Err(Error::config("schedule", needs, "plateau"));
+            }
+        }
+        let (summary, steps) = loader.summary();
+        if steps == 0 {
+            let expected = "at least one question for a training scan";
+            return Err(Error::config("tasks", expected, summary.join("; ")));
+        }
+        let digest = digest::of(loader);
+        if let Some(before) = &self.state.data
+            && *before != digest
+        {
+            let what = "the run was started with other scans, labels, tasks or sampling";
+            let folder = self.folder.as_deref().unwrap_or(Path::new("."));
+            return Err(Error::file(folder, what));
+        }
+        self.state.data = Some(digest);
         Ok(())
     }
 
-    /// One optimiser step.
+    /// One optimiser step on one batch.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn train_on(&mut self, batch: &Batch) -> Result<Progress> {
+        let pass = Pass {
+            step: self.state.step,
+            index: 0,
+            passes: 1,
+            questions: batch.prompts.len(),
+            batch: Some(batch.clone()),
+            last: true,
+        };
+        self.step(&mut std::iter::once(Ok(pass)))
+    }
+
+    fn step(
+        &mut self,
+        passes: &mut dyn Iterator<Item = uniferum_data::Result<Pass>>,
+    ) -> Result<Progress> {
+        let step = self.state.step;
+        let mut gradients = Gradients::default();
+        let mut sums = Sums::default();
+        let mut statistics = None;
+        loop {
+            let none = || Error::NoBatches { step: step + 1 };
+            let pass = passes.next().ok_or_else(none)??;
+            if pass.passes > 1 && statistics.is_none() && !self.config.freeze_statistics {
+                statistics = Some(RunningStatistics::new(self.learner.variables())?);
+            }
+            if let Some(statistics) = &statistics {
+                statistics.rewind()?;
+            }
+            sums.expected = pass.questions;
+            if let Some(batch) = &pass.batch {
+                self.pass(&pass, batch, &mut sums, &mut gradients)?;
+                if let Some(statistics) = &mut statistics {
+                    statistics.take()?;
+                }
+            }
+            if pass.last {
+                break;
+            }
+        }
+        sums.reduce(&*self.group)?;
+        if sums.bad > 0.0 {
+            return Err(Error::NotFinite {
+                step: step + 1,
+                samples: sums.named("of another process"),
+            });
+        }
+        if self.group.world() > 1 {
+            gradients.reduce(&self.optimizer, &*self.group)?;
+        }
+        if let Some(statistics) = statistics {
+            statistics.settle(&*self.group)?;
+        }
+        self.update(&gradients, sums)
+    }
+
+    /// Forward and backward of one pass.
+    fn pass(
+        &self,
+        pass: &Pass,
+        batch: &Batch,
+        sums: &mut Sums,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        // A resumed run drops what it would have dropped.
+        let seed = self.config.seed.wrapping_mul(1 << 32);
+        let seed = seed.wrapping_add(self.state.step);
+        let seed = seed.wrapping_add((pass.index as u64) << 40);
+        let loss = self.learner.loss(batch, &self.config.loss, seed)?;
+        if !sums.take(batch, &loss.per_sample.to_vec1::<f32>()?)? {
+            return Ok(());
+        }
+        let grads = if pass.passes == 1 {
+            loss.total.backward()?
+        } else {
+            let share = batch.prompts.len() as f64 / pass.questions.max(1) as f64;
+            (loss.total * share)?.backward()?
+        };
+        gradients.add(&self.optimizer, &grads)
+    }
+
+    fn update(&mut self, gradients: &Gradients, sums: Sums) -> Result<Progress> {
         let schedule = Schedule {
             peak: self.config.learning_rate,
             warmup: self.config.warmup_steps,
             steps: self.config.steps,
         };
-        let learning_rate = schedule.at(self.step);
-        // A resumed run drops what it would have dropped.
-        self.model.set_dropout_seed(
-            self.config
-                .seed
-                .wrapping_mul(1 << 32)
-                .wrapping_add(self.step),
-        );
-        let loss = self.loss(batch)?;
-        let (label_loss, mask_loss) = self.parts(batch, &loss)?;
-        let total = loss.total.to_scalar::<f32>()?;
-        let grads = loss.total.backward()?;
-        let gradient_norm = self.optimizer.step(&grads, learning_rate)?;
-        self.step += 1;
+        let plateau = &self.state.plateau;
+        let learning_rate = schedule.rate(&self.config.schedule, plateau, self.state.step);
+        let gradient_norm = self.optimizer.apply(gradients, learning_rate)?;
+        if !gradient_norm.is_finite() {
+            return Err(Error::GradientNotFinite {
+                step: self.state.step + 1,
+                samples: sums.names,
+            });
+        }
+        self.state.step += 1;
+        if let Some(averages) = &mut self.averages {
+            averages.update(&self.optimizer, self.state.step)?;
+        }
+        let mean = |sum: f64, n: f64| (n > 0.0).then_some((sum / n) as f32);
+        let questions = sums.labels + sums.masks;
         Ok(Progress {
-            step: self.step,
-            loss: total,
-            label_loss,
-            mask_loss,
+            step: self.state.step,
+            loss: ((sums.label_loss + sums.mask_loss) / questions.max(1.0)) as f32,
+            label_loss: mean(sums.label_loss, sums.labels),
+            mask_loss: mean(sums.mask_loss, sums.masks),
             gradient_norm,
             learning_rate,
-            scans: batch.images.dim(0)?,
-            questions: batch.prompts.len(),
+            scans: sums.scans as usize,
+            questions: sums.expected,
             seconds: 0.0,
+            samples_per_second: 0.0,
+            eta_seconds: 0.0,
+            memory_mib: None,
         })
     }
 
-    fn loss(&self, batch: &Batch) -> Result<MultitaskLoss> {
-        let text = self.prompts.encode(&batch.prompts, batch.images.device())?;
-        let tokens = self
-            .model
-            .vision()
-            .forward_t(&batch.images, true)
-            .map_err(uniferum_fusion::Error::from)?;
-        // One encoding answers all questions about its scan.
-        let tokens = tokens.index_select(&batch.image_of, 0)?;
-        let output = self.model.ask_t(&tokens, &text.ids, &text.mask)?;
-        let targets = Targets {
-            labels: &batch.labels,
-            masks: &batch.masks,
-            is_segmentation: &batch.is_segmentation,
-        };
-        Ok(multitask_loss(
-            &output.cls,
-            &output.seg,
-            &targets,
-            &self.config.loss,
-        )?)
-    }
-
-    /// Mean losses by kind; an error that names the questions whose loss is not finite.
-    fn parts(&self, batch: &Batch, loss: &MultitaskLoss) -> Result<(Option<f32>, Option<f32>)> {
-        let losses = loss.per_sample.to_vec1::<f32>()?;
-        let kinds = batch.is_segmentation.to_vec1::<f32>()?;
-        let bad = |(loss, name): (&f32, &String)| (!loss.is_finite()).then(|| name.clone());
-        let samples: Vec<String> = losses.iter().zip(&batch.names).filter_map(bad).collect();
-        if !samples.is_empty() {
-            return Err(Error::NotFinite {
-                step: self.step + 1,
-                samples,
-            });
+    /// Runs `work` with the averaged weights where there are averages.
+    fn averaged<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        match &self.averages {
+            Some(averages) => averages.instead(&self.optimizer, work),
+            None => work(),
         }
-        let mean = |kind: f32| {
-            let of: Vec<f32> = losses
-                .iter()
-                .zip(&kinds)
-                .filter(|(_, k)| **k == kind)
-                .map(|(l, _)| *l)
-                .collect();
-            (!of.is_empty()).then(|| of.iter().sum::<f32>() / of.len() as f32)
-        };
-        Ok((mean(0.0), mean(1.0)))
     }
 
-    /// Writes a checkpoint now, if the run has a folder.
+    /// Asks the validation scans; the first process does it for all.
+    fn validate(&mut self) -> Result<()> {
+        let Some(validation) = self.validation.clone() else {
+            return Ok(());
+        };
+        let mut value = [0.0];
+        if self.group.rank() == 0 {
+            let report = self.averaged(|| {
+                let ask = self.learner.examiner(&validation.dataset.tasks)?;
+                let (data, scans) = (&validation.dataset, &validation.scans);
+                evaluate_with(&ask, data, scans, &self.device, || {})
+            })?;
+            if let Some(logs) = &mut self.logs {
+                logs.validation(self.state.step, &report)?;
+            }
+            value[0] = report.macro_auroc.value.unwrap_or(f64::NAN);
+            if self.is_better(value[0]) {
+                self.save_best(&report)?;
+            }
+        }
+        self.group.sum_f64(&mut value)?;
+        self.note(value[0]);
+        Ok(())
+    }
+
+    fn is_better(&self, value: f64) -> bool {
+        let best = self.state.best;
+        !value.is_nan() && best.is_none_or(|best| value > best.macro_auroc)
+    }
+
+    fn note(&mut self, value: f64) {
+        if self.is_better(value) {
+            self.state.stale = 0;
+            self.state.best = Some(Best {
+                step: self.state.step,
+                macro_auroc: value,
+            });
+        } else {
+            self.state.stale += 1;
+        }
+        if !value.is_nan() {
+            self.state.plateau.observe(&self.config.schedule, value);
+        }
+        let patience = self.config.early_stop;
+        self.state.stopped = patience.is_some_and(|n| self.state.stale >= n);
+    }
+
+    fn save_best(&self, report: &EvaluationReport) -> Result<()> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        checkpoint::write_whole(&folder.join("best"), |part| {
+            self.save_model(&part.join(WEIGHTS))?;
+            let path = part.join("validation.json");
+            let text = serde_json::to_vec_pretty(report).map_err(|e| Error::file(&path, e))?;
+            std::fs::write(&path, text).map_err(|e| Error::file(&path, e))?;
+            let entries = std::fs::read_dir(part).map_err(|e| Error::file(part, e))?;
+            Ok(entries.flatten().map(|e| e.path()).collect())
+        })
+    }
+
+    /// Writes a checkpoint now, if the run has a folder and this is its first process.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn checkpoint(&self) -> Result<()> {
-        if let Some(folder) = &self.folder {
-            checkpoint::save(
-                folder,
-                self.step,
-                &self.vars,
-                &self.model_config,
-                &self.optimizer,
-                &self.config,
-            )?;
+        let Some(folder) = self.folder.as_ref().filter(|_| self.group.rank() == 0) else {
+            return Ok(());
+        };
+        let parts = Parts {
+            learner: &self.learner,
+            optimizer: &self.optimizer,
+            averages: self.averages.as_ref(),
+            state: &self.state,
+            config: &self.config,
+        };
+        checkpoint::save(folder, &parts)?;
+        Ok(())
+    }
+
+    /// Writes the model alone, with what its use needs beside it: configuration, tokenizer and, where
+    /// they are known, the input's settings.
+    ///
+    /// Averages take the place of the weights where the recipe keeps them, and adapters are merged.
+    ///
+    /// # Errors
+    /// [`Error::Model`] or [`Error::File`].
+    pub fn save_model(&self, path: &Path) -> Result<()> {
+        self.averaged(|| self.learner.save(path))?;
+        if let (Some(input), Some(folder)) = (&self.input, path.parent()) {
+            input.save(folder)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_due(every: u64, step: u64) -> bool {
+    every > 0 && step.is_multiple_of(every)
+}
+
+/// Losses of a step, summed over passes and processes.
+#[derive(Debug, Default)]
+struct Sums {
+    label_loss: f64,
+    labels: f64,
+    mask_loss: f64,
+    masks: f64,
+    scans: f64,
+    bad: f64,
+    expected: usize,
+    names: Vec<String>,
+    bad_names: Vec<String>,
+}
+
+impl Sums {
+    /// Adds the losses of a pass; false where one is not finite.
+    fn take(&mut self, batch: &Batch, losses: &[f32]) -> Result<bool> {
+        let kinds = batch.is_segmentation.to_vec1::<f32>()?;
+        for ((loss, kind), name) in losses.iter().zip(kinds).zip(&batch.names) {
+            let (sum, count) = if kind > 0.5 {
+                (&mut self.mask_loss, &mut self.masks)
+            } else {
+                (&mut self.label_loss, &mut self.labels)
+            };
+            *sum += f64::from(*loss);
+            *count += 1.0;
+            if !loss.is_finite() {
+                self.bad += 1.0;
+                self.bad_names.push(name.clone());
+            }
+            self.names.push(name.clone());
+        }
+        self.scans += batch.images.dim(0)? as f64;
+        Ok(self.bad == 0.0)
+    }
+
+    fn reduce(&mut self, group: &dyn Communicator) -> Result<()> {
+        let own = [
+            &mut self.label_loss,
+            &mut self.labels,
+            &mut self.mask_loss,
+            &mut self.masks,
+            &mut self.scans,
+            &mut self.bad,
+        ];
+        let mut values: Vec<f64> = own.iter().map(|v| **v).collect();
+        group.sum_f64(&mut values)?;
+        for (own, sum) in own.into_iter().zip(values) {
+            *own = sum;
         }
         Ok(())
     }
 
-    /// Writes the model alone, with its configuration beside it.
-    ///
-    /// # Errors
-    /// [`Error::Model`].
-    pub fn save_model(&self, path: &Path) -> Result<()> {
-        Ok(uniferum_fusion::checkpoint::save(
-            path,
-            &self.vars,
-            &self.model_config,
-        )?)
-    }
-
-    fn log(&self, done: &Progress) -> Result<()> {
-        let Some(folder) = &self.folder else {
-            return Ok(());
-        };
-        let path = folder.join("log.jsonl");
-        let line = serde_json::to_string(done).map_err(|e| Error::file(&path, e))?;
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .and_then(|mut file| writeln!(file, "{line}"))
-            .map_err(|e| Error::file(&path, e))
+    /// The questions that went wrong here, or a word for those elsewhere.
+    fn named(self, elsewhere: &str) -> Vec<String> {
+        if self.bad_names.is_empty() {
+            return vec![format!("{} questions {elsewhere}", self.bad)];
+        }
+        self.bad_names
     }
 }
 
-impl std::fmt::Debug for Trainer {
+impl<L: Learner> std::fmt::Debug for Trainer<L> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Trainer")
-            .field("step", &self.step)
+            .field("state", &self.state)
             .field("config", &self.config)
-            .finish()
+            .finish_non_exhaustive()
     }
-}
-
-/// Sigmoid of a logit.
-pub(crate) fn probability(logit: f64) -> f64 {
-    1.0 / (1.0 + (-logit).exp())
-}
-
-/// All elements of a tensor.
-pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
-    Ok(tensor.flatten_all()?.to_vec1()?)
 }

@@ -1,95 +1,15 @@
 //! A tiny model on tiny phantoms: it learns, and a run that stopped goes on bit for bit.
 
-use std::path::Path;
-use std::sync::Arc;
+mod common;
 
-use candle_core::Device;
-use uniferum_ct::transform::{Augment, ModelTransform};
-use uniferum_data::{Dataset, Loader, Manifest, SamplerConfig};
-use uniferum_fusion::{BertConfig, Prompts, UniferumConfig};
-use uniferum_phantom::{PhantomConfig, write_cohort};
-use uniferum_tasks::{Catalogue, Task};
-use uniferum_train::{TrainConfig, Trainer, evaluate};
-
-struct Setup {
-    loader: Loader,
-    model: UniferumConfig,
-    prompts: Prompts,
-}
-
-/// Phantoms as they come: RAS or LPS, which the dataset turns.
-fn setup(folder: &Path, scans: usize, augment: bool) -> Setup {
-    let phantom = PhantomConfig {
-        shape: [32; 3],
-        spacing_mm: [12.0, 10.0, 8.0],
-        test_fraction: 0.0,
-        ..Default::default()
-    };
-    write_cohort(folder, scans, 1, &phantom, &|| {}).unwrap();
-    let catalogue = Catalogue::standard();
-    let manifest = Manifest::read_csv(folder.join("labels.csv"), &catalogue, "phantom").unwrap();
-    let ids = [
-        "phantom.pleural-effusion",
-        "phantom.cardiomegaly",
-        "anatomy.lungs",
-    ];
-    let tasks: Vec<Task> = ids
-        .iter()
-        .map(|id| catalogue.get(id).unwrap().clone())
-        .collect();
-    let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
-    let prompts = Prompts::from_sentences(&sentences).unwrap();
-    let bert = BertConfig {
-        hidden: 32,
-        heads: 4,
-        intermediate: 64,
-        layers: 2,
-        ..prompts.bert_config()
-    };
-    let transform = ModelTransform {
-        crop: [32; 3],
-        shape: [32; 3],
-    };
-    let dataset = Dataset::new(manifest, tasks, transform, 4, 1 << 28).unwrap();
-    let scans = (0..dataset.manifest.scans.len()).collect();
-    Setup {
-        loader: Loader {
-            dataset: Arc::new(dataset),
-            scans,
-            sampler: SamplerConfig {
-                organ_share: 0.5,
-                ..Default::default()
-            },
-            augment: augment.then(Augment::default),
-            scans_per_step: 4,
-            questions_per_scan: 3,
-            seed: 3,
-            device: Device::Cpu,
-        },
-        model: UniferumConfig {
-            bert,
-            ..Default::default()
-        },
-        prompts,
-    }
-}
-
-fn config(steps: u64) -> TrainConfig {
-    TrainConfig {
-        steps,
-        scans_per_step: 4,
-        questions_per_scan: 3,
-        learning_rate: 2e-3,
-        warmup_steps: 2,
-        checkpoint_every: 3,
-        ..Default::default()
-    }
-}
+use candle_core::{Device, Tensor};
+use common::{ALL, config, setup};
+use uniferum_train::{Error, LearningRate, LoraConfig, Precision, TrainConfig, Trainer, evaluate};
 
 #[test]
 fn a_run_that_stopped_goes_on_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
-    let s = setup(&folder.path().join("data"), 12, true);
+    let s = setup(&folder.path().join("data"), 12, true, &ALL);
     let run = folder.path().join("run");
     let trainer = || Trainer::new(&s.model, s.prompts.clone(), config(7), &Device::Cpu).unwrap();
 
@@ -132,7 +52,7 @@ fn a_run_that_stopped_goes_on_bit_for_bit() {
 #[test]
 fn masks_of_a_small_set_are_learnt() {
     let folder = tempfile::tempdir().unwrap();
-    let s = setup(folder.path(), 8, false);
+    let s = setup(folder.path(), 8, false, &ALL);
     let mut trainer = Trainer::new(&s.model, s.prompts.clone(), config(60), &Device::Cpu).unwrap();
     let mut losses = Vec::new();
     trainer
@@ -191,4 +111,97 @@ fn impossible_recipes_are_refused_before_the_first_step() {
     ] {
         assert!(config.validate().unwrap_err().to_string().contains(part));
     }
+}
+
+#[test]
+fn what_cannot_work_here_is_refused_before_the_first_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 8, false, &ALL);
+    let refused = |config: TrainConfig| -> String {
+        let trainer = Trainer::new(&s.model, s.prompts.clone(), config, &Device::Cpu);
+        let result = trainer.and_then(|mut t| t.run(&s.loader, |_| panic!("a step was made")));
+        result.unwrap_err().to_string()
+    };
+    let cases = [
+        (
+            TrainConfig {
+                precision: Precision::Bf16,
+                ..config(5)
+            },
+            "CPU",
+        ),
+        (
+            TrainConfig {
+                lora: Some(LoraConfig::default()),
+                ..config(5)
+            },
+            "freeze",
+        ),
+        (
+            TrainConfig {
+                early_stop: Some(3),
+                ..config(5)
+            },
+            "validation",
+        ),
+        (
+            TrainConfig {
+                schedule: LearningRate::plateau(),
+                ..config(5)
+            },
+            "validation",
+        ),
+        (
+            TrainConfig {
+                scans_per_step: 8,
+                ..config(5)
+            },
+            "scans_per_step",
+        ),
+        (
+            TrainConfig {
+                ema_decay: Some(1.0),
+                ..config(5)
+            },
+            "ema_decay",
+        ),
+    ];
+    for (config, part) in cases {
+        let error = refused(config);
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+#[test]
+fn a_loss_that_is_not_finite_names_its_questions() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 8, false, &ALL);
+    let mut trainer = Trainer::new(&s.model, s.prompts.clone(), config(5), &Device::Cpu).unwrap();
+    let mut batch = s.loader.stream(0, 1).recv().unwrap().unwrap();
+    let nan = Tensor::full(f32::NAN, &batch.labels.dims()[..], &Device::Cpu).unwrap();
+    batch.labels = nan;
+    let error = trainer.train_on(&batch).unwrap_err();
+    let Error::NotFinite { step, samples } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*step, 1);
+    assert!(samples.iter().all(|s| batch.names.contains(s)), "{error}");
+    assert!(!samples.is_empty() && trainer.state().step == 0);
+}
+
+#[test]
+fn another_collection_does_not_go_on_with_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &ALL);
+    let run = folder.path().join("run");
+    let trainer = || Trainer::new(&s.model, s.prompts.clone(), config(4), &Device::Cpu).unwrap();
+    let mut first = trainer();
+    first.resume_in(&run).unwrap();
+    first.run(&s.loader, |_| ()).unwrap();
+    let mut other = s.loader.clone();
+    other.scans.pop();
+    let mut second = trainer();
+    second.resume_in(&run).unwrap();
+    let error = second.run(&other, |_| ()).unwrap_err().to_string();
+    assert!(error.contains("other scans"), "{error}");
 }

@@ -1,0 +1,164 @@
+//! Several processes that train one model on shares of each step.
+//!
+//! Gradients, losses and running statistics are summed over the processes; everything else is a
+//! function of the seed and the step, so that all processes stay equal without being sent weights.
+//!
+//! # Batch normalisation
+//! Each pass normalises by its own statistics, and the running statistics move once a step, by the mean
+//! over the step's passes. Passes are cut alike for any number of processes
+//! ([`Loader::passes`](uniferum_data::Loader::passes)), so that one process and several see the same
+//! statistics and report the same losses up to rounding.
+
+mod local;
+#[cfg(feature = "mpi")]
+mod mpi;
+
+pub use local::{Alone, Threads};
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+
+use crate::error::{Error, Result};
+
+/// What processes that train one model have to tell each other.
+pub trait Communicator {
+    /// Which process this is, from 0.
+    fn rank(&self) -> usize;
+
+    /// Number of processes.
+    fn world(&self) -> usize;
+
+    /// Replaces the values by their sums over all processes.
+    ///
+    /// # Errors
+    /// [`Error::Distributed`] when a process is gone.
+    fn sum_f32(&self, values: &mut [f32]) -> Result<()>;
+
+    /// As [`sum_f32`](Self::sum_f32) in double precision.
+    ///
+    /// # Errors
+    /// As [`sum_f32`](Self::sum_f32).
+    fn sum_f64(&self, values: &mut [f64]) -> Result<()>;
+}
+
+/// Place of a process as its launcher says: `mpirun`, `srun`, or `torchrun` and its like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Launch {
+    /// Which process this is, from 0.
+    pub rank: usize,
+    /// Number of processes.
+    pub world: usize,
+    /// Which process of this machine, from 0: the number of its GPU.
+    pub local_rank: usize,
+}
+
+/// Variables of rank, world and local rank, the most specific launcher first.
+const LAUNCHERS: [[&str; 3]; 4] = [
+    [
+        "OMPI_COMM_WORLD_RANK",
+        "OMPI_COMM_WORLD_SIZE",
+        "OMPI_COMM_WORLD_LOCAL_RANK",
+    ],
+    ["PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID"],
+    ["RANK", "WORLD_SIZE", "LOCAL_RANK"],
+    ["SLURM_PROCID", "SLURM_NTASKS", "SLURM_LOCALID"],
+];
+
+impl Launch {
+    /// Reads the environment; a process that nobody launched is alone.
+    ///
+    /// # Errors
+    /// [`Error::Distributed`] where the variables contradict themselves.
+    pub fn from_env() -> Result<Self> {
+        Self::from_variables(|name| std::env::var(name).ok())
+    }
+
+    fn from_variables(get: impl Fn(&str) -> Option<String>) -> Result<Self> {
+        let number = |name: &str| -> Result<Option<usize>> {
+            let Some(text) = get(name) else {
+                return Ok(None);
+            };
+            let wrong = || Error::Distributed(format!("{name}: expected a number, got {text:?}"));
+            text.trim().parse().map(Some).map_err(|_| wrong())
+        };
+        for [rank_name, world_name, local_name] in LAUNCHERS {
+            let (Some(rank), Some(world)) = (number(rank_name)?, number(world_name)?) else {
+                continue;
+            };
+            if rank >= world {
+                return Err(Error::Distributed(format!(
+                    "{rank_name} is {rank}, but {world_name} is {world}"
+                )));
+            }
+            let local_rank = number(local_name)?.unwrap_or(rank);
+            return Ok(Self {
+                rank,
+                world,
+                local_rank,
+            });
+        }
+        Ok(Self {
+            rank: 0,
+            world: 1,
+            local_rank: 0,
+        })
+    }
+
+    /// Joins the other processes.
+    ///
+    /// # Errors
+    /// [`Error::Distributed`] when there are several processes and this build cannot reach them.
+    pub fn join(&self) -> Result<Box<dyn Communicator>> {
+        #[cfg(feature = "mpi")]
+        if self.world > 1 {
+            return Ok(Box::new(Mpi::new(self.world)?));
+        }
+        if self.world > 1 {
+            return Err(Error::Distributed(format!(
+                "the launcher started {} processes, but this build speaks to no others; build with \
+                 --features mpi and start with mpirun or srun",
+                self.world
+            )));
+        }
+        Ok(Box::new(Alone))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(vars: &[(&str, &str)]) -> Result<Launch> {
+        Launch::from_variables(|name| {
+            let found = vars.iter().find(|(n, _)| *n == name);
+            found.map(|(_, v)| (*v).to_owned())
+        })
+    }
+
+    #[test]
+    fn launchers_are_recognised() {
+        let of = |vars: &[(&str, &str)]| launch(vars).map(|l| (l.rank, l.world, l.local_rank));
+        assert_eq!(of(&[]).unwrap(), (0, 1, 0));
+        let torchrun = [("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")];
+        assert_eq!(of(&torchrun).unwrap(), (5, 8, 1));
+        let mpirun = [
+            ("OMPI_COMM_WORLD_RANK", "1"),
+            ("OMPI_COMM_WORLD_SIZE", "2"),
+            ("SLURM_PROCID", "0"),
+            ("SLURM_NTASKS", "1"),
+        ];
+        assert_eq!(of(&mpirun).unwrap(), (1, 2, 1));
+        let srun = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "4")];
+        assert_eq!(of(&srun).unwrap(), (3, 4, 3));
+        assert!(of(&[("RANK", "2"), ("WORLD_SIZE", "2")]).is_err());
+        let error = of(&[("RANK", "x"), ("WORLD_SIZE", "2")]).unwrap_err();
+        assert!(error.to_string().contains("RANK"), "{error}");
+    }
+
+    #[test]
+    #[cfg(not(feature = "mpi"))]
+    fn a_build_without_mpi_says_so() {
+        let several = launch(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap();
+        let error = several.join().err().map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("--features mpi")));
+    }
+}

@@ -1,0 +1,260 @@
+//! What the trainer needs of a model, and Uniferum as such a model.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+use uniferum_data::Batch;
+use uniferum_encoder::seeded_var_builder;
+use uniferum_fusion::{Freeze, Prompts, Uniferum, UniferumConfig, checkpoint, trainable_vars};
+use uniferum_metrics::losses::{LossConfig, MultitaskLoss, Targets, multitask_loss};
+use uniferum_tasks::{Task, TaskKind};
+
+use crate::config::TrainConfig;
+use crate::error::Result;
+use crate::evaluate::{Answer, values};
+use crate::lora::Adapter;
+
+/// Asks a list of tasks of one image tensor `[1, 1, X, Y, Z]`; an answer a task.
+pub type Examiner<'a> = Box<dyn Fn(&Tensor) -> Result<Vec<Answer>> + 'a>;
+
+/// A model that the trainer can train.
+pub trait Learner {
+    /// All variables, running statistics among them.
+    fn variables(&self) -> &VarMap;
+
+    /// The variables to train, sorted by name.
+    fn trained(&self) -> Vec<(String, Var)>;
+
+    /// The loss of a pass, with dropout drawn from the seed.
+    ///
+    /// # Errors
+    /// For a batch that the model cannot answer.
+    fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss>;
+
+    /// Asks tasks in evaluation, with the weights as they are now.
+    ///
+    /// # Errors
+    /// For sentences that cannot be read.
+    fn examiner<'a>(&'a self, tasks: &[Task]) -> Result<Examiner<'a>>;
+
+    /// Writes the model for use, with everything besides the weights that its use needs.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File) or the model's own.
+    fn save(&self, path: &Path) -> Result<()>;
+
+    /// Writes the weights for going on, into the folder of a checkpoint; returns the files.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    fn save_state(&self, folder: &Path) -> Result<Vec<PathBuf>>;
+
+    /// Reads what [`save_state`](Self::save_state) wrote.
+    ///
+    /// # Errors
+    /// Where the folder holds another model.
+    fn load_state(&mut self, folder: &Path) -> Result<()>;
+
+    /// Takes note that the weights have changed from outside or by training.
+    ///
+    /// # Errors
+    /// When the model cannot be built.
+    fn refresh(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+const ADAPTER: &str = "lora.safetensors";
+
+/// Uniferum with its tokenizer.
+pub struct Fusion {
+    pub(crate) model: Uniferum,
+    pub(crate) config: UniferumConfig,
+    pub(crate) prompts: Prompts,
+    vars: VarMap,
+    adapter: Option<Adapter>,
+    freeze: Freeze,
+    freeze_statistics: bool,
+    device: Device,
+}
+
+impl Fusion {
+    /// A model with fresh weights, drawn from the recipe's seed.
+    ///
+    /// # Errors
+    /// For a model that cannot be, or a tokenizer of another model.
+    pub fn new(
+        config: &UniferumConfig,
+        prompts: Prompts,
+        recipe: &TrainConfig,
+        device: &Device,
+    ) -> Result<Self> {
+        prompts.check(&config.bert)?;
+        let vars = VarMap::new();
+        let vb = seeded_var_builder(&vars, recipe.seed, DType::F32, device);
+        let model = Uniferum::new(config, vb)?;
+        let adapter = match &recipe.lora {
+            Some(lora) => Some(Adapter::new(lora, &vars, recipe.seed, device)?),
+            None => None,
+        };
+        let mut fusion = Self {
+            model,
+            config: config.clone(),
+            prompts,
+            vars,
+            adapter,
+            freeze: recipe.freeze,
+            freeze_statistics: recipe.freeze_statistics,
+            device: device.clone(),
+        };
+        fusion.prepare();
+        Ok(fusion)
+    }
+
+    /// Writes the adapters alone, in the layout of Hugging Face's PEFT; false where there are none.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File).
+    pub fn export_adapter(&self, folder: &Path) -> Result<bool> {
+        let Some(adapter) = &self.adapter else {
+            return Ok(false);
+        };
+        adapter.export(folder)?;
+        Ok(true)
+    }
+
+    fn prepare(&mut self) {
+        // With adapters the builder hands out constants; what remains in the graph is to be trained.
+        let freeze = match self.adapter {
+            Some(_) => Freeze::None,
+            None => self.freeze,
+        };
+        self.model.set_freeze(freeze);
+        self.model.freeze_statistics(self.freeze_statistics);
+    }
+
+    /// The model with its adapters as they are now, in the graph.
+    fn adapted(&self, adapter: &Adapter) -> Result<Uniferum> {
+        let vb = adapter.builder(&self.vars, &self.device);
+        let mut model = Uniferum::new(&self.config, vb)?;
+        model.set_freeze(Freeze::None);
+        model.freeze_statistics(self.freeze_statistics);
+        Ok(model)
+    }
+}
+
+impl Learner for Fusion {
+    fn variables(&self) -> &VarMap {
+        &self.vars
+    }
+
+    fn trained(&self) -> Vec<(String, Var)> {
+        let mut named = trainable_vars(&self.vars, self.freeze);
+        if let Some(adapter) = &self.adapter {
+            named.extend(adapter.named_variables());
+            named.sort_by(|a, b| a.0.cmp(&b.0));
+        }
+        named
+    }
+
+    fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
+        let adapted;
+        let model = match &self.adapter {
+            Some(adapter) => {
+                adapted = self.adapted(adapter)?;
+                &adapted
+            }
+            None => &self.model,
+        };
+        // A resumed run drops what it would have dropped.
+        model.set_dropout_seed(seed);
+        let text = self.prompts.encode(&batch.prompts, batch.images.device())?;
+        let tokens = model
+            .vision()
+            .forward_t(&batch.images, true)
+            .map_err(uniferum_fusion::Error::from)?;
+        // One encoding answers all questions about its scan.
+        let tokens = tokens.index_select(&batch.image_of, 0)?;
+        let output = model.ask_t(&tokens, &text.ids, &text.mask)?;
+        let targets = Targets {
+            labels: &batch.labels,
+            masks: &batch.masks,
+            is_segmentation: &batch.is_segmentation,
+        };
+        Ok(multitask_loss(&output.cls, &output.seg, &targets, config)?)
+    }
+
+    fn examiner<'a>(&'a self, tasks: &[Task]) -> Result<Examiner<'a>> {
+        let model = match &self.adapter {
+            Some(adapter) => self.adapted(adapter)?,
+            None => self.model.clone(),
+        };
+        examiner(model, &self.prompts, tasks, &self.device)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        match &self.adapter {
+            Some(adapter) => {
+                let mut merged = adapter.merged(&self.vars)?;
+                checkpoint::save_tensors(path, &mut merged, &self.config)?;
+            }
+            None => checkpoint::save(path, &self.vars, &self.config)?,
+        }
+        Ok(self.prompts.save(path.with_file_name("tokenizer.json"))?)
+    }
+
+    fn save_state(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        let weights = folder.join(WEIGHTS);
+        checkpoint::save(&weights, &self.vars, &self.config)?;
+        let mut files = vec![weights];
+        if let Some(adapter) = &self.adapter {
+            files.push(folder.join(ADAPTER));
+            adapter.save(&folder.join(ADAPTER))?;
+        }
+        Ok(files)
+    }
+
+    fn load_state(&mut self, folder: &Path) -> Result<()> {
+        checkpoint::load_into(folder.join(WEIGHTS), &self.vars, &self.config)?;
+        if let Some(adapter) = &self.adapter {
+            adapter.load(&folder.join(ADAPTER))?;
+        }
+        self.refresh()
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        if let Some(adapter) = &self.adapter {
+            self.model = self.adapted(adapter)?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks tasks of a model: each scan is encoded once.
+pub(crate) fn examiner<'a>(
+    model: Uniferum,
+    prompts: &Prompts,
+    tasks: &[Task],
+    device: &Device,
+) -> Result<Examiner<'a>> {
+    let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
+    let text = prompts.encode(&sentences, device)?;
+    let masks: Vec<bool> = tasks
+        .iter()
+        .map(|t| t.kind == TaskKind::Segmentation)
+        .collect();
+    Ok(Box::new(move |image| {
+        let output = model.ask(&model.encode(image)?, &text.ids, &text.mask)?;
+        let logits = values(&output.cls)?;
+        let cells = output.seg.flatten_from(1)?.to_vec2::<f32>()?;
+        let answers = masks.iter().zip(logits).zip(cells);
+        Ok(answers
+            .map(|((is_mask, logit), cells)| match is_mask {
+                true => Answer::Mask(cells),
+                false => Answer::Label(logit),
+            })
+            .collect())
+    }))
+}

@@ -1,0 +1,264 @@
+//! Passes, processes, averages, adapters, validation and the baseline.
+
+mod common;
+
+use std::collections::HashMap;
+
+use candle_core::{Device, Tensor};
+use common::{ALL, LABELS, Setup, config, setup, thin};
+use uniferum_fusion::{Freeze, Uniferum};
+use uniferum_train::distributed::Threads;
+use uniferum_train::{
+    Baseline, BaselineConfig, Learner, LearningRate, LoraConfig, TrainConfig, Trainer, evaluate,
+    evaluate_with,
+};
+
+fn trainer(s: &Setup, config: &TrainConfig) -> Trainer {
+    Trainer::new(&s.model, s.prompts.clone(), config.clone(), &Device::Cpu).unwrap()
+}
+
+fn weights(learner: &dyn Learner) -> HashMap<String, Vec<f32>> {
+    let data = learner.variables().data().lock().unwrap();
+    let flat = |t: &Tensor| {
+        t.flatten_all()?
+            .to_dtype(candle_core::DType::F32)?
+            .to_vec1()
+    };
+    data.iter()
+        .map(|(name, var)| (name.clone(), flat(var.as_tensor()).unwrap()))
+        .collect()
+}
+
+fn largest_difference(a: &HashMap<String, Vec<f32>>, b: &HashMap<String, Vec<f32>>) -> f32 {
+    let pairs = a
+        .iter()
+        .flat_map(|(name, values)| values.iter().zip(&b[name]));
+    pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+}
+
+/// One process and two make the same passes: the same losses, weights and running statistics.
+#[test]
+fn two_processes_do_what_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut s = setup(folder.path(), 16, true, &ALL);
+    s.loader.scans_per_step = 12;
+    // Statistics over fewer scans of a single voxel in the last layers would magnify each rounding.
+    let recipe = TrainConfig {
+        scans_per_step: 12,
+        scans_per_pass: 4,
+        learning_rate: 5e-5, // the paper's
+        ..config(6)
+    };
+    let mut alone = trainer(&s, &recipe);
+    let mut expected = Vec::new();
+    alone.run(&s.loader, |p| expected.push(p.clone())).unwrap();
+
+    let shared: Vec<(Vec<f32>, HashMap<String, Vec<f32>>)> = std::thread::scope(|scope| {
+        let ranks: Vec<_> = Threads::group(2)
+            .into_iter()
+            .map(|member| {
+                let (s, recipe) = (&s, &recipe);
+                scope.spawn(move || {
+                    let mut trainer = trainer(s, recipe);
+                    trainer.join(Box::new(member)).unwrap();
+                    let mut losses = Vec::new();
+                    trainer.run(&s.loader, |p| losses.push(p.loss)).unwrap();
+                    (losses, weights(trainer.learner()))
+                })
+            })
+            .collect();
+        ranks.into_iter().map(|r| r.join().unwrap()).collect()
+    });
+    for (losses, own) in &shared {
+        for (loss, expected) in losses.iter().zip(&expected) {
+            let error = (loss - expected.loss).abs();
+            assert!(error < 1e-5, "step {}: {error}", expected.step);
+        }
+        assert_eq!(largest_difference(own, &shared[0].1), 0.0);
+        let difference = largest_difference(own, &weights(alone.learner()));
+        assert!(difference < 1e-3, "{difference}");
+    }
+    let too_large = TrainConfig {
+        scans_per_pass: 8,
+        ..recipe
+    };
+    let mut refused = trainer(&s, &too_large);
+    let member = Threads::group(2).pop().unwrap();
+    let error = refused.join(Box::new(member)).unwrap_err().to_string();
+    assert!(error.contains("scans_per_pass"), "{error}");
+}
+
+/// With frozen statistics passes do not touch each other, and accumulation is the whole batch's gradient.
+#[test]
+fn accumulated_passes_are_one_large_pass() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 12, false, &LABELS);
+    let mut model = s.model.clone();
+    model.bert.dropout = 0.0;
+    let losses = |scans_per_pass| {
+        let recipe = TrainConfig {
+            scans_per_pass,
+            freeze_statistics: true,
+            learning_rate: 2e-4,
+            ..config(4)
+        };
+        let mut t = Trainer::new(&model, s.prompts.clone(), recipe, &Device::Cpu).unwrap();
+        let mut seen = Vec::new();
+        t.run(&s.loader, |p| seen.push((p.loss, p.gradient_norm)))
+            .unwrap();
+        seen
+    };
+    for ((a, norm_a), (b, norm_b)) in losses(8).into_iter().zip(losses(1)) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+        assert!((norm_a - norm_b).abs() < 1e-3 * norm_a, "{norm_a} {norm_b}");
+    }
+}
+
+#[test]
+fn averages_are_what_is_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &LABELS);
+    let recipe = TrainConfig {
+        ema_decay: Some(0.5),
+        ..config(3)
+    };
+    let mut averaged = trainer(&s, &recipe);
+    let name = "lm_head_cls.weight";
+    let values = |t: &Trainer| weights(t.learner())[name].clone();
+    let mut expected = values(&averaged);
+    for (i, batch) in s.loader.stream(0, 3).iter().enumerate() {
+        averaged.train_on(&batch.unwrap()).unwrap();
+        let step = (i + 1) as f32;
+        let decay = ((1.0 + step) / (10.0 + step)).min(0.5);
+        for (e, v) in expected.iter_mut().zip(values(&averaged)) {
+            *e = decay * *e + (1.0 - decay) * v;
+        }
+    }
+    let path = folder.path().join("model.safetensors");
+    let before = weights(averaged.learner());
+    averaged.save_model(&path).unwrap();
+    assert_eq!(
+        largest_difference(&before, &weights(averaged.learner())),
+        0.0
+    );
+    let saved = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let saved = saved[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (saved, expected) in saved.iter().zip(&expected) {
+        assert!((saved - expected).abs() < 1e-6, "{saved} {expected}");
+    }
+    assert_ne!(saved, values(&averaged));
+}
+
+#[test]
+fn adapters_are_trained_merged_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &ALL);
+    let recipe = TrainConfig {
+        freeze: Freeze::Bert,
+        lora: Some(LoraConfig {
+            rank: 2,
+            ..Default::default()
+        }),
+        ..config(4)
+    };
+    let mut adapted = trainer(&s, &recipe);
+    let before = weights(adapted.learner());
+    let run = folder.path().join("run");
+    adapted.resume_in(&run).unwrap();
+    adapted.run(&s.loader, |_| ()).unwrap();
+    let after = weights(adapted.learner());
+    for (name, values) in &before {
+        let frozen = name.starts_with("model.");
+        let buffer = name.ends_with("num_batches_tracked");
+        assert!(buffer || (values == &after[name]) == frozen, "{name}");
+    }
+
+    // The merged file, read by anybody, answers as the model with its adapters.
+    let path = folder.path().join("model.safetensors");
+    adapted.save_model(&path).unwrap();
+    let merged = Uniferum::load(&path, &Device::Cpu).unwrap();
+    let ask = |model: &Uniferum| {
+        let (data, prompts) = (&s.loader.dataset, &s.prompts);
+        let report = evaluate(model, prompts, data, &[0, 1], &Device::Cpu, || {}).unwrap();
+        let logits = report.predictions.iter().map(|p| p.logit);
+        logits.collect::<Vec<f64>>()
+    };
+    let config = merged.config().clone();
+    assert_eq!(config, s.model);
+    for (a, b) in ask(&merged).into_iter().zip(ask(adapted.model())) {
+        assert!((a - b).abs() < 1e-4, "{a} {b}");
+    }
+    let saved = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    let moved = |matrix: &str| {
+        let name = format!("model.encoder.layer.0.attention.self.{matrix}.weight");
+        let saved = saved[&name].flatten_all().unwrap();
+        saved.to_vec1::<f32>().unwrap() != before[&name]
+    };
+    assert!(moved("query") && moved("value") && !moved("key"));
+
+    let adapter = folder.path().join("adapter");
+    assert!(adapted.learner().export_adapter(&adapter).unwrap());
+    let exported = adapter.join("adapter_model.safetensors");
+    let exported = candle_core::safetensors::load(exported, &Device::Cpu).unwrap();
+    assert_eq!(exported.len(), 2 * 2 * 2);
+    let name = "base_model.model.model.encoder.layer.1.attention.self.value.lora_A.weight";
+    assert_eq!(exported[name].dims(), [2, 32]);
+
+    let mut again = trainer(&s, &recipe);
+    assert_eq!(again.resume_in(&run).unwrap(), 4);
+    assert_eq!(ask(again.model()), ask(adapted.model()));
+}
+
+#[test]
+fn the_baseline_learns_stops_early_and_keeps_its_best() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 12, false, &LABELS);
+    let data = s.loader.dataset.clone();
+    let recipe = TrainConfig {
+        schedule: LearningRate::Plateau {
+            factor: 0.5,
+            patience: 0,
+            threshold: 0.0,
+            floor: 0.0,
+        },
+        validate_every: 2,
+        early_stop: Some(3),
+        ..config(60)
+    };
+    let network = BaselineConfig {
+        encoder: thin(),
+        hidden: 16,
+        ..Default::default()
+    }
+    .for_tasks(&data.tasks);
+    let baseline = Baseline::new(&network, &recipe, &Device::Cpu).unwrap();
+    let mut trainer = Trainer::with(baseline, recipe, &Device::Cpu).unwrap();
+    let scans: Vec<usize> = (0..12).collect();
+    trainer.validate_on(data.clone(), scans.clone()).unwrap();
+    let run = folder.path().join("run");
+    trainer.resume_in(&run).unwrap();
+    let mut rates = Vec::new();
+    trainer
+        .run(&s.loader, |p| rates.push(p.learning_rate))
+        .unwrap();
+    let state = trainer.state().clone();
+    assert!(state.stopped && state.step < 60, "{state:?}");
+    assert_eq!(state.best.unwrap().step, state.step - 6);
+    assert!(state.plateau.share <= 0.25 && rates.last() < rates.first());
+
+    let best = Baseline::load(&run.join("best/model.safetensors"), &Device::Cpu).unwrap();
+    let ask = best.examiner(&data.tasks).unwrap();
+    let report = evaluate_with(&ask, &data, &scans, &Device::Cpu, || {}).unwrap();
+    assert_eq!(
+        report.macro_auroc.value,
+        Some(state.best.unwrap().macro_auroc)
+    );
+    let lines = std::fs::read_to_string(run.join("validation.jsonl")).unwrap();
+    assert_eq!(lines.lines().count() as u64, state.step / 2);
+
+    // What has no output is left out, not guessed.
+    let other = setup(&folder.path().join("data"), 12, false, &ALL);
+    let ask = best.examiner(&other.loader.dataset.tasks).unwrap();
+    let report = evaluate_with(&ask, &other.loader.dataset, &[0], &Device::Cpu, || {}).unwrap();
+    assert_eq!(report.predictions.len(), 2);
+}
