@@ -13,11 +13,13 @@ use uniferum_train::{
     evaluate_with,
 };
 
+type Weights = HashMap<String, Vec<f32>>;
+
 fn trainer(s: &Setup, config: &TrainConfig) -> Trainer {
     Trainer::new(&s.model, s.prompts.clone(), config.clone(), &Device::Cpu).unwrap()
 }
 
-fn weights(learner: &dyn Learner) -> HashMap<String, Vec<f32>> {
+fn weights(learner: &dyn Learner) -> Weights {
     let data = learner.variables().data().lock().unwrap();
     let flat = |t: &Tensor| {
         t.flatten_all()?
@@ -29,7 +31,7 @@ fn weights(learner: &dyn Learner) -> HashMap<String, Vec<f32>> {
         .collect()
 }
 
-fn largest_difference(a: &HashMap<String, Vec<f32>>, b: &HashMap<String, Vec<f32>>) -> f32 {
+fn largest_difference(a: &Weights, b: &Weights) -> f32 {
     let pairs = a
         .iter()
         .flat_map(|(name, values)| values.iter().zip(&b[name]));
@@ -53,7 +55,7 @@ fn two_processes_do_what_one_does() {
     let mut expected = Vec::new();
     alone.run(&s.loader, |p| expected.push(p.clone())).unwrap();
 
-    let shared: Vec<(Vec<f32>, HashMap<String, Vec<f32>>)> = std::thread::scope(|scope| {
+    let shared: Vec<(Vec<f32>, Weights)> = std::thread::scope(|scope| {
         let ranks: Vec<_> = Threads::group(2)
             .into_iter()
             .map(|member| {
