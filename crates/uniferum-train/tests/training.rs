@@ -178,7 +178,7 @@ fn a_loss_that_is_not_finite_names_its_questions() {
     let s = setup(folder.path(), 8, false, &ALL);
     let mut trainer = Trainer::new(&s.model, s.prompts.clone(), config(5), &Device::Cpu).unwrap();
     let mut batch = s.loader.stream(0, 1).recv().unwrap().unwrap();
-    let nan = Tensor::full(f32::NAN, &batch.labels.dims()[..], &Device::Cpu).unwrap();
+    let nan = Tensor::full(f32::NAN, batch.labels.dims(), &Device::Cpu).unwrap();
     batch.labels = nan;
     let error = trainer.train_on(&batch).unwrap_err();
     let Error::NotFinite { step, samples } = &error else {
