@@ -7,7 +7,7 @@ use uniferum_kernels as kernels;
 use crate::error::{Error, Result};
 
 /// TensorFlow's epsilon for EfficientNet.
-const EPS: f64 = 1e-3;
+pub(crate) const EPS: f64 = 1e-3;
 /// Weight of the newest batch in the running statistics.
 const MOMENTUM: f64 = 0.1;
 
@@ -60,21 +60,58 @@ impl BatchNorm {
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let (weight, bias) = (mode.weight(&self.weight), mode.weight(&self.bias));
         if mode == Mode::Train {
-            let count = x.elem_count() / self.weight.elem_count().max(1);
-            if count < 2 {
-                return Err(Error::Input {
-                    expected: "more than one voxel per channel at every depth in training \
-                        (a larger batch or volume, or frozen statistics)"
-                        .into(),
-                    got: format!("a feature map of shape {:?}", x.dims()),
-                });
-            }
+            self.check_count(x)?;
             let (y, mean, var) = kernels::batch_norm_train(x, &weight, &bias, EPS)?;
-            self.update(&mean, &kernels::unbiased_variance(&var, count)?)?;
+            self.record(&mean, &var, self.count(x))?;
             return Ok(y);
         }
-        let (mean, var) = (self.running_mean.detach(), self.running_var.detach());
+        let (mean, var) = self.running();
         Ok(kernels::batch_norm(x, &weight, &bias, &mean, &var, EPS)?)
+    }
+
+    /// The norm and SiLU behind it.
+    pub(crate) fn forward_silu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if !x.device().is_cpu() {
+            return Ok(kernels::silu(&self.forward(x, mode)?)?);
+        }
+        let (weight, bias) = (mode.weight(&self.weight), mode.weight(&self.bias));
+        let (mean, var) = self.running();
+        let running = (mode != Mode::Train).then_some((&mean, &var));
+        if running.is_none() {
+            self.check_count(x)?;
+        }
+        let (y, made) = kernels::batch_norm_silu(x, &weight, &bias, running, EPS)?;
+        if let Some((mean, var)) = made {
+            self.record(&mean, &var, self.count(x))?;
+        }
+        Ok(y)
+    }
+
+    /// Scale and shift as a pass should see them.
+    pub(crate) fn parameters(&self, mode: Mode) -> (Tensor, Tensor) {
+        (mode.weight(&self.weight), mode.weight(&self.bias))
+    }
+
+    /// Running mean and variance.
+    pub(crate) fn running(&self) -> (Tensor, Tensor) {
+        (self.running_mean.detach(), self.running_var.detach())
+    }
+
+    /// Values per channel.
+    fn count(&self, x: &Tensor) -> usize {
+        x.elem_count() / self.weight.elem_count().max(1)
+    }
+
+    fn check_count(&self, x: &Tensor) -> Result<()> {
+        if self.count(x) > 1 {
+            return Ok(());
+        }
+        Err(too_few_values(x.dims()))
+    }
+
+    /// Moves the running statistics towards a batch's, of `count` values per channel.
+    pub(crate) fn record(&self, mean: &Tensor, var: &Tensor, count: usize) -> Result<()> {
+        self.update(mean, &kernels::unbiased_variance(var, count)?)
     }
 
     fn update(&self, mean: &Tensor, unbiased_var: &Tensor) -> Result<()> {
@@ -89,5 +126,15 @@ impl BatchNorm {
         self.batches
             .set(&Tensor::new(counted, self.batches.device())?)?;
         Ok(())
+    }
+}
+
+/// Batch statistics of a single value are no statistics.
+pub(crate) fn too_few_values(dims: &[usize]) -> Error {
+    Error::Input {
+        expected: "more than one voxel per channel at every depth in training \
+            (a larger batch or volume, or frozen statistics)"
+            .into(),
+        got: format!("a feature map of shape {dims:?}"),
     }
 }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use uniferum_kernels::{self as kernels, Conv3dConfig, Padding3};
 
-use crate::batch_norm::{BatchNorm, Mode};
+use crate::batch_norm::{BatchNorm, EPS, Mode, too_few_values};
 use crate::config::Block;
 use crate::error::Result;
 
@@ -67,7 +67,38 @@ impl ConvNorm {
     }
 
     pub(crate) fn forward_silu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        Ok(kernels::silu(&self.forward(x, mode)?)?)
+        let weight = mode.weight(&self.weight);
+        let y = kernels::conv3d(x, &weight, None, &self.cfg)?;
+        self.norm.forward_silu(&y, mode)
+    }
+}
+
+/// The tensors of a [`ConvNorm`] as one pass sees them.
+struct LayerTensors {
+    weight: Tensor,
+    gamma: Tensor,
+    beta: Tensor,
+    running: Option<(Tensor, Tensor)>,
+}
+
+impl LayerTensors {
+    fn new(layer: &ConvNorm, mode: Mode) -> Self {
+        let (gamma, beta) = layer.norm.parameters(mode);
+        Self {
+            weight: mode.weight(&layer.weight),
+            gamma,
+            beta,
+            running: (mode != Mode::Train).then(|| layer.norm.running()),
+        }
+    }
+
+    fn view(&self) -> kernels::NormedConv<'_> {
+        kernels::NormedConv {
+            weight: &self.weight,
+            gamma: &self.gamma,
+            beta: &self.beta,
+            running: self.running.as_ref().map(|(mean, var)| (mean, var)),
+        }
     }
 }
 
@@ -161,6 +192,9 @@ impl InvertedResidual {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        if mode != Mode::Eval && x.device().is_cpu() {
+            return self.forward_as_one(x, mode);
+        }
         let wide = match &self.expand {
             Some(expand) => expand.forward_silu(x, mode)?,
             None => x.clone(),
@@ -170,6 +204,39 @@ impl InvertedResidual {
         let y = self.project.forward(&wide, mode)?;
         if self.spec.has_skip() {
             return Ok((y + x)?);
+        }
+        Ok(y)
+    }
+
+    /// Training on the CPU: one operation that keeps little and computes the rest again.
+    fn forward_as_one(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
+        let expand = self.expand.as_ref().map(|l| LayerTensors::new(l, mode));
+        let depthwise = LayerTensors::new(&self.depthwise, mode);
+        let project = LayerTensors::new(&self.project, mode);
+        let se = &self.squeeze_excite;
+        let se = [&se.w_reduce, &se.b_reduce, &se.w_expand, &se.b_expand].map(|t| mode.weight(t));
+        let block = kernels::MbConv {
+            expand: expand.as_ref().map(LayerTensors::view),
+            depthwise: depthwise.view(),
+            squeeze_excite: kernels::SqueezeExcite {
+                w_reduce: &se[0],
+                b_reduce: &se[1],
+                w_expand: &se[2],
+                b_expand: &se[3],
+            },
+            project: project.view(),
+            stride: self.depthwise.cfg.stride,
+            padding: self.depthwise.cfg.padding,
+            residual: self.spec.has_skip(),
+            eps: EPS,
+        };
+        let (y, statistics) = kernels::mbconv(x, &block)?;
+        let layers = self.expand.iter().chain([&self.depthwise, &self.project]);
+        for (layer, own) in layers.zip(&statistics) {
+            if own.count < 2 {
+                return Err(too_few_values(y.dims()));
+            }
+            layer.norm.record(&own.mean, &own.var, own.count)?;
         }
         Ok(y)
     }

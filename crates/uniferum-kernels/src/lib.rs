@@ -13,6 +13,7 @@ mod geometry;
 mod host;
 mod layer_norm;
 mod loss;
+mod mbconv;
 #[doc(hidden)]
 pub mod oracle;
 mod parallel;
@@ -24,7 +25,7 @@ mod squeeze_excite;
 
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
 pub use attention::attention;
-pub use batch_norm::{batch_norm, batch_norm_train, unbiased_variance};
+pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
 pub use dropout::dropout;
@@ -33,6 +34,7 @@ pub use gelu::gelu_erf;
 pub use geometry::{Conv3dConfig, Padding3};
 pub use layer_norm::layer_norm;
 pub use loss::{bce_with_logits, sigmoid_focal};
+pub use mbconv::{BatchStatistics, MbConv, NormedConv, SqueezeExcite, mbconv};
 pub use pool::{adaptive_avg_pool3d, avg_pool3d, global_avg_pool3d, max_pool3d};
 pub use silu::silu;
 pub use squeeze_excite::{scale_channels, squeeze_excite};

@@ -6,8 +6,8 @@ use common::{array, assert_close, check_gradients, distance, flat, tensor, value
 use proptest::prelude::*;
 use uniferum_kernels::oracle::{self, Array5};
 use uniferum_kernels::{
-    adaptive_avg_pool3d, avg_pool3d, batch_norm, batch_norm_train, global_avg_pool3d, max_pool3d,
-    silu, squeeze_excite, unbiased_variance,
+    adaptive_avg_pool3d, avg_pool3d, batch_norm, batch_norm_silu, batch_norm_train,
+    global_avg_pool3d, max_pool3d, silu, squeeze_excite, unbiased_variance,
 };
 
 fn dims(max_side: usize) -> impl Strategy<Value = [usize; 5]> {
@@ -112,6 +112,22 @@ proptest! {
         assert_close(&y, &trained(&[x.data.clone(), gamma.clone(), beta.clone()]), 1e-5);
         check_gradients(&args, |t| Ok(batch_norm_train(&t[0], &t[1], &t[2], eps)?.0), |a| {
             trained(a).data
+        }, 3e-4);
+        let silus = |y: Array5| oracle::silu5(&y).data;
+        let running = Some((&tm, &tv));
+        let (y, none) = batch_norm_silu(&t, &tg, &tb, running, eps).unwrap();
+        prop_assert!(none.is_none());
+        prop_assert!(distance(&flat(&y), &silus(fixed)) < 1e-5);
+        check_gradients(&args, |t| Ok(batch_norm_silu(&t[0], &t[1], &t[2], running, eps)?.0), |a| {
+            let x = Array5 { dims, data: a[0].clone() };
+            silus(oracle::batch_norm(&x, &a[1], &a[2], &mean, &var, eps))
+        }, 1e-4);
+        let (y, made) = batch_norm_silu(&t, &tg, &tb, None, eps).unwrap();
+        prop_assert!(distance(&flat(&made.unwrap().1), &want_v) < 1e-5);
+        let whole = trained(&[x.data.clone(), gamma.clone(), beta.clone()]);
+        prop_assert!(distance(&flat(&y), &silus(whole)) < 1e-5);
+        check_gradients(&args, |t| Ok(batch_norm_silu(&t[0], &t[1], &t[2], None, eps)?.0), |a| {
+            silus(trained(a))
         }, 3e-4);
     }
 

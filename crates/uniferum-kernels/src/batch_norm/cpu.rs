@@ -16,7 +16,7 @@ impl Plan {
         (0..batch).map(move |b| &data[(b * channels + channel) * voxels..][..voxels])
     }
 
-    fn count(&self) -> f64 {
+    pub(super) fn count(&self) -> f64 {
         (self.batch * self.voxels) as f64
     }
 }
@@ -89,20 +89,14 @@ pub(super) fn backward(
         }
         if want_dx {
             let scale = gamma[c] * inv;
-            let through = if op.of_batch {
-                1.0 / op.plan.count()
-            } else {
-                0.0
-            };
-            let per_x = -f64::from(scale * inv) * dgamma * through;
-            let constant = -f64::from(scale) * dbeta * through - per_x * f64::from(mean);
+            let (p, q) = op.through_statistics(scale, c, dgamma, dbeta);
             for (b, (x, dy)) in op.plan.rows(x, c).zip(op.plan.rows(dy, c)).enumerate() {
                 // SAFETY: the rows of this channel belong to this task alone.
                 let dx = unsafe {
                     let row = out.at((b * channels + c) * voxels);
                     std::slice::from_raw_parts_mut(row, voxels)
                 };
-                affine2(simd, dx, dy, x, scale, per_x as f32, constant as f32);
+                affine2(simd, dx, dy, x, scale, p, q);
             }
         }
         (dgamma as f32, dbeta as f32)

@@ -1,11 +1,15 @@
 //! Batch normalisation over `[B, C, ...]`.
 
 mod cpu;
+pub(crate) mod maps;
+mod silu;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use crate::error::invalid;
 use crate::host;
+
+pub use silu::batch_norm_silu;
 
 const OP: &str = "batch_norm";
 
@@ -157,6 +161,18 @@ impl BatchNorm {
             inv_std,
             of_batch,
         }
+    }
+
+    /// `(p, q)` such that the gradient of the input is `scale dy + p x + q`: what flows through
+    /// the statistics, nothing when these are constants.
+    fn through_statistics(&self, scale: f32, c: usize, dgamma: f64, dbeta: f64) -> (f32, f32) {
+        if !self.of_batch {
+            return (0.0, 0.0);
+        }
+        let (scale, n) = (f64::from(scale), self.plan.count());
+        let p = -scale * f64::from(self.inv_std[c]) * dgamma / n;
+        let q = -scale * dbeta / n - p * f64::from(self.mean[c]);
+        (p as f32, q as f32)
     }
 }
 

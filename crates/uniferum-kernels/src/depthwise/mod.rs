@@ -1,6 +1,8 @@
 //! Depthwise 3-D convolution: each channel has its own kernel.
 
 mod cpu;
+mod fir;
+mod phases;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -9,6 +11,8 @@ use crate::error::invalid;
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
 use crate::host;
 use crate::simd::Simd;
+
+pub(crate) use phases::Phases;
 
 const OP: &str = "depthwise_conv3d";
 

@@ -19,7 +19,7 @@ pub(crate) fn madd<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 
 /// Sums `f(a[i], b[i])` pairwise.
 #[inline(always)]
-fn reduce<const N: usize>(
+pub(crate) fn reduce<const N: usize>(
     a: &[f32],
     b: &[f32],
     f: impl Fn([f32; N], f32, f32) -> [f32; N],

@@ -1,0 +1,309 @@
+//! The forward pass of a block, and what it keeps for the backward pass.
+//!
+//! Inner arrays are channel-major, `[C, B, voxels]`: a channel's statistics run over one
+//! contiguous row, and a product's columns over the voxels of all samples.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::excite::Excite;
+use super::norm::{Moments, Norm, Statistics, row_statistics, statistics_of};
+use super::plan::{Places, Plan};
+use super::tiles::{Tile, tiles};
+use crate::batch_norm::maps::{norm_silu, norm_silu_sum};
+use crate::depthwise::Phases;
+use crate::gemm::{Mat, gemm_into};
+use crate::parallel::SharedMut;
+use crate::simd::{Simd, affine, affine2};
+
+/// Elements of an expanded activation that exist at a time: 64 MB.
+const GROUP: usize = 1 << 24;
+
+/// What backward needs beside the input and the parameters. The expanded activation, the
+/// largest of all, is not among it.
+pub(super) struct Saved {
+    pub(super) moments: Option<Moments>,
+    pub(super) expand: Option<Norm>,
+    pub(super) depthwise: Norm,
+    pub(super) project: Norm,
+    pub(super) excite: Excite,
+    /// Output of the depthwise convolution, `[mid, B, voxels]`.
+    pub(super) wide: Vec<f32>,
+    /// Output of the projection, `[c_out, B, voxels]`.
+    pub(super) narrow: Vec<f32>,
+}
+
+/// The block's output, what backward needs, and the statistics of each norm in order.
+pub(super) fn forward(
+    plan: &Plan,
+    weights: &[f32],
+    running: Option<&[Statistics]>,
+    x: &[f32],
+) -> (Vec<f32>, Saved, Vec<Statistics>) {
+    let places = plan.places();
+    let mut statistics = Vec::new();
+    let mut running = running.map(|r| r.iter());
+    let mut known = || {
+        running
+            .as_mut()
+            .map(|r| r.next().cloned().unwrap_or_default())
+    };
+
+    let mut moments = None;
+    let expand = places.expand.as_ref().map(|layer| {
+        let own = known();
+        let count = own.is_none().then(|| plan.in_columns());
+        let own = own.unwrap_or_else(|| {
+            let w = &weights[layer.weight.clone()];
+            moments.insert(Moments::new(plan, x)).of_combinations(w)
+        });
+        statistics.push(own.clone());
+        Norm::new(&own, weights, layer, plan.eps, count)
+    });
+    let (wide, own) = widen(plan, &places, weights, expand.as_ref(), x);
+    let norm = |own: Statistics, known: Option<Statistics>, layer| {
+        let count = known.is_none().then(|| plan.out_columns());
+        let own = known.unwrap_or(own);
+        let norm = Norm::new(&own, weights, layer, plan.eps, count);
+        (norm, own)
+    };
+    let (depthwise, own) = norm(own, known(), &places.depthwise);
+    statistics.push(own);
+    let mean = means(plan, &depthwise, &wide);
+    let excite = Excite::forward(plan, &places, weights, mean);
+    let narrow = narrow(plan, &places, weights, &depthwise, &excite, &wide);
+    let own = row_statistics(&narrow, plan.out_columns());
+    let (project, own) = norm(own, known(), &places.project);
+    statistics.push(own);
+    let y = finish(plan, &project, &narrow, x);
+    let saved = Saved {
+        moments,
+        expand,
+        depthwise,
+        project,
+        excite,
+        wide,
+        narrow,
+    };
+    (y, saved, statistics)
+}
+
+/// The channels between expansion and projection in groups whose expanded activation fits
+/// the memory set aside for it.
+pub(super) fn groups(plan: &Plan) -> Vec<Range<usize>> {
+    let most = (GROUP / plan.in_columns()).max(2 * rayon::current_num_threads());
+    let count = plan.mid.div_ceil(most);
+    (0..count)
+        .map(|i| crate::parallel::part(plan.mid, i, count))
+        .collect()
+}
+
+/// The expansion of some channels before its norm, `[channels, B, voxels]`.
+pub(super) fn expanded(plan: &Plan, w: &[f32], x: &[f32], out: &mut [f32]) {
+    let columns = plan.in_columns();
+    let rows = w.len() / plan.c_in;
+    let w = Mat::rows(w, rows, plan.c_in, plan.c_in);
+    let out = SharedMut::new(&mut out[..rows * columns]);
+    let each = |copy: &mut Vec<f32>, tile: Tile| {
+        let x = tile.of(x, plan.c_in, copy);
+        // SAFETY: the tile's columns of all rows belong to this task alone.
+        unsafe { gemm_into(w, x, out.at(tile.first()), columns, false, false) };
+    };
+    tiles(plan.batch, plan.geometry.in_voxels(), usize::MAX)
+        .into_par_iter()
+        .for_each_init(Vec::new, |copy, tile| each(copy, tile));
+}
+
+/// Expansion and depthwise convolution before its norm, and the statistics of the result.
+fn widen(
+    plan: &Plan,
+    places: &Places,
+    weights: &[f32],
+    norm: Option<&Norm>,
+    x: &[f32],
+) -> (Vec<f32>, Statistics) {
+    let simd = Simd::detect();
+    let layout = Phases::new(&plan.geometry, false);
+    let (inputs, outputs) = (plan.in_columns(), plan.out_columns());
+    let voxels = plan.geometry.in_voxels();
+    let taps = plan.geometry.taps();
+    let kernels = &weights[places.depthwise.weight.clone()];
+    let mut wide = vec![0.0; plan.mid * outputs];
+    let mut statistics = Vec::new();
+    let mut expansion = Vec::new();
+    for group in groups(plan) {
+        if let Some(layer) = &places.expand {
+            expansion.resize(group.len() * inputs, 0.0);
+            let rows = &weights[layer.weight.clone()][group.start * plan.c_in..];
+            expanded(plan, &rows[..group.len() * plan.c_in], x, &mut expansion);
+        }
+        let rows = &mut wide[group.start * outputs..group.end * outputs];
+        let own = rows.par_chunks_mut(outputs).enumerate().map_init(
+            || Scratch::new(plan, &layout),
+            |scratch, (i, row)| {
+                let c = group.start + i;
+                let w = &kernels[c * taps..][..taps];
+                let samples = row.chunks_exact_mut(plan.geometry.out_voxels());
+                for (b, row) in samples.enumerate() {
+                    match norm {
+                        Some(norm) => {
+                            let x = &expansion[i * inputs + b * voxels..][..voxels];
+                            scratch.load(simd, &layout, x, Some((norm.scale[c], norm.shift[c])));
+                        }
+                        None => {
+                            let x = &x[(b * plan.mid + c) * voxels..][..voxels];
+                            scratch.load(simd, &layout, x, None);
+                        }
+                    }
+                    scratch.convolve(simd, &layout, w, row);
+                }
+                statistics_of(row)
+            },
+        );
+        statistics.extend(own.collect::<Vec<_>>());
+    }
+    let (mean, var) = statistics.into_iter().unzip();
+    (wide, Statistics { mean, var })
+}
+
+/// Buffers of a thread for one channel of one sample.
+pub(super) struct Scratch {
+    input: [usize; 3],
+    output: [usize; 3],
+    /// The channel with its borders.
+    pub(super) channel: Vec<f32>,
+    /// A plane with its borders.
+    pub(super) plane: Vec<f32>,
+    /// A plane as it lies in the array.
+    pub(super) plain: Vec<f32>,
+}
+
+impl Scratch {
+    pub(super) fn new(plan: &Plan, layout: &Phases) -> Self {
+        let [_, h, w] = plan.geometry.input;
+        Self {
+            input: plan.geometry.input,
+            output: plan.geometry.output,
+            channel: layout.input_buffer(),
+            plane: layout.plane_buffer(),
+            plain: vec![0.0; h * w],
+        }
+    }
+
+    /// Takes in a channel, after `silu(scale x + shift)` if there is such a norm.
+    pub(super) fn load(
+        &mut self,
+        simd: Simd,
+        layout: &Phases,
+        x: &[f32],
+        norm: Option<(f32, f32)>,
+    ) {
+        let [depth, height, width] = self.input;
+        for d in 0..depth {
+            let mut plane = &x[d * height * width..][..height * width];
+            if let Some((scale, shift)) = norm {
+                norm_silu(simd, &mut self.plain, plane, scale, shift, 1.0);
+                plane = &self.plain;
+            }
+            for (h, row) in plane.chunks_exact(width).enumerate() {
+                layout.put_row(&mut self.channel, d, h, row);
+            }
+        }
+    }
+
+    fn convolve(&mut self, simd: Simd, layout: &Phases, w: &[f32], out: &mut [f32]) {
+        let [_, height, width] = self.output;
+        for (d, out) in out.chunks_exact_mut(height * width).enumerate() {
+            layout.output_plane(simd, &self.channel, w, d, &mut self.plane);
+            for (h, row) in out.chunks_exact_mut(width).enumerate() {
+                row.copy_from_slice(layout.output_row(&self.plane, h));
+            }
+        }
+    }
+}
+
+/// The means of the activated channels, `[B, mid]`.
+fn means(plan: &Plan, norm: &Norm, wide: &[f32]) -> Vec<f32> {
+    let simd = Simd::detect();
+    let voxels = plan.geometry.out_voxels();
+    (0..plan.batch * plan.mid)
+        .into_par_iter()
+        .map(|i| {
+            let (b, c) = (i / plan.mid, i % plan.mid);
+            let row = &wide[(c * plan.batch + b) * voxels..][..voxels];
+            let sum = norm_silu_sum(simd, row, norm.scale[c], norm.shift[c]);
+            (sum / voxels as f64) as f32
+        })
+        .collect()
+}
+
+/// Widest tile whose `rows` stay in the second-level cache.
+pub(super) fn cached_columns(rows: usize) -> usize {
+    (1 << 17) / rows
+}
+
+/// The activated, weighted channels of a tile, `[mid, columns]`.
+pub(super) fn activated(
+    plan: &Plan,
+    norm: &Norm,
+    excite: &Excite,
+    wide: &[f32],
+    tile: &Tile,
+    out: &mut Vec<f32>,
+) {
+    let simd = Simd::detect();
+    let columns = tile.columns();
+    out.resize(plan.mid * columns, 0.0);
+    for (c, out) in out.chunks_exact_mut(columns).enumerate() {
+        let row = &wide[c * plan.out_columns() + tile.first()..][..columns];
+        for (b, at) in tile.parts() {
+            let gate = excite.gate[b * plan.mid + c];
+            let (to, from) = (&mut out[at.clone()], &row[at]);
+            norm_silu(simd, to, from, norm.scale[c], norm.shift[c], gate);
+        }
+    }
+}
+
+/// The projection before its norm, `[c_out, B, voxels]`.
+fn narrow(
+    plan: &Plan,
+    places: &Places,
+    weights: &[f32],
+    norm: &Norm,
+    excite: &Excite,
+    wide: &[f32],
+) -> Vec<f32> {
+    let columns = plan.out_columns();
+    let (m, k) = (plan.c_out, plan.mid);
+    let mut y = vec![0.0; m * columns];
+    let out = SharedMut::new(&mut y);
+    let w = Mat::rows(&weights[places.project.weight.clone()], m, k, k);
+    tiles(plan.batch, plan.geometry.out_voxels(), cached_columns(k))
+        .into_par_iter()
+        .for_each_init(Vec::new, |active, tile| {
+            activated(plan, norm, excite, wide, &tile, active);
+            let active = Mat::rows(active, k, tile.columns(), tile.columns());
+            // SAFETY: the tile's columns of all rows belong to this task alone.
+            unsafe { gemm_into(w, active, out.at(tile.first()), columns, false, false) };
+        });
+    y
+}
+
+/// The last norm and the residual, `[B, c_out, voxels]`.
+fn finish(plan: &Plan, norm: &Norm, narrow: &[f32], x: &[f32]) -> Vec<f32> {
+    let simd = Simd::detect();
+    let (batch, voxels) = (plan.batch, plan.geometry.out_voxels());
+    let mut y = vec![0.0; narrow.len()];
+    y.par_chunks_mut(voxels).enumerate().for_each(|(i, y)| {
+        let (b, c) = (i / plan.c_out, i % plan.c_out);
+        let from = &narrow[(c * batch + b) * voxels..][..voxels];
+        if plan.residual {
+            let x = &x[i * voxels..][..voxels];
+            affine2(simd, y, from, x, norm.scale[c], 1.0, norm.shift[c]);
+        } else {
+            affine(simd, y, from, norm.scale[c], norm.shift[c]);
+        }
+    });
+    y
+}
