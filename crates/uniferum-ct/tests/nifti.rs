@@ -85,6 +85,7 @@ fn the_source_of_hounsfield_units_is_obeyed() {
             &ReadOptions {
                 hu,
                 hu_check: HuCheck::Off,
+                ..ReadOptions::default()
             },
         )
         .unwrap()

@@ -6,6 +6,11 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
+/// Refuses what is no regular file before anything waits for its content.
+pub(crate) fn check_regular(path: &Path) -> Result<()> {
+    open(path).map(|_| ())
+}
+
 /// The whole file.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>> {
     let (mut file, length) = open(path)?;

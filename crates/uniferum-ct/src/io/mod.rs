@@ -3,6 +3,7 @@
 mod read;
 
 pub mod cache;
+pub mod dicom;
 pub mod hu;
 pub mod masks;
 pub mod nifti;

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::dicom::{self, Padding};
 use super::hu::{self, HuCheck, HuSource};
 use super::voxels::FromStored;
 use super::{bytes, cache, gzip, metaimage, nifti, npz, nrrd};
@@ -28,6 +29,11 @@ pub struct ReadOptions {
     pub hu: HuSource,
     /// What happens if the result cannot be Hounsfield units.
     pub hu_check: HuCheck,
+    /// Which DICOM series of a folder, by [`SeriesSummary::id`](dicom::SeriesSummary::id). Without it,
+    /// the only series, or the only one that can be a chest CT.
+    pub series: Option<String>,
+    /// What becomes of DICOM's pixels outside the field of view.
+    pub padding: Padding,
 }
 
 /// The format that a scan was found to have.
@@ -43,6 +49,8 @@ pub enum Format {
     Cache,
     /// The public release's `.bin`.
     ReleaseBin,
+    /// A DICOM series or slice.
+    Dicom,
     /// MetaImage: `.mhd` with its data file, or `.mha`.
     MetaImage,
     /// NRRD: `.nrrd`, or `.nhdr` with its data file.
@@ -69,26 +77,41 @@ pub(crate) struct Decoded<T> {
     pub(crate) warnings: Vec<String>,
 }
 
-/// Reads a CT in Hounsfield units.
+/// Reads a CT in Hounsfield units: a file of any format, or a folder with a DICOM series.
 ///
 /// # Units
 /// HU; an affine in mm, RAS+.
 ///
 /// # Errors
 /// [`Error`] with the file, the field, what was expected and what was found. Grey values that can only
-/// have been scaled twice or never are refused, unless `options` says otherwise.
+/// have been scaled twice or never are refused, unless `options` says otherwise. A folder with several
+/// series that can be meant is refused with a list of them: name one in [`ReadOptions::series`].
 pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> {
     let path = path.as_ref();
     options.hu.validate()?;
+    if path.is_dir() {
+        return finish(path, dicom::read_folder(path, options)?, options);
+    }
+    bytes::check_regular(path)?;
     if let Some(scan) = cache::read_ct(path, options)? {
         return Ok(scan);
     }
+    let decoded = match nifti::header_of_image(path) {
+        None if sniff(path)? == Kind::Dicom => dicom::read_file(path, options.hu, options.padding)?,
+        _ => read_file(path, options.hu)?,
+    };
+    finish(path, decoded, options)
+}
+
+/// Adds what is to be said of any scan: shear and doubtful grey values.
+pub(crate) fn finish(path: &Path, decoded: Decoded<f32>, options: &ReadOptions) -> Result<CtScan> {
     let Decoded {
         volume,
         format,
         mut warnings,
-    } = read_file::<f32>(path, options.hu)?;
-    if volume.affine.shear() > 0.01 {
+    } = decoded;
+    // DICOM has told its tilt already, with the angle.
+    if volume.affine.shear() > 0.01 && format != Format::Dicom {
         warnings.push(format!(
             "the grid is sheared (cosine {:.3} between axes), as by gantry tilt",
             volume.affine.shear()
@@ -118,6 +141,7 @@ fn at(path: &Path, error: Error) -> Error {
 /// The formats that are told apart by their first bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Dicom,
     Nifti,
     MetaImage,
     Nrrd,
@@ -155,7 +179,11 @@ fn kind(head: &[u8]) -> Option<Kind> {
     if nifti::is_nifti(head) || gzip::is_gzip(head) {
         return Some(Kind::Nifti);
     }
-    metaimage::is_metaimage(head).then_some(Kind::MetaImage)
+    if metaimage::is_metaimage(head) {
+        return Some(Kind::MetaImage);
+    }
+    // Last: without its preamble a DICOM file is recognised by little.
+    dicom::is_dicom(head).then_some(Kind::Dicom)
 }
 
 /// Reads one file of any format that has the whole volume in one file or names the other.
@@ -169,6 +197,10 @@ pub(crate) fn read_file<T: FromStored>(path: &Path, hu: HuSource) -> Result<Deco
         Kind::MetaImage => metaimage::read(path, hu),
         Kind::Nrrd => nrrd::read(path, hu),
         Kind::Npz => npz::read(path, hu),
+        Kind::Dicom => Err(Error::unsupported(
+            path,
+            "DICOM where a label map is expected",
+        )),
     }
 }
 
