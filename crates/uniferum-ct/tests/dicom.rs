@@ -433,6 +433,29 @@ fn the_small_ct_of_pydicom_is_read() {
 
 const CT_SMALL_SUM: f64 = -1_950_906.0;
 
+/// A general DICOM library is the oracle of the walk over elements.
+#[test]
+fn dicom_object_finds_the_same_header_and_pixels() {
+    let keep = ReadOptions {
+        padding: Padding::Keep,
+        ..ReadOptions::default()
+    };
+    for name in ["CT_small.dcm", "codec_none.dcm"] {
+        let volume = read_ct(data(name), &keep).unwrap().volume;
+        let object = dicom_object::open_file(data(name)).unwrap();
+        let element = |name: &str| object.element_by_name(name).unwrap();
+        let numbers = |name: &str| element(name).to_multi_float64().unwrap();
+        let [x, y, z] = volume.affine.origin();
+        assert_eq!(numbers("ImagePositionPatient"), [-x, -y, z]);
+        assert_eq!(numbers("PixelSpacing"), volume.spacing()[..2]);
+        let stored = element("PixelData").to_bytes().unwrap();
+        let hu = stored
+            .chunks_exact(2)
+            .map(|b| f32::from(i16::from_le_bytes([b[0], b[1]])) - 1024.0);
+        assert!(hu.eq(volume.voxels.t().iter().copied()), "{name}");
+    }
+}
+
 /// The centre of `CT_small.dcm` in every codec, made by `make_dicom.py`.
 #[test]
 fn all_codecs_give_the_same_voxels() {

@@ -4,16 +4,20 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
-use uniferum_ct::{ReadOptions, ScanFacts, read_ct};
+use uniferum_ct::{HuCheck, ReadOptions, ScanFacts, read_ct};
 
 use crate::global::Global;
 
 /// Print shape, spacing, orientation and Hounsfield statistics of scans, and what looks odd
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Scans to look at
+    /// Scans to look at: files of any format that is read, folders with a DICOM series
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
+
+    /// The DICOM series to take where a folder has several (it is refused with a list of them)
+    #[arg(long, value_name = "ID")]
+    series: Option<String>,
 
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -39,8 +43,14 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     let mut failed = 0;
     let bar = global.bar(args.files.len() as u64, "reading");
+    // To look at doubtful grey values is what this command is for.
+    let options = ReadOptions {
+        hu_check: HuCheck::Warn,
+        series: args.series,
+        ..ReadOptions::default()
+    };
     for file in args.files {
-        match read_ct(&file, &ReadOptions::default()) {
+        match read_ct(&file, &options) {
             Ok(scan) => rows.push(Row {
                 facts: ScanFacts::of(&scan),
                 scan: file,
