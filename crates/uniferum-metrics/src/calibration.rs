@@ -14,7 +14,7 @@ pub const PROBABILITY_MARGIN: f64 = 1e-12;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Binning {
-    /// Bins of equal width from 0 to 1; empty ones are left out.
+    /// Bins of equal width from 0 to 1, each without its lower end; empty ones are left out.
     EqualWidth(usize),
     /// Bins of about equal weight; equal probabilities are never split.
     EqualMass(usize),
@@ -111,7 +111,9 @@ impl Ranked<'_> {
                 Binning::EqualMass(_) => (below + 0.5 * (group.pos + group.neg)) / total,
             };
             below += group.pos + group.neg;
-            ((share * k as f64) as usize).min(k - 1)
+            ((share * k as f64).ceil() as usize)
+                .saturating_sub(1)
+                .min(k - 1)
         };
         let (mut bins, mut start, mut current) = (Vec::new(), 0, None);
         for (at, group) in self.groups.iter().enumerate() {

@@ -33,6 +33,23 @@ impl Default for EvaluateOptions<'_> {
     }
 }
 
+impl EvaluateOptions<'_> {
+    /// The cases of a column with the clusters and weights of these options.
+    ///
+    /// # Errors
+    /// Those of [`Cases::new`], [`Cases::with_weights`] and [`Cases::with_clusters`].
+    pub fn cases(&self, column: &TaskColumn<'_>) -> Result<Cases> {
+        let mut cases = Cases::new(column.scores, column.labels)?;
+        if let Some(weights) = self.weights {
+            cases = cases.with_weights(weights)?;
+        }
+        if let Some(clusters) = self.clusters {
+            cases = cases.with_clusters(clusters)?;
+        }
+        Ok(cases)
+    }
+}
+
 /// The column of one task: a score and a label, or `None`, for each row.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskColumn<'a> {
@@ -82,17 +99,21 @@ pub struct MacroAuroc {
     pub value: Option<f64>,
     /// Standard error from the full covariance between tasks.
     pub std_err: Option<f64>,
-    /// Lower limit of the interval; `None` while some task in the mean has no variance.
+    /// Lower limit of the interval of `value`.
     pub ci_low: Option<f64>,
-    /// Upper limit of the interval.
+    /// Upper limit of the interval of `value`.
     pub ci_high: Option<f64>,
+    /// [`Logit`](IntervalMethod::Logit) from `std_err`; where that is missing or 0 the mean of the
+    /// tasks' own intervals at a Bonferroni-corrected level, which is
+    /// [`Simultaneous`](IntervalMethod::Simultaneous) and wide.
+    pub ci_method: Option<IntervalMethod>,
     /// Tasks in the mean.
     pub n_tasks: usize,
     /// Tasks asked for.
     pub n_tasks_total: usize,
     /// Tasks left out of the mean because a class is absent.
     pub undefined: Vec<String>,
-    /// Tasks in the mean with a single positive or negative unit, which deny it an interval.
+    /// Tasks in the mean with a single positive or negative unit, which deny it a standard error.
     pub without_variance: Vec<String>,
 }
 
@@ -174,6 +195,7 @@ pub fn macro_auroc(
         std_err: None,
         ci_low: None,
         ci_high: None,
+        ci_method: None,
         n_tasks: 0,
         n_tasks_total: estimates.len(),
         undefined: Vec::new(),
@@ -199,28 +221,54 @@ pub fn macro_auroc(
     let value = defined.iter().map(|e| e.auroc()).sum::<f64>() / k;
     result.value = Some(value);
     let total: Option<f64> = covariance_matrix(&defined)?.into_iter().flatten().sum();
-    if let Some(total) = total {
-        let std_err = total.max(0.0).sqrt() / k;
-        result.std_err = Some(std_err);
-        let z = normal_quantile(0.5 + 0.5 * level);
-        if let Some(Interval { low, high, .. }) = logit_interval(value, std_err, z) {
-            (result.ci_low, result.ci_high) = (Some(low), Some(high));
-        }
-    }
+    result.std_err = total.map(|total| total.max(0.0).sqrt() / k);
+    let z = normal_quantile(0.5 + 0.5 * level);
+    let interval = match result.std_err.and_then(|se| logit_interval(value, se, z)) {
+        Some(interval) => interval,
+        None => simultaneous(&defined, level)?,
+    };
+    (result.ci_low, result.ci_high) = (Some(interval.low), Some(interval.high));
+    result.ci_method = Some(interval.method);
     Ok(result)
 }
 
+/// The mean of intervals that hold together, whatever the dependence between the tasks.
+fn simultaneous(estimates: &[&AucEstimate], level: f64) -> Result<Interval> {
+    let k = estimates.len() as f64;
+    let (mut low, mut high) = (0.0, 0.0);
+    for estimate in estimates {
+        let each = auroc_interval(estimate, 1.0 - (1.0 - level) / k, IntervalMethod::Auto)?;
+        // `Auto` always answers.
+        let (l, h) = each.map_or((0.0, 1.0), |i| (i.low, i.high));
+        low += l / k;
+        high += h / k;
+    }
+    Ok(Interval {
+        low,
+        high: high.min(1.0),
+        method: IntervalMethod::Simultaneous,
+    })
+}
+
+/// The AUROC of each column with its influences, for tests between models; `None` where a class is
+/// absent. See [`crate::compare_tasks`].
+///
+/// # Errors
+/// As [`evaluate_tasks`].
+pub fn auc_estimates(
+    columns: &[TaskColumn<'_>],
+    options: &EvaluateOptions<'_>,
+) -> Result<Vec<Option<AucEstimate>>> {
+    let estimate = |column: &TaskColumn<'_>| Ok(AucEstimate::new(&options.cases(column)?).ok());
+    columns.par_iter().map(estimate).collect()
+}
+
+/// Numbers and estimate of one column, from a single sort.
 fn measure(
     column: &TaskColumn<'_>,
     options: &EvaluateOptions<'_>,
 ) -> Result<(TaskMetrics, Option<AucEstimate>)> {
-    let mut cases = Cases::new(column.scores, column.labels)?;
-    if let Some(weights) = options.weights {
-        cases = cases.with_weights(weights)?;
-    }
-    if let Some(clusters) = options.clusters {
-        cases = cases.with_clusters(clusters)?;
-    }
+    let cases = options.cases(column)?;
     let ranked = Ranked::new(&cases);
     let estimate = AucEstimate::from_ranked(&ranked).ok();
     let interval = match &estimate {
@@ -246,4 +294,53 @@ fn measure(
         auprc: ranked.average_precision().ok(),
     };
     Ok((metrics, estimate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column<'a>(task: &'a str, scores: &'a [f64], labels: &'a [Option<bool>]) -> TaskColumn<'a> {
+        TaskColumn {
+            task,
+            scores,
+            labels,
+        }
+    }
+
+    #[test]
+    fn a_macro_average_says_which_tasks_it_holds() {
+        let scores = [0.1, 0.9, 0.4, 0.6];
+        let (yes, no) = (Some(true), Some(false));
+        let (both, constant) = ([no, yes, no, yes], [no, no, no, None]);
+        let columns = [
+            column("both", &scores, &both),
+            column("constant", &scores, &constant),
+        ];
+        let result = evaluate_tasks(&columns, &EvaluateOptions::default()).unwrap();
+        let all = result.macro_auroc;
+        assert_eq!((all.n_tasks, all.n_tasks_total), (1, 2));
+        assert_eq!(all.undefined, ["constant"]);
+        assert_eq!(
+            (result.tasks[1].auroc, result.tasks[1].ci_low),
+            (None, None)
+        );
+        assert_eq!(result.tasks[1].n_missing, 1);
+    }
+
+    #[test]
+    fn a_perfect_macro_average_still_has_a_lower_limit() {
+        let scores: Vec<f64> = (0..60).map(f64::from).collect();
+        let labels: Vec<Option<bool>> = (0..60).map(|i| Some(i >= 30)).collect();
+        let columns = [column("a", &scores, &labels), column("b", &scores, &labels)];
+        let result = evaluate_tasks(&columns, &EvaluateOptions::default()).unwrap();
+        let all = result.macro_auroc;
+        assert_eq!((all.value, all.std_err), (Some(1.0), Some(0.0)));
+        assert_eq!(all.ci_method, Some(IntervalMethod::Simultaneous));
+        let (low, each) = (all.ci_low.unwrap(), result.tasks[0].ci_low.unwrap());
+        assert!(
+            low > 0.8 && low < each && all.ci_high == Some(1.0),
+            "{low} {each}"
+        );
+    }
 }

@@ -25,6 +25,9 @@ pub enum IntervalMethod {
     Score,
     /// Holds its level for any score distribution and any number of cases, hence wide.
     Exact,
+    /// Mean of several intervals, each at a level so corrected that all hold together; only macro
+    /// averages use it.
+    Simultaneous,
 }
 
 /// A confidence interval and the method that gave it.
@@ -66,7 +69,10 @@ pub fn auroc_interval(
             spread(variance).and_then(|se| logit(auroc, se, z))
         }
         IntervalMethod::Score => Some(newcombe(auroc, m as f64, n as f64, z)),
-        IntervalMethod::Exact => Some(hoeffding(auroc, m.min(n) as f64, level)),
+        // Of a single estimate that is its own exact interval.
+        IntervalMethod::Exact | IntervalMethod::Simultaneous => {
+            Some(hoeffding(auroc, m.min(n) as f64, level))
+        }
     };
     Ok(limits.map(|(low, high)| Interval { low, high, method }))
 }

@@ -11,13 +11,16 @@ mod partial;
 mod ranked;
 
 mod bootstrap;
+mod compare;
 mod delong;
 mod interval;
+mod multiple;
 
 mod calibration;
 mod decision;
 mod recalibrate;
 
+mod details;
 mod evaluate;
 mod overlap;
 
@@ -31,15 +34,21 @@ pub use calibration::{
     Binning, Brier, CalibrationBin, CalibrationError, CalibrationLine, PROBABILITY_MARGIN,
 };
 pub use cases::{Cases, cluster_ids, labels_from_f64};
+pub use compare::{
+    AurocDifference, ChiSquared, Comparison, ComparisonState, MacroDifference, TaskComparison,
+    compare_auroc, compare_tasks, equality_test,
+};
 pub use curves::{PrPoint, RocPoint};
 pub use decision::DecisionPoint;
 pub use delong::{AucEstimate, covariance_matrix};
+pub use details::{DetailOptions, TaskDetails, describe_task};
 pub use error::{Error, Result, Undefined};
 pub use evaluate::{
-    EvaluateOptions, Evaluation, MacroAuroc, TaskColumn, TaskMetrics, evaluate_task,
+    EvaluateOptions, Evaluation, MacroAuroc, TaskColumn, TaskMetrics, auc_estimates, evaluate_task,
     evaluate_tasks, macro_auroc,
 };
 pub use interval::{FEW_UNITS, Interval, IntervalMethod, auroc_interval};
+pub use multiple::{benjamini_hochberg, holm};
 pub use operating::{ChosenThreshold, Confusion, OperatingPoint, Proportion, ThresholdRule};
 pub use overlap::Overlap;
 pub use partial::{PartialAuroc, RocRegion};

@@ -1,0 +1,411 @@
+use serde::{Deserialize, Serialize};
+
+use crate::delong::{AucEstimate, covariance_matrix};
+use crate::error::{Result, check_open_unit};
+use crate::multiple::{benjamini_hochberg, holm};
+use crate::special::{chi_squared_sf, normal_quantile, two_sided_p};
+
+/// A variance this much smaller than its terms is what rounding leaves of 0.
+const ROUNDING: f64 = 1e-13;
+
+/// Whether a difference could be tested, and if not, why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ComparisonState {
+    /// The test was made.
+    Tested,
+    /// Both models rank every case alike: no difference, and none that could show.
+    Identical,
+    /// The areas differ but neither varies, as with perfect separation against all ties.
+    NoVariance,
+    /// A single unit holds all positives or all negatives, so that no variance can be estimated.
+    TooFewUnits,
+    /// A class is absent.
+    Undefined,
+}
+
+/// The difference of two AUROCs over the same cases, tested with their covariance.
+///
+/// Numbers that do not exist are `None`; `state` says why.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct AurocDifference {
+    /// AUROC of the first model.
+    pub auroc_a: Option<f64>,
+    /// AUROC of the second model.
+    pub auroc_b: Option<f64>,
+    /// `auroc_a - auroc_b`.
+    pub difference: Option<f64>,
+    /// Standard error of the difference.
+    pub std_err: Option<f64>,
+    /// Lower limit of the difference.
+    pub ci_low: Option<f64>,
+    /// Upper limit of the difference.
+    pub ci_high: Option<f64>,
+    /// Difference over standard error, standard normal if the areas are equal.
+    pub z: Option<f64>,
+    /// Two-sided p-value.
+    pub p_value: Option<f64>,
+    /// Whether the test was made.
+    pub state: ComparisonState,
+}
+
+impl AurocDifference {
+    fn without_test(a: Option<f64>, b: Option<f64>, state: ComparisonState) -> Self {
+        AurocDifference {
+            auroc_a: a,
+            auroc_b: b,
+            difference: a.zip(b).map(|(a, b)| a - b),
+            std_err: None,
+            ci_low: None,
+            ci_high: None,
+            z: None,
+            p_value: None,
+            state,
+        }
+    }
+
+    /// From the two areas, the variance of their difference and the size of its terms.
+    fn test(a: f64, b: f64, variance: f64, terms: f64, level: f64) -> Self {
+        let difference = a - b;
+        if variance <= ROUNDING * terms {
+            let state = if difference.abs() <= ROUNDING {
+                ComparisonState::Identical
+            } else {
+                ComparisonState::NoVariance
+            };
+            let mut result = Self::without_test(Some(a), Some(b), state);
+            result.std_err = Some(0.0);
+            return result;
+        }
+        let std_err = variance.sqrt();
+        let half = normal_quantile(0.5 + 0.5 * level) * std_err;
+        let z = difference / std_err;
+        AurocDifference {
+            std_err: Some(std_err),
+            ci_low: Some((difference - half).max(-1.0)),
+            ci_high: Some((difference + half).min(1.0)),
+            z: Some(z),
+            p_value: Some(two_sided_p(z)),
+            ..Self::without_test(Some(a), Some(b), ComparisonState::Tested)
+        }
+    }
+}
+
+/// Tests the difference of two AUROCs over the same rows.
+///
+/// With clusters the covariance is Obuchowski's, else DeLong's. The interval is symmetric about the
+/// difference and cut at -1 and 1.
+///
+/// # Errors
+/// [`crate::Error::Length`] when the estimates do not describe the same rows,
+/// [`crate::Error::Option`] for a bad level.
+///
+/// # Reference
+/// DeLong, DeLong & Clarke-Pearson 1988; with clusters Obuchowski 1997.
+///
+/// ```
+/// use uniferum_metrics::{AucEstimate, Cases, ComparisonState, compare_auroc};
+/// let labels = [false, false, false, true, true, true];
+/// let a = Cases::complete(&[0.1, 0.2, 0.6, 0.5, 0.8, 0.9], &labels)?;
+/// let b = a.with_scores(&[0.3, 0.1, 0.9, 0.5, 0.2, 0.8])?;
+/// let (a, b) = (AucEstimate::new(&a)?, AucEstimate::new(&b)?);
+/// let test = compare_auroc(&a, &b, 0.95)?;
+/// assert!(test.difference.unwrap() > 0.0 && test.p_value.unwrap() > 0.05);
+/// assert_eq!(compare_auroc(&a, &a, 0.95)?.state, ComparisonState::Identical);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn compare_auroc(a: &AucEstimate, b: &AucEstimate, level: f64) -> Result<AurocDifference> {
+    check_open_unit("level", level)?;
+    let (area_a, area_b) = (a.auroc(), b.auroc());
+    let covariance = a.covariance(b)?;
+    let parts = a.variance().zip(b.variance()).zip(covariance);
+    let Some(((va, vb), covariance)) = parts else {
+        let state = ComparisonState::TooFewUnits;
+        return Ok(AurocDifference::without_test(
+            Some(area_a),
+            Some(area_b),
+            state,
+        ));
+    };
+    let variance = va + vb - 2.0 * covariance;
+    Ok(AurocDifference::test(
+        area_a,
+        area_b,
+        variance,
+        va + vb,
+        level,
+    ))
+}
+
+/// A task's line of a comparison.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskComparison {
+    /// Name of the task.
+    pub task: String,
+    /// The difference and its test.
+    #[serde(flatten)]
+    pub difference: AurocDifference,
+    /// `p_value` adjusted over the tasks by Holm's method.
+    pub p_holm: Option<f64>,
+    /// `p_value` adjusted over the tasks by Benjamini and Hochberg's method.
+    pub p_bh: Option<f64>,
+}
+
+/// The difference of two macro averages over the tasks that both define.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MacroDifference {
+    /// The difference and its test, from the full covariance over models and tasks.
+    #[serde(flatten)]
+    pub difference: AurocDifference,
+    /// Tasks in both means.
+    pub n_tasks: usize,
+    /// Tasks left out because a class is absent.
+    pub undefined: Vec<String>,
+    /// Tasks with a single positive or negative unit, which deny the difference a test.
+    pub without_variance: Vec<String>,
+}
+
+/// Two models over several tasks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// One entry a task, in the order given.
+    pub tasks: Vec<TaskComparison>,
+    /// The difference of the means.
+    #[serde(rename = "macro")]
+    pub macro_difference: MacroDifference,
+}
+
+/// Compares two models task by task, with p-values corrected over the tasks, and their macro averages.
+///
+/// `names`, `a` and `b` run in parallel; `None` stands for an undefined AUROC. See
+/// [`crate::auc_estimates`].
+///
+/// # Errors
+/// As [`compare_auroc`].
+pub fn compare_tasks(
+    names: &[&str],
+    a: &[Option<AucEstimate>],
+    b: &[Option<AucEstimate>],
+    level: f64,
+) -> Result<Comparison> {
+    check_open_unit("level", level)?;
+    crate::error::check_len("estimates of the first model", names.len(), a.len())?;
+    crate::error::check_len("estimates of the second model", names.len(), b.len())?;
+    let mut differences = Vec::with_capacity(names.len());
+    for (a, b) in a.iter().zip(b) {
+        differences.push(match (a, b) {
+            (Some(a), Some(b)) => compare_auroc(a, b, level)?,
+            _ => {
+                let area = |e: &Option<AucEstimate>| e.as_ref().map(AucEstimate::auroc);
+                AurocDifference::without_test(area(a), area(b), ComparisonState::Undefined)
+            }
+        });
+    }
+    let p_values: Vec<Option<f64>> = differences.iter().map(|d| d.p_value).collect();
+    let adjusted = holm(&p_values)
+        .into_iter()
+        .zip(benjamini_hochberg(&p_values));
+    let tasks = names.iter().zip(&differences).zip(adjusted);
+    let tasks = tasks
+        .map(|((name, difference), (p_holm, p_bh))| TaskComparison {
+            task: name.to_string(),
+            difference: *difference,
+            p_holm,
+            p_bh,
+        })
+        .collect();
+    Ok(Comparison {
+        tasks,
+        macro_difference: compare_macro(names, a, b, level)?,
+    })
+}
+
+fn compare_macro(
+    names: &[&str],
+    a: &[Option<AucEstimate>],
+    b: &[Option<AucEstimate>],
+    level: f64,
+) -> Result<MacroDifference> {
+    let (mut undefined, mut without_variance) = (Vec::new(), Vec::new());
+    let (mut first, mut second) = (Vec::new(), Vec::new());
+    for ((name, a), b) in names.iter().zip(a).zip(b) {
+        let (Some(a), Some(b)) = (a, b) else {
+            undefined.push(name.to_string());
+            continue;
+        };
+        if a.variance().is_none() || b.variance().is_none() {
+            without_variance.push(name.to_string());
+        }
+        first.push(a);
+        second.push(b);
+    }
+    let k = first.len();
+    let finish = |difference| MacroDifference {
+        difference,
+        n_tasks: k,
+        undefined,
+        without_variance: without_variance.clone(),
+    };
+    if k == 0 {
+        let state = ComparisonState::Undefined;
+        return Ok(finish(AurocDifference::without_test(None, None, state)));
+    }
+    let mean = |e: &[&AucEstimate]| e.iter().map(|e| e.auroc()).sum::<f64>() / k as f64;
+    let (mean_a, mean_b) = (mean(&first), mean(&second));
+    let both: Vec<&AucEstimate> = first.into_iter().chain(second).collect();
+    let matrix = covariance_matrix(&both)?;
+    let sign = |i: usize| if i < k { 1.0 } else { -1.0 };
+    let (mut variance, mut terms) = (Some(0.0), 0.0);
+    for (i, row) in matrix.iter().enumerate() {
+        for (j, entry) in row.iter().enumerate() {
+            variance = variance.zip(*entry).map(|(v, c)| v + sign(i) * sign(j) * c);
+            terms += entry.unwrap_or(0.0).abs();
+        }
+    }
+    let k2 = (k * k) as f64;
+    Ok(finish(match variance {
+        Some(variance) => AurocDifference::test(mean_a, mean_b, variance / k2, terms / k2, level),
+        None => {
+            AurocDifference::without_test(Some(mean_a), Some(mean_b), ComparisonState::TooFewUnits)
+        }
+    }))
+}
+
+/// A chi-squared test.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct ChiSquared {
+    /// The statistic.
+    pub statistic: f64,
+    /// Degrees of freedom: the rank of the covariance of the differences.
+    pub df: usize,
+    /// Probability of a larger statistic if all areas are equal.
+    pub p_value: f64,
+}
+
+/// Tests whether several AUROCs over the same rows are all equal.
+///
+/// `None` when a variance is undefined or no difference varies (all models identical).
+///
+/// # Errors
+/// As [`AucEstimate::covariance`].
+///
+/// # Reference
+/// DeLong, DeLong & Clarke-Pearson 1988, equation 5.
+pub fn equality_test(estimates: &[AucEstimate]) -> Result<Option<ChiSquared>> {
+    let Some((first, others)) = estimates.split_first() else {
+        return Ok(None);
+    };
+    let covariance: Option<Vec<Vec<f64>>> = covariance_matrix(estimates)?
+        .into_iter()
+        .map(|row| row.into_iter().collect())
+        .collect();
+    let Some(c) = covariance else {
+        return Ok(None);
+    };
+    let k = others.len();
+    let contrast = |i: usize, j: usize| c[i + 1][j + 1] - c[i + 1][0] - c[0][j + 1] + c[0][0];
+    let matrix: Vec<Vec<f64>> = (0..k)
+        .map(|i| (0..k).map(|j| contrast(i, j)).collect())
+        .collect();
+    let scale: Vec<f64> = (0..k).map(|i| c[i + 1][i + 1] + c[0][0]).collect();
+    let differences = others.iter().map(|e| e.auroc() - first.auroc()).collect();
+    let (statistic, df) = quadratic_form(matrix, differences, &scale);
+    Ok((df > 0).then(|| ChiSquared {
+        statistic,
+        df,
+        p_value: chi_squared_sf(statistic, df as f64),
+    }))
+}
+
+/// `d' M^-1 d` over the part of a positive semidefinite `M` that is not degenerate, and its rank.
+fn quadratic_form(mut m: Vec<Vec<f64>>, mut d: Vec<f64>, scale: &[f64]) -> (f64, usize) {
+    let (mut statistic, mut rank) = (0.0, 0);
+    let mut left: Vec<usize> = (0..d.len()).collect();
+    // Gaussian elimination, the largest remaining variance first.
+    while let Some(at) = (0..left.len()).max_by(|&a, &b| {
+        let share = |i: usize| m[left[i]][left[i]] / scale[left[i]];
+        share(a).total_cmp(&share(b))
+    }) {
+        let p = left.swap_remove(at);
+        let pivot = m[p][p];
+        if pivot.is_nan() || pivot <= 1e-10 * scale[p] {
+            break;
+        }
+        statistic += d[p] * d[p] / pivot;
+        rank += 1;
+        for &i in &left {
+            let factor = m[i][p] / pivot;
+            d[i] -= factor * d[p];
+            for &j in &left {
+                m[i][j] -= factor * m[p][j];
+            }
+        }
+    }
+    (statistic, rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cases::Cases;
+
+    fn estimate(scores: &[f64], labels: &[bool]) -> AucEstimate {
+        AucEstimate::new(&Cases::complete(scores, labels).unwrap()).unwrap()
+    }
+
+    const LABELS: [bool; 8] = [false, false, false, false, true, true, true, true];
+    const A: [f64; 8] = [1.0, 2.0, 3.0, 6.5, 4.0, 6.0, 7.0, 8.0];
+    const B: [f64; 8] = [4.0, 2.0, 8.0, 1.0, 5.0, 3.0, 7.0, 6.0];
+
+    #[test]
+    fn identical_and_invariable_models_are_states() {
+        let (a, b) = (estimate(&A, &LABELS), estimate(&B, &LABELS));
+        let moved: Vec<f64> = A.iter().map(|x| x.powi(3) - 5.0).collect();
+        let same = compare_auroc(&a, &estimate(&moved, &LABELS), 0.95).unwrap();
+        assert_eq!(same.state, ComparisonState::Identical);
+        assert_eq!((same.difference, same.p_value), (Some(0.0), None));
+        let perfect = estimate(&[0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0], &LABELS);
+        let flat = estimate(&[0.0; 8], &LABELS);
+        let extreme = compare_auroc(&perfect, &flat, 0.95).unwrap();
+        assert_eq!(extreme.state, ComparisonState::NoVariance);
+        assert_eq!(extreme.difference, Some(0.5));
+        let tested = compare_auroc(&a, &b, 0.95).unwrap();
+        assert_eq!(tested.state, ComparisonState::Tested);
+    }
+
+    #[test]
+    fn a_single_positive_cannot_be_tested() {
+        let labels = [false, false, false, true];
+        let (a, b) = (estimate(&A[..4], &labels), estimate(&B[..4], &labels));
+        let result = compare_tasks(&["t"], &[Some(a)], &[Some(b)], 0.95).unwrap();
+        let line = &result.tasks[0];
+        assert_eq!(line.difference.state, ComparisonState::TooFewUnits);
+        assert_eq!(result.macro_difference.without_variance, ["t"]);
+        assert_eq!(result.macro_difference.difference.p_value, None);
+    }
+
+    #[test]
+    fn macro_of_one_task_is_the_task() {
+        let (a, b) = (estimate(&A, &LABELS), estimate(&B, &LABELS));
+        let names = ["t", "absent"];
+        let (a, b) = ([Some(a), None], [Some(b), None]);
+        let result = compare_tasks(&names, &a, &b, 0.9).unwrap();
+        let (task, all) = (&result.tasks[0].difference, &result.macro_difference);
+        assert!((task.p_value.unwrap() - all.difference.p_value.unwrap()).abs() < 1e-12);
+        assert_eq!(all.undefined, ["absent"]);
+        assert_eq!(result.tasks[1].difference.state, ComparisonState::Undefined);
+        assert_eq!(result.tasks[0].p_holm, task.p_value);
+    }
+
+    #[test]
+    fn equality_of_two_is_the_square_of_z() {
+        let (a, b) = (estimate(&A, &LABELS), estimate(&B, &LABELS));
+        let z = compare_auroc(&a, &b, 0.95).unwrap().z.unwrap();
+        // A third model that repeats the first adds no degree of freedom.
+        let test = equality_test(&[a.clone(), b, a.clone()]).unwrap().unwrap();
+        assert_eq!(test.df, 1);
+        assert!((test.statistic - z * z).abs() < 1e-10);
+        assert_eq!(equality_test(&[a.clone(), a]).unwrap(), None);
+    }
+}

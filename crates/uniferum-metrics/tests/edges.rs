@@ -1,0 +1,136 @@
+//! What real tables bring: ties, constant columns, one positive, scores one bit apart, huge samples.
+
+use uniferum_metrics::{
+    AucEstimate, Cases, Error, IntervalMethod, Ranked, Undefined, auroc, auroc_interval,
+    cluster_ids, labels_from_f64,
+};
+
+fn estimate(scores: &[f64], labels: &[bool]) -> AucEstimate {
+    AucEstimate::new(&Cases::complete(scores, labels).unwrap()).unwrap()
+}
+
+fn interval(estimate: &AucEstimate) -> (f64, f64, IntervalMethod) {
+    let found = auroc_interval(estimate, 0.95, IntervalMethod::Auto);
+    let found = found.unwrap().unwrap();
+    (found.low, found.high, found.method)
+}
+
+#[test]
+fn all_ties_are_chance_without_variance() {
+    let labels: Vec<bool> = (0..40).map(|i| i % 2 == 0).collect();
+    let e = estimate(&[0.3; 40], &labels);
+    assert_eq!((e.auroc(), e.variance()), (0.5, Some(0.0)));
+    let (low, high, method) = interval(&e);
+    assert_eq!(method, IntervalMethod::Exact);
+    assert!(low > 0.1 && low < 0.5 && high > 0.5 && high < 0.9);
+}
+
+#[test]
+fn perfect_separation_has_an_interval() {
+    let scores: Vec<f64> = (0..40).map(f64::from).collect();
+    let labels: Vec<bool> = (0..40).map(|i| i >= 20).collect();
+    let e = estimate(&scores, &labels);
+    assert_eq!((e.auroc(), e.variance()), (1.0, Some(0.0)));
+    let (low, high, _) = interval(&e);
+    assert!(low > 0.8 && low < 0.85 && high == 1.0, "{low}");
+}
+
+#[test]
+fn one_or_two_positives() {
+    let scores: Vec<f64> = (0..50).map(f64::from).collect();
+    let labels =
+        |positives: &[usize]| -> Vec<bool> { (0..50).map(|i| positives.contains(&i)).collect() };
+    let one = estimate(&scores, &labels(&[40]));
+    assert_eq!(one.variance(), None);
+    let two = estimate(&scores, &labels(&[30, 45]));
+    assert!(two.variance().unwrap() > 0.0);
+    for e in [one, two] {
+        let (low, high, method) = interval(&e);
+        assert_eq!(method, IntervalMethod::Score);
+        assert!(low < e.auroc() && e.auroc() < high && high - low > 0.2);
+    }
+}
+
+#[test]
+fn an_absent_class_is_a_state() {
+    let none = auroc(&[0.1, 0.2], &[false, false]).unwrap();
+    assert_eq!(none, Err(Undefined { n_pos: 0, n_neg: 2 }));
+    let empty = Cases::new(&[], &[]).unwrap();
+    let ranked = Ranked::new(&empty);
+    assert!(ranked.auroc().is_err() && ranked.roc_curve().is_err());
+    assert!(ranked.average_precision().is_err() && AucEstimate::new(&empty).is_err());
+}
+
+#[test]
+fn scores_that_are_not_finite_name_their_case() {
+    for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let error = Cases::complete(&[0.5, value], &[true, false]).unwrap_err();
+        assert!(matches!(error, Error::NonFiniteScore { index: 1, .. }));
+        // Also where the label is missing: the model is at fault all the same.
+        assert!(Cases::new(&[0.5, value], &[Some(true), None]).is_err());
+    }
+    let error = labels_from_f64(&[0.0, f64::NAN, 2.0]).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "label of case 2 is 2: expected 0, 1 or NaN (missing)"
+    );
+}
+
+#[test]
+fn one_bit_tells_scores_apart() {
+    let next = f64::from_bits(0.7f64.to_bits() + 1);
+    assert_eq!(auroc(&[0.7, next], &[false, true]).unwrap(), Ok(1.0));
+    assert_eq!(auroc(&[next, 0.7], &[false, true]).unwrap(), Ok(0.0));
+    assert_eq!(auroc(&[0.7, 0.7], &[false, true]).unwrap(), Ok(0.5));
+    assert_eq!(auroc(&[-0.0, 0.0], &[false, true]).unwrap(), Ok(0.5));
+    let tiny = f64::from_bits(1);
+    assert_eq!(auroc(&[-tiny, tiny], &[false, true]).unwrap(), Ok(1.0));
+}
+
+/// 80 000 positives by 80 000 negatives are 6.4e9 pairs, beyond 2^32.
+#[test]
+fn pair_counts_beyond_32_bits() {
+    let n = 160_000u64;
+    let scores: Vec<f64> = (0..n).map(|i| (i * 7_919 % n) as f64).collect();
+    // Within each block of four ranks the positives are the first and the last: AUROC one half.
+    let labels: Vec<bool> = scores
+        .iter()
+        .map(|s| matches!(*s as u64 % 4, 0 | 3))
+        .collect();
+    assert_eq!(labels.iter().filter(|l| **l).count() as u64, n / 2);
+    assert_eq!(auroc(&scores, &labels).unwrap(), Ok(0.5));
+    let e = estimate(&scores, &labels);
+    // With continuous scores and no signal the variance is (m + n + 1) / (12 m n).
+    let expected = (n + 1) as f64 / (12.0 * (n / 2) as f64 * (n / 2) as f64);
+    assert!((e.variance().unwrap() / expected - 1.0).abs() < 1e-4);
+}
+
+#[test]
+fn weights_and_clusters_reach_the_variance() {
+    let scores: Vec<f64> = (0..60).map(|i| f64::from(i * 37 % 60)).collect();
+    let labels: Vec<bool> = (0..60).map(|i| i * 37 % 60 + i % 7 * 5 > 40).collect();
+    let cases = Cases::complete(&scores, &labels).unwrap();
+    let plain = AucEstimate::new(&cases).unwrap();
+    let ones = cases.clone().with_weights(&[1.0; 60]).unwrap();
+    let weighted = AucEstimate::new(&ones).unwrap();
+    assert!((weighted.variance().unwrap() - plain.variance().unwrap()).abs() < 1e-15);
+    // A case of weight 0 is no case.
+    let mut weights = vec![1.0; 60];
+    weights[..20].fill(0.0);
+    let dropped = AucEstimate::new(&cases.clone().with_weights(&weights).unwrap()).unwrap();
+    let rest = estimate(&scores[20..], &labels[20..]);
+    assert!((dropped.auroc() - rest.auroc()).abs() < 1e-15);
+    assert!((dropped.variance().unwrap() - rest.variance().unwrap()).abs() < 1e-15);
+    let bad = cases.clone().with_weights(&[-1.0; 60]).unwrap_err();
+    assert!(matches!(bad, Error::InvalidWeight { index: 0, .. }));
+    // Every volume twice, told apart as volumes or known to be of one patient.
+    let twice = |v: &[f64]| [v, v].concat();
+    let patients: Vec<u32> = (0..120).map(|i| i % 60).collect();
+    let doubled = Cases::complete(&twice(&scores), &[&labels[..], &labels].concat()).unwrap();
+    let naive = AucEstimate::new(&doubled).unwrap().variance().unwrap();
+    let clustered = doubled.with_clusters(&patients).unwrap();
+    let clustered = AucEstimate::new(&clustered).unwrap().variance().unwrap();
+    assert!((clustered / plain.variance().unwrap() - 1.0).abs() < 1e-12);
+    assert!((naive / clustered - 0.5).abs() < 0.02);
+    assert_eq!(cluster_ids(&["b", "a", "b"]), [0, 1, 0]);
+}
