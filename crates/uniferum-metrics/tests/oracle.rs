@@ -1,7 +1,10 @@
 //! Textbook definitions, term by term and in O(m n), against the fast code.
 
 use proptest::prelude::*;
-use uniferum_metrics::{AucEstimate, Cases, Ranked, auroc};
+use uniferum_metrics::{
+    AucEstimate, Binning, Cases, Ranked, RocRegion, auroc, compare_auroc, covariance_matrix,
+    equality_test,
+};
 
 fn kernel(pos: f64, neg: f64) -> f64 {
     if pos > neg {
@@ -163,5 +166,83 @@ proptest! {
         let weighted = cases.with_weights(&vec![2.0; a.len()]).unwrap();
         prop_assert!(close(Ranked::new(&weighted).auroc().unwrap(), area));
         prop_assert!(close(Ranked::new(&weighted).average_precision().unwrap(), ap));
+    }
+
+    #[test]
+    fn average_precision_and_counts_equal_their_definitions((a, _, labels, _) in two_models()) {
+        let cases = Cases::complete(&a, &labels).unwrap();
+        let ranked = Ranked::new(&cases);
+        let counts = |t: f64, class: bool| {
+            (0..a.len()).filter(|&i| a[i] >= t && labels[i] == class).count() as f64
+        };
+        let precision = |t: f64| counts(t, true) / (counts(t, true) + counts(t, false));
+        let positives: Vec<usize> = (0..a.len()).filter(|&i| labels[i]).collect();
+        let mean = positives.iter().map(|&i| precision(a[i])).sum::<f64>() / positives.len() as f64;
+        prop_assert!(close(ranked.average_precision().unwrap(), mean));
+        for t in [-1.0, 0.4, 0.5, 1.0, 9.0] {
+            let c = ranked.confusion(t);
+            prop_assert_eq!((c.tp, c.fp), (counts(t, true), counts(t, false)));
+            prop_assert_eq!(c.tp + c.fn_, positives.len() as f64);
+        }
+    }
+
+    #[test]
+    fn partial_areas_add_up((a, _, labels, _) in two_models(), cut in 0.05f64..0.95) {
+        let cases = Cases::complete(&a, &labels).unwrap();
+        let ranked = Ranked::new(&cases);
+        let area = |r| ranked.partial_auroc(r).unwrap().unwrap().area;
+        let fpr = |low, high| area(RocRegion::Fpr { low, high });
+        let sensitivity = |low, high| area(RocRegion::Sensitivity { low, high });
+        let whole = ranked.auroc().unwrap();
+        prop_assert!(close(fpr(0.0, cut) + fpr(cut, 1.0), whole));
+        prop_assert!(close(sensitivity(0.0, cut) + sensitivity(cut, 1.0), whole));
+    }
+
+    #[test]
+    fn variances_and_tests_keep_their_symmetries((a, b, labels, clusters) in two_models()) {
+        let build = |s: &[f64], l: &[bool], c: &[u32]| {
+            let cases = Cases::complete(s, l).unwrap().with_clusters(c).unwrap();
+            AucEstimate::new(&cases).unwrap()
+        };
+        let (ea, eb) = (build(&a, &labels, &clusters), build(&b, &labels, &clusters));
+        prop_assume!(ea.variance().is_some());
+        let variance = ea.variance().unwrap();
+        let moved: Vec<f64> = a.iter().map(|x| (3.0 * x).exp() - 7.0).collect();
+        prop_assert_eq!(build(&moved, &labels, &clusters).variance().unwrap(), variance);
+        let negated: Vec<f64> = a.iter().map(|x| -x).collect();
+        prop_assert!(close(build(&negated, &labels, &clusters).variance().unwrap(), variance));
+        let swapped: Vec<bool> = labels.iter().map(|l| !l).collect();
+        prop_assert!(close(build(&a, &swapped, &clusters).variance().unwrap(), variance));
+        // The order of cases and the numbers of the clusters do not matter.
+        let back = |v: &[f64]| v.iter().rev().copied().collect::<Vec<f64>>();
+        let reversed: Vec<bool> = labels.iter().rev().copied().collect();
+        let renamed: Vec<u32> = clusters.iter().rev().map(|c| 100 - c).collect();
+        let other = build(&back(&a), &reversed, &renamed);
+        prop_assert!(close(other.variance().unwrap(), variance));
+
+        let (ab, ba) = (compare_auroc(&ea, &eb, 0.9).unwrap(), compare_auroc(&eb, &ea, 0.9).unwrap());
+        prop_assert_eq!(ab.state, ba.state);
+        if let (Some(z), Some(y)) = (ab.z, ba.z) {
+            prop_assert!(close(z, -y));
+            prop_assert!(close(ab.ci_low.unwrap(), -ba.ci_high.unwrap()));
+            let joint = equality_test(&[ea.clone(), eb.clone()]).unwrap().unwrap();
+            prop_assert!((joint.statistic - z * z).abs() <= 1e-9 * (1.0 + z * z));
+        }
+        let matrix = covariance_matrix(&[ea, eb]).unwrap();
+        let c = |i: usize, j: usize| matrix[i][j].unwrap();
+        prop_assert_eq!(c(0, 1), c(1, 0));
+    }
+
+    #[test]
+    fn parts_of_the_brier_score_add_up((a, _, labels, _) in two_models(), k in 1usize..12) {
+        let p: Vec<f64> = a.iter().map(|x| x / 1.5).collect();
+        let cases = Cases::complete(&p, &labels).unwrap();
+        let ranked = Ranked::new(&cases);
+        for binning in [Binning::EqualWidth(k), Binning::EqualMass(k)] {
+            let b = ranked.brier(binning).unwrap().unwrap();
+            let sum = b.reliability - b.resolution + b.uncertainty + b.within_variance
+                - b.within_covariance;
+            prop_assert!(close(sum, b.score));
+        }
     }
 }

@@ -22,6 +22,8 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Bench(commands::bench::Args),
+    Compare(commands::compare::Args),
+    Evaluate(commands::evaluate::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
     Tasks(commands::tasks::Args),
@@ -31,6 +33,8 @@ impl Command {
     pub(crate) fn run(self, global: &Global) -> anyhow::Result<()> {
         match self {
             Command::Bench(args) => commands::bench::run(args, global),
+            Command::Compare(args) => commands::compare::run(args, global),
+            Command::Evaluate(args) => commands::evaluate::run(args, global),
             Command::Info(args) => commands::info::run(args, global),
             Command::Inspect(args) => commands::inspect::run(args, global),
             Command::Tasks(args) => commands::tasks::run(args, global),

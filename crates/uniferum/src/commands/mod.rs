@@ -1,6 +1,8 @@
 //! The subcommands, one file each: `Args` (what clap reads) and `run`.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
+pub(crate) mod evaluate;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod tasks;

@@ -1,0 +1,640 @@
+//! From tables to columns of scores and labels over the same cases.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use anyhow::{bail, ensure};
+use clap::ValueEnum;
+use uniferum_metrics::cluster_ids;
+
+use super::table::{Table, some};
+
+/// How tables are read, aligned and aggregated.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Columns")]
+pub(crate) struct ColumnArgs {
+    /// Column that names the case [default: the first]
+    #[arg(long, value_name = "COL")]
+    case: Option<String>,
+
+    /// Column that names the patient; intervals and tests then allow for several cases of a patient
+    /// [default: `patient` or `patient_id` where there is one]
+    #[arg(long, value_name = "COL")]
+    patient: Option<String>,
+
+    /// Treat all cases as independent even if a patient has several
+    #[arg(long, conflicts_with = "patient")]
+    unclustered: bool,
+
+    /// Judge studies instead of volumes, by the mean or the largest score of their volumes
+    #[arg(long, value_enum, value_name = "HOW")]
+    study_aggregate: Option<Aggregate>,
+
+    /// Column that names the study for --study-aggregate [default: `study` or `study_id`, else the
+    /// patient]
+    #[arg(long, value_name = "COL", requires = "study_aggregate")]
+    study: Option<String>,
+
+    /// Column of case weights
+    #[arg(long, value_name = "COL")]
+    weight: Option<String>,
+
+    /// Column of scores in a long table [default: `score`, `probability` or `logit`]
+    #[arg(long, value_name = "COL")]
+    score: Option<String>,
+
+    /// Only this task; may be repeated [default: all that have scores and labels]
+    #[arg(long = "task", value_name = "TASK")]
+    tasks: Vec<String>,
+
+    /// Leave out cases that not all tables have, and labels whose score is missing
+    #[arg(long)]
+    common_cases: bool,
+}
+
+/// How the volumes of a study become one case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Aggregate {
+    /// The mean score
+    Mean,
+    /// The largest score
+    Max,
+}
+
+/// Scores of one or more models and labels over the same cases.
+#[derive(Debug)]
+pub(crate) struct Aligned {
+    pub(crate) tasks: Vec<String>,
+    pub(crate) n_cases: usize,
+    /// By model, task and case.
+    pub(crate) scores: Vec<Vec<Vec<f64>>>,
+    /// By task and case.
+    pub(crate) labels: Vec<Vec<Option<bool>>>,
+    pub(crate) clusters: Option<Vec<u32>>,
+    pub(crate) weights: Option<Vec<f64>>,
+    pub(crate) record: Record,
+    /// What the reader should know.
+    pub(crate) notes: Vec<String>,
+}
+
+/// How the cases came about, for the result's own record.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Record {
+    /// Cases that are judged: rows, or studies.
+    pub(crate) n_cases: usize,
+    /// Column of the patients that intervals are clustered by.
+    pub(crate) clustered_by: Option<String>,
+    /// How volumes were put together.
+    pub(crate) study_aggregate: Option<Aggregate>,
+    /// Column of the studies.
+    pub(crate) study: Option<String>,
+    /// Column of the weights.
+    pub(crate) weight: Option<String>,
+    /// Cases left out because some table lacks them.
+    pub(crate) n_left_out: usize,
+}
+
+/// One table pivoted: values by task and case.
+struct Sheet {
+    path: PathBuf,
+    cases: Vec<String>,
+    index: HashMap<String, usize>,
+    values: Vec<Vec<Cell>>,
+    /// Row of the table in which each case first appears.
+    rows: Vec<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Cell {
+    Missing,
+    Value(f64),
+}
+
+/// Which columns of a table mean what.
+struct Layout {
+    case: usize,
+    /// Columns of task and value in a long table.
+    long: Option<(usize, usize)>,
+    tasks: Vec<String>,
+}
+
+impl ColumnArgs {
+    /// Reads the tables of some models and of the labels, and puts them side by side.
+    pub(crate) fn align(&self, predictions: &[Table], labels: &Table) -> anyhow::Result<Aligned> {
+        let all: Vec<&Table> = std::iter::once(labels).chain(predictions).collect();
+        let patient = self.role(&all, &self.patient, &["patient", "patient_id"])?;
+        let patient = patient.filter(|_| !self.unclustered);
+        let study = self.role(&all, &self.study, &["study", "study_id"])?;
+        let weight = self.role(&all, &self.weight, &[])?;
+        let roles: Vec<&str> = [&patient, &study, &weight]
+            .into_iter()
+            .flatten()
+            .map(|(_, name)| name.as_str())
+            .chain(["patient", "patient_id", "study", "study_id"])
+            .collect();
+        let values = match &self.score {
+            Some(name) => vec![name.as_str()],
+            None => vec!["score", "probability", "logit"],
+        };
+        let label_layout = self.layout(labels, &roles, &["label"])?;
+        let layouts: Vec<Layout> = predictions
+            .iter()
+            .map(|p| self.layout(p, &roles, &values))
+            .collect::<anyhow::Result<_>>()?;
+        let mut notes = Vec::new();
+        let tasks = self.common_tasks(predictions, &layouts, labels, &label_layout, &mut notes)?;
+        let truth = pivot(labels, &label_layout, &tasks, true)?;
+        let sheets: Vec<Sheet> = predictions
+            .iter()
+            .zip(&layouts)
+            .map(|(table, layout)| pivot(table, layout, &tasks, false))
+            .collect::<anyhow::Result<_>>()?;
+        let (cases, n_left_out) = self.common_cases(&truth, &sheets)?;
+        let (scores, labels) = self.values(&tasks, &cases, &truth, &sheets)?;
+        // A role column is looked up in the table that has it.
+        let lookup = |role: &Option<(usize, String)>| {
+            let (table, name) = role.as_ref()?;
+            let sheet = if *table == 0 {
+                &truth
+            } else {
+                &sheets[*table - 1]
+            };
+            let table = all[*table];
+            let column = &table.columns[table.find(name)?];
+            let rows = cases.iter().map(|c| sheet.rows[sheet.index[*c]]);
+            Some((
+                table,
+                name.clone(),
+                rows.map(|r| column.cell(r).to_owned()).collect(),
+            ))
+        };
+        let patients: Option<(&Table, String, Vec<String>)> = lookup(&patient);
+        let studies = lookup(&study);
+        let weights = lookup(&weight);
+        if let Some((table, name, values)) = &patients {
+            let empty = values.iter().position(String::is_empty);
+            if let Some(at) = empty {
+                bail!(
+                    "{}: case '{}' has no patient in column '{name}'",
+                    table.path.display(),
+                    cases[at]
+                );
+            }
+        }
+        let mut aligned = Aligned {
+            n_cases: cases.len(),
+            record: Record {
+                n_cases: cases.len(),
+                clustered_by: patients.as_ref().map(|p| p.1.clone()),
+                study_aggregate: self.study_aggregate,
+                study: None,
+                weight: weights.as_ref().map(|w| w.1.clone()),
+                n_left_out,
+            },
+            tasks,
+            scores,
+            labels,
+            clusters: patients.as_ref().map(|p| cluster_ids(&p.2)),
+            weights: weights.as_ref().map(parse_weights).transpose()?,
+            notes,
+        };
+        if let Some((_, name, _)) = &patients {
+            let text = format!("intervals are clustered by patient (column '{name}')");
+            aligned.notes.push(text);
+        }
+        if let Some(how) = self.study_aggregate {
+            let Some((_, name, keys)) = studies.or(patients) else {
+                bail!("--study-aggregate needs to know the studies: give --study COL");
+            };
+            aligned.aggregate(how, &name, &keys);
+        }
+        Ok(aligned)
+    }
+
+    /// The table (0: labels) and name of a special column.
+    fn role(
+        &self,
+        tables: &[&Table],
+        asked: &Option<String>,
+        usual: &[&str],
+    ) -> anyhow::Result<Option<(usize, String)>> {
+        let find = |name: &str| tables.iter().position(|t| t.find(name).is_some());
+        if let Some(name) = asked {
+            let Some(table) = find(name) else {
+                let paths: Vec<String> = tables
+                    .iter()
+                    .map(|t| t.path.display().to_string())
+                    .collect();
+                let columns = tables[0].names();
+                bail!(
+                    "no column '{name}' in {}; {} has {columns}",
+                    paths.join(" or "),
+                    paths[0]
+                );
+            };
+            return Ok(Some((table, name.clone())));
+        }
+        let found = usual
+            .iter()
+            .find_map(|name| Some((find(name)?, name.to_string())));
+        Ok(found)
+    }
+
+    fn layout(&self, table: &Table, roles: &[&str], values: &[&str]) -> anyhow::Result<Layout> {
+        let case = match &self.case {
+            None => 0,
+            Some(name) => match table.find(name) {
+                Some(column) => column,
+                None => bail!(
+                    "{}: no column '{name}' for the case; it has {}",
+                    table.path.display(),
+                    table.names()
+                ),
+            },
+        };
+        let value = values.iter().find_map(|name| table.find(name));
+        if let Some((task, value)) = table.find("task").zip(value) {
+            let mut tasks: Vec<String> = Vec::new();
+            let mut seen = std::collections::HashSet::new();
+            for row in 0..table.rows {
+                let name = table.columns[task].cell(row);
+                ensure!(!name.is_empty(), "{}: no task", table.place(row, task));
+                if seen.insert(name) {
+                    tasks.push(name.to_owned());
+                }
+            }
+            return Ok(Layout {
+                case,
+                long: Some((task, value)),
+                tasks,
+            });
+        }
+        let wide = table.columns.iter().enumerate();
+        let tasks: Vec<String> = wide
+            .filter(|(i, c)| *i != case && !roles.contains(&c.name.as_str()))
+            .map(|(_, c)| c.name.clone())
+            .collect();
+        ensure!(
+            !tasks.is_empty(),
+            "{}: no column of values beside the case",
+            table.path.display()
+        );
+        Ok(Layout {
+            case,
+            long: None,
+            tasks,
+        })
+    }
+
+    fn common_tasks(
+        &self,
+        predictions: &[Table],
+        layouts: &[Layout],
+        labels: &Table,
+        truth: &Layout,
+        notes: &mut Vec<String>,
+    ) -> anyhow::Result<Vec<String>> {
+        let lists = |name: &String| {
+            let here = predictions.iter().zip(layouts);
+            let here = here.map(|(t, l)| (t, l.tasks.contains(name)));
+            here.chain([(labels, truth.tasks.contains(name))])
+                .find(|(_, has)| !has)
+                .map(|(table, _)| table)
+        };
+        if !self.tasks.is_empty() {
+            for name in &self.tasks {
+                if let Some(table) = lists(name) {
+                    bail!("{}: no task '{name}'", table.path.display());
+                }
+            }
+            return Ok(self.tasks.clone());
+        }
+        let mut every: Vec<&String> = layouts.iter().flat_map(|l| &l.tasks).collect();
+        every.extend(&truth.tasks);
+        let (mut common, mut lone) = (Vec::new(), Vec::new());
+        let mut seen = std::collections::HashSet::new();
+        for name in every.into_iter().filter(|n| seen.insert(n.as_str())) {
+            match lists(name) {
+                None => common.push(name.clone()),
+                Some(_) => lone.push(name.as_str()),
+            }
+        }
+        ensure!(
+            !common.is_empty(),
+            "{} and {} have no task in common: the first has {}, the second {}",
+            predictions[0].path.display(),
+            labels.path.display(),
+            some(&refs(&layouts[0].tasks)),
+            some(&refs(&truth.tasks))
+        );
+        if !lone.is_empty() {
+            notes.push(format!("left out, not in every table: {}", some(&lone)));
+        }
+        Ok(common)
+    }
+
+    /// The cases that all tables have, in the order of the labels.
+    fn common_cases<'a>(
+        &self,
+        truth: &'a Sheet,
+        sheets: &[Sheet],
+    ) -> anyhow::Result<(Vec<&'a str>, usize)> {
+        let everywhere = |case: &&str| sheets.iter().all(|s| s.index.contains_key(*case));
+        let names = refs(&truth.cases);
+        let cases: Vec<&str> = names.iter().copied().filter(everywhere).collect();
+        let mut left_out = truth.cases.len() - cases.len();
+        for sheet in sheets {
+            let without_label = sheet.cases.iter().filter(|c| !truth.index.contains_key(*c));
+            let without_label: Vec<&str> = without_label.map(String::as_str).collect();
+            let without_score = names.iter().filter(|c| !sheet.index.contains_key(**c));
+            let without_score: Vec<&str> = without_score.copied().collect();
+            left_out += without_label.len();
+            if self.common_cases {
+                continue;
+            }
+            let (p, l) = (sheet.path.display(), truth.path.display());
+            ensure!(
+                without_score.is_empty(),
+                "{p} lacks {} of the {} cases of {l}: {} (--common-cases leaves them out)",
+                without_score.len(),
+                names.len(),
+                some(&without_score)
+            );
+            ensure!(
+                without_label.is_empty(),
+                "{l} lacks {} of the {} cases of {p}: {} (--common-cases leaves them out)",
+                without_label.len(),
+                sheet.cases.len(),
+                some(&without_label)
+            );
+        }
+        ensure!(!cases.is_empty(), "the tables have no case in common");
+        Ok((cases, left_out))
+    }
+
+    #[allow(clippy::type_complexity)] // By model, task and case; a name would say no more.
+    fn values(
+        &self,
+        tasks: &[String],
+        cases: &[&str],
+        truth: &Sheet,
+        sheets: &[Sheet],
+    ) -> anyhow::Result<(Vec<Vec<Vec<f64>>>, Vec<Vec<Option<bool>>>)> {
+        let at: Vec<usize> = cases.iter().map(|c| truth.index[*c]).collect();
+        let label = |cell: &Cell| match cell {
+            Cell::Value(v) => Some(*v == 1.0),
+            Cell::Missing => None,
+        };
+        let mut labels: Vec<Vec<Option<bool>>> = truth
+            .values
+            .iter()
+            .map(|column| at.iter().map(|&i| label(&column[i])).collect())
+            .collect();
+        let mut scores = Vec::with_capacity(sheets.len());
+        for sheet in sheets {
+            let at: Vec<usize> = cases.iter().map(|c| sheet.index[*c]).collect();
+            let mut by_task = Vec::with_capacity(tasks.len());
+            for (t, column) in sheet.values.iter().enumerate() {
+                let mut of_task = Vec::with_capacity(cases.len());
+                for (row, &i) in at.iter().enumerate() {
+                    let score = match column[i] {
+                        Cell::Value(score) => score,
+                        // Without a label the score is not looked at.
+                        Cell::Missing if labels[t][row].is_none() => 0.0,
+                        Cell::Missing if self.common_cases => {
+                            labels[t][row] = None;
+                            0.0
+                        }
+                        Cell::Missing => bail!(
+                            "{}: case '{}' has a label for task '{}' but no score \
+                             (--common-cases leaves it out)",
+                            sheet.path.display(),
+                            cases[row],
+                            tasks[t]
+                        ),
+                    };
+                    of_task.push(score);
+                }
+                by_task.push(of_task);
+            }
+            scores.push(by_task);
+        }
+        Ok((scores, labels))
+    }
+}
+
+fn refs(names: &[String]) -> Vec<&str> {
+    names.iter().map(String::as_str).collect()
+}
+
+fn parse_weights(role: &(&Table, String, Vec<String>)) -> anyhow::Result<Vec<f64>> {
+    let (table, name, values) = role;
+    let parse = |text: &String| match text.parse::<f64>() {
+        Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
+        _ => bail!(
+            "{}, column '{name}': expected a weight of at least 0, got '{text}'",
+            table.path.display()
+        ),
+    };
+    values.iter().map(parse).collect()
+}
+
+/// Values of the tasks by case, whatever the shape of the table.
+fn pivot(table: &Table, layout: &Layout, tasks: &[String], labels: bool) -> anyhow::Result<Sheet> {
+    let mut sheet = Sheet {
+        path: table.path.clone(),
+        cases: Vec::new(),
+        index: HashMap::with_capacity(table.rows),
+        values: vec![Vec::new(); tasks.len()],
+        rows: Vec::new(),
+    };
+    let read = |row: usize, column: usize| {
+        if labels {
+            label_cell(table, row, column)
+        } else {
+            score_cell(table, row, column)
+        }
+    };
+    match layout.long {
+        None => {
+            let columns: Vec<usize> = tasks.iter().filter_map(|t| table.find(t)).collect();
+            for row in 0..table.rows {
+                let (_, new) = sheet.case(table, row, layout.case)?;
+                if !new {
+                    let name = table.columns[layout.case].cell(row);
+                    bail!("{}: case '{name}' again", table.place(row, layout.case));
+                }
+                for (values, &column) in sheet.values.iter_mut().zip(&columns) {
+                    values.push(read(row, column)?);
+                }
+            }
+        }
+        Some((task, value)) => {
+            let number: HashMap<&str, usize> = tasks
+                .iter()
+                .enumerate()
+                .map(|(i, t)| (t.as_str(), i))
+                .collect();
+            let mut filled: Vec<Vec<bool>> = vec![Vec::new(); tasks.len()];
+            for row in 0..table.rows {
+                let name = table.columns[task].cell(row);
+                let (case, _) = sheet.case(table, row, layout.case)?;
+                let Some(&t) = number.get(name) else {
+                    continue;
+                };
+                let n = sheet.cases.len();
+                sheet.values[t].resize(n, Cell::Missing);
+                filled[t].resize(n, false);
+                if std::mem::replace(&mut filled[t][case], true) {
+                    bail!(
+                        "{}: case '{}' has task '{name}' twice",
+                        table.place(row, layout.case),
+                        sheet.cases[case]
+                    );
+                }
+                sheet.values[t][case] = read(row, value)?;
+            }
+        }
+    }
+    let n = sheet.cases.len();
+    sheet
+        .values
+        .iter_mut()
+        .for_each(|v| v.resize(n, Cell::Missing));
+    Ok(sheet)
+}
+
+impl Sheet {
+    /// Number of the case of a row, and whether it is new.
+    fn case(&mut self, table: &Table, row: usize, column: usize) -> anyhow::Result<(usize, bool)> {
+        let name = table.columns[column].cell(row);
+        ensure!(!name.is_empty(), "{}: no case", table.place(row, column));
+        if let Some(&at) = self.index.get(name) {
+            return Ok((at, false));
+        }
+        let at = self.cases.len();
+        self.index.insert(name.to_owned(), at);
+        self.cases.push(name.to_owned());
+        self.rows.push(row);
+        Ok((at, true))
+    }
+}
+
+fn is_missing(text: &str) -> bool {
+    ["", "na", "n/a", "null", "none"]
+        .iter()
+        .any(|m| text.eq_ignore_ascii_case(m))
+}
+
+fn label_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {
+    let text = table.columns[column].cell(row);
+    if is_missing(text) || text.eq_ignore_ascii_case("nan") {
+        return Ok(Cell::Missing);
+    }
+    let value = match text.to_ascii_lowercase().as_str() {
+        "true" => Some(1.0),
+        "false" => Some(0.0),
+        other => other.parse().ok().filter(|v| [0.0, 1.0].contains(v)),
+    };
+    match value {
+        Some(value) => Ok(Cell::Value(value)),
+        None => bail!(
+            "{}: expected 0, 1 or nothing (missing), got '{text}' \
+             (--task chooses among the columns)",
+            table.place(row, column)
+        ),
+    }
+}
+
+fn score_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {
+    let text = table.columns[column].cell(row);
+    if is_missing(text) {
+        return Ok(Cell::Missing);
+    }
+    match text.parse::<f64>() {
+        Ok(score) if score.is_finite() => Ok(Cell::Value(score)),
+        _ => bail!(
+            "{}: expected a finite score, got '{text}'",
+            table.place(row, column)
+        ),
+    }
+}
+
+impl Aligned {
+    /// Replaces volumes by their studies. A study is positive if any volume is.
+    fn aggregate(&mut self, how: Aggregate, column: &str, keys: &[String]) {
+        let ids = cluster_ids(keys);
+        let n = ids.iter().max().map_or(0, |&m| m as usize + 1);
+        let mut conflicts = 0;
+        for t in 0..self.tasks.len() {
+            let (mut any, mut yes, mut no) = (vec![false; n], vec![false; n], vec![false; n]);
+            for (&id, label) in ids.iter().zip(&self.labels[t]) {
+                any[id as usize] |= label.is_some();
+                yes[id as usize] |= *label == Some(true);
+                no[id as usize] |= *label == Some(false);
+            }
+            conflicts += (0..n).filter(|&i| yes[i] && no[i]).count();
+            // A volume without a label does not speak for a study that has one.
+            for model in &mut self.scores {
+                model[t] = combine(&ids, n, &model[t], &self.labels[t], &any, how);
+            }
+            self.labels[t] = (0..n).map(|i| any[i].then_some(yes[i])).collect();
+        }
+        let mut firsts = Vec::with_capacity(n);
+        for (i, &id) in ids.iter().enumerate() {
+            // Ids count up in order of appearance.
+            if id as usize == firsts.len() {
+                firsts.push(i);
+            }
+        }
+        if let Some(clusters) = &mut self.clusters {
+            *clusters = firsts.iter().map(|&i| clusters[i]).collect();
+        }
+        if let Some(weights) = &mut self.weights {
+            *weights = firsts.iter().map(|&i| weights[i]).collect();
+        }
+        self.notes.push(format!(
+            "{} cases became {n} studies (column '{column}')",
+            self.n_cases
+        ));
+        if conflicts > 0 {
+            self.notes.push(format!(
+                "in {conflicts} studies the volumes differ in a label: positive if any volume is"
+            ));
+        }
+        self.n_cases = n;
+        self.record.n_cases = n;
+        self.record.study = Some(column.to_owned());
+    }
+}
+
+fn combine(
+    ids: &[u32],
+    n: usize,
+    scores: &[f64],
+    labels: &[Option<bool>],
+    any: &[bool],
+    how: Aggregate,
+) -> Vec<f64> {
+    let mut result = vec![0.0; n];
+    let mut count = vec![0usize; n];
+    for ((&id, &score), label) in ids.iter().zip(scores).zip(labels) {
+        let i = id as usize;
+        if any[i] && label.is_none() {
+            continue;
+        }
+        result[i] = match how {
+            Aggregate::Mean => result[i] + score,
+            Aggregate::Max if count[i] > 0 => result[i].max(score),
+            Aggregate::Max => score,
+        };
+        count[i] += 1;
+    }
+    if how == Aggregate::Mean {
+        for (value, &count) in result.iter_mut().zip(&count) {
+            *value /= count.max(1) as f64;
+        }
+    }
+    result
+}

@@ -1,0 +1,471 @@
+//! `uniferum evaluate`: how good are the predictions of any model, and how sure is that.
+
+mod align;
+mod numbers;
+mod page;
+mod table;
+
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use uniferum_metrics::{
+    Binning, Bootstrap, DetailOptions, EvaluateOptions, Evaluation, IntervalMethod, RocRegion,
+    TaskColumn, TaskDetails, TaskMetrics, ThresholdRule, describe_task, evaluate_tasks,
+};
+
+pub(crate) use align::{Aligned, ColumnArgs, Record};
+pub(crate) use numbers::{interval, number, percent, print_table};
+pub(crate) use table::Table;
+
+use self::numbers::Scale;
+use crate::global::Global;
+
+/// Judge predictions against labels: AUROC and average precision with intervals, calibration,
+/// operating points
+///
+/// The tables may come from any model. Wide ones have the case in the first column and one column a
+/// task; long ones have columns for the case, `task` and `score` (labels: `label`). CSV, TSV, JSON and
+/// Parquet are told apart by the file's ending. Empty labels are missing: they are dropped and counted.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Table of scores
+    #[arg(long, short, value_name = "FILE")]
+    predictions: PathBuf,
+
+    /// Table of labels: 0, 1 or empty
+    #[arg(long, short, value_name = "FILE")]
+    labels: PathBuf,
+
+    #[command(flatten)]
+    columns: ColumnArgs,
+
+    #[command(flatten)]
+    validation: ValidationArgs,
+
+    #[command(flatten)]
+    statistics: StatisticsArgs,
+
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+/// A second pair of tables, on which thresholds and calibration are fitted.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Fitted on a validation set, never on the judged cases")]
+struct ValidationArgs {
+    /// Scores of the validation cases
+    #[arg(long, value_name = "FILE", requires = "validation_labels")]
+    validation_predictions: Option<PathBuf>,
+
+    /// Labels of the validation cases
+    #[arg(long, value_name = "FILE", requires = "validation_predictions")]
+    validation_labels: Option<PathBuf>,
+
+    /// What the threshold of each task maximises there
+    #[arg(long, value_enum, default_value_t = Rule::Youden, value_name = "RULE")]
+    threshold_rule: Rule,
+
+    /// How probabilities are calibrated there
+    #[arg(
+        long,
+        value_enum,
+        value_name = "METHOD",
+        requires = "validation_predictions"
+    )]
+    calibrate: Option<Calibrate>,
+}
+
+/// Statistical choices that `evaluate` and `compare` share.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Statistics")]
+pub(crate) struct LevelArgs {
+    /// Confidence level of every interval
+    #[arg(long, default_value_t = 0.95, value_name = "P", value_parser = open_unit)]
+    pub(crate) level: f64,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Statistics")]
+struct StatisticsArgs {
+    #[command(flatten)]
+    level: LevelArgs,
+
+    /// How the interval of an AUROC is computed
+    #[arg(long, value_enum, default_value_t = IntervalArg::Auto, value_name = "METHOD")]
+    interval: IntervalArg,
+
+    /// Scores are logits: calibration and thresholds see their sigmoid
+    #[arg(long)]
+    logits: bool,
+
+    /// Threshold for sensitivity, specificity and F1, the same for all tasks
+    #[arg(
+        long,
+        value_name = "T",
+        allow_negative_numbers = true,
+        conflicts_with = "validation_predictions"
+    )]
+    threshold: Option<f64>,
+
+    /// Add the partial AUROC of false-positive rates up to this
+    #[arg(long, value_name = "FPR", value_parser = open_unit)]
+    max_fpr: Option<f64>,
+
+    /// Bins of the calibration curve
+    #[arg(long, default_value_t = 10, value_name = "N",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    bins: u16,
+
+    /// Bins of equal numbers of cases instead of equal width
+    #[arg(long)]
+    equal_mass: bool,
+
+    /// Bootstrap replicates for average precision, partial AUROC and calibration error, drawn by
+    /// patient; 0 for none [default: 1000, none for very large tables]
+    #[arg(long, value_name = "N")]
+    bootstrap: Option<usize>,
+
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    seed: u64,
+}
+
+/// Where results go.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+pub(crate) struct OutputArgs {
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+
+    /// Also write a self-contained page with plots
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Tables for people
+    Text,
+    /// One object with every number
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum IntervalArg {
+    /// Logit; Score below ten positives or negatives; Exact where the variance is 0
+    Auto,
+    /// Estimate plus and minus standard errors
+    Wald,
+    /// Symmetric on the logit scale
+    Logit,
+    /// From the class sizes alone
+    Score,
+    /// Holds its level always, hence wide
+    Exact,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Rule {
+    /// Sensitivity + specificity - 1
+    Youden,
+    /// F1
+    F1,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Calibrate {
+    /// Divide logits by one number
+    Temperature,
+    /// Logistic regression on the score
+    Platt,
+}
+
+fn open_unit(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(v) if v > 0.0 && v < 1.0 => Ok(v),
+        _ => Err("expected a number between 0 and 1".to_owned()),
+    }
+}
+
+/// What `--format json` prints.
+#[derive(Debug, serde::Serialize)]
+struct Output {
+    tasks: Vec<TaskOutput>,
+    #[serde(rename = "macro")]
+    macro_auroc: MacroOutput,
+    settings: Settings,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct TaskOutput {
+    #[serde(flatten)]
+    metrics: TaskMetrics,
+    #[serde(flatten)]
+    details: TaskDetails,
+    /// Where the threshold of `operating_point` comes from.
+    threshold_from: Option<&'static str>,
+    /// How scores became the probabilities that calibration sees.
+    scale: Scale,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct MacroOutput {
+    #[serde(flatten)]
+    auroc: uniferum_metrics::MacroAuroc,
+    /// Mean average precision of the same tasks.
+    auprc: Option<f64>,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct Settings {
+    predictions: PathBuf,
+    labels: PathBuf,
+    level: f64,
+    interval: IntervalMethod,
+    bootstrap: Option<Bootstrap>,
+    binning: Binning,
+    #[serde(flatten)]
+    record: Record,
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let predictions = [Table::read(&args.predictions)?];
+    let labels = Table::read(&args.labels)?;
+    let cases = args.columns.align(&predictions, &labels)?;
+    for note in &cases.notes {
+        global.hint(format!("note: {note}"));
+    }
+    let fitted = args.fit(&cases, global)?;
+    let output = args.judge(&cases, &fitted, global)?;
+    if let Some(path) = &args.output.html {
+        let page = page::page(&output, &cases);
+        page.write(path)
+            .with_context(|| format!("could not write {}", path.display()))?;
+        global.hint(format!("wrote {}", path.display()));
+    }
+    let mut out = std::io::stdout().lock();
+    match args.output.format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut out, &output)?;
+            std::io::Write::write_all(&mut out, b"\n")?;
+        }
+        Format::Text => numbers::print(&mut out, &output)?,
+    }
+    Ok(())
+}
+
+/// What the validation set says about each task.
+#[derive(Debug, Clone, Copy)]
+struct Fitted {
+    scale: Scale,
+    threshold: Option<f64>,
+    threshold_from: Option<&'static str>,
+}
+
+impl Args {
+    fn fit(&self, cases: &Aligned, global: &Global) -> anyhow::Result<Vec<Fitted>> {
+        let given = Fitted {
+            scale: if self.statistics.logits {
+                Scale::Logit
+            } else {
+                Scale::AsGiven
+            },
+            threshold: self.statistics.threshold,
+            threshold_from: self.statistics.threshold.map(|_| "given"),
+        };
+        let tables = &self.validation;
+        let Some((predictions, labels)) = tables
+            .validation_predictions
+            .as_ref()
+            .zip(tables.validation_labels.as_ref())
+        else {
+            return Ok(vec![given; cases.tasks.len()]);
+        };
+        let predictions = [Table::read(predictions)?];
+        let validation = self.columns.align(&predictions, &Table::read(labels)?)?;
+        let mut fitted = Vec::new();
+        for task in &cases.tasks {
+            let at = validation.tasks.iter().position(|t| t == task);
+            let at = at.with_context(|| format!("the validation set lacks task '{task}'"))?;
+            let fit = self.fit_task(&validation, at, given.scale)?;
+            if fit.threshold.is_none() {
+                global.warn(format!(
+                    "task '{task}' has a single class in the validation set: no threshold"
+                ));
+            }
+            fitted.push(fit);
+        }
+        Ok(fitted)
+    }
+
+    fn fit_task(&self, validation: &Aligned, at: usize, scale: Scale) -> anyhow::Result<Fitted> {
+        let options = EvaluateOptions::default();
+        let column = TaskColumn {
+            task: &validation.tasks[at],
+            scores: &validation.scores[0][at],
+            labels: &validation.labels[at],
+        };
+        let cases = options.cases(&column)?;
+        let scale = match self.validation.calibrate {
+            None => scale,
+            Some(method) => scale.fit(method, &cases)?,
+        };
+        let scaled = scale.apply(cases.scores());
+        let cases = cases.with_scores(&scaled)?;
+        let rule = match self.validation.threshold_rule {
+            Rule::Youden => ThresholdRule::Youden,
+            Rule::F1 => ThresholdRule::F1,
+        };
+        let chosen = uniferum_metrics::Ranked::new(&cases)
+            .best_threshold(rule)
+            .ok();
+        Ok(Fitted {
+            scale,
+            threshold: chosen.map(|c| c.threshold),
+            threshold_from: chosen.map(|_| "validation"),
+        })
+    }
+
+    fn judge(&self, cases: &Aligned, fitted: &[Fitted], global: &Global) -> anyhow::Result<Output> {
+        let options = EvaluateOptions {
+            level: self.statistics.level.level,
+            interval: self.statistics.interval.into(),
+            clusters: cases.clusters.as_deref(),
+            weights: cases.weights.as_deref(),
+        };
+        let columns = cases.columns(0);
+        let Evaluation { tasks, macro_auroc } = evaluate_tasks(&columns, &options)?;
+        let bootstrap = self.bootstrap(cases, global);
+        let mut outputs = Vec::new();
+        for ((metrics, column), fit) in tasks.into_iter().zip(&columns).zip(fitted) {
+            let scores = fit.scale.apply(column.scores);
+            let column = TaskColumn {
+                scores: &scores,
+                ..*column
+            };
+            let detail = self.detail(fit, bootstrap);
+            outputs.push(TaskOutput {
+                details: describe_task(&column, &options, &detail)?,
+                metrics,
+                threshold_from: fit.threshold_from,
+                scale: fit.scale,
+            });
+        }
+        if outputs.iter().all(|t| t.details.brier.is_none()) {
+            global.hint("note: no calibration: the scores are not probabilities (--logits?)");
+        }
+        let defined: Vec<f64> = outputs.iter().filter_map(|t| t.metrics.auprc).collect();
+        let mean = defined.iter().sum::<f64>() / defined.len() as f64;
+        Ok(Output {
+            macro_auroc: MacroOutput {
+                auroc: macro_auroc,
+                auprc: (!defined.is_empty()).then_some(mean),
+            },
+            tasks: outputs,
+            settings: Settings {
+                predictions: self.predictions.clone(),
+                labels: self.labels.clone(),
+                level: options.level,
+                interval: options.interval,
+                bootstrap,
+                binning: self.binning(),
+                record: cases.record.clone(),
+            },
+        })
+    }
+
+    fn binning(&self) -> Binning {
+        let bins = usize::from(self.statistics.bins);
+        if self.statistics.equal_mass {
+            Binning::EqualMass(bins)
+        } else {
+            Binning::EqualWidth(bins)
+        }
+    }
+
+    fn detail(&self, fit: &Fitted, bootstrap: Option<Bootstrap>) -> DetailOptions {
+        DetailOptions {
+            threshold: fit.threshold,
+            region: self
+                .statistics
+                .max_fpr
+                .map(|high| RocRegion::Fpr { low: 0.0, high }),
+            binning: self.binning(),
+            decisions: (1..20).map(|i| f64::from(i) / 20.0).collect(),
+            bootstrap,
+        }
+    }
+
+    fn bootstrap(&self, cases: &Aligned, global: &Global) -> Option<Bootstrap> {
+        const USUAL: usize = 1000;
+        // About a minute of one core.
+        const PATIENCE: usize = 3_000_000_000;
+        let work = cases.n_cases * cases.tasks.len() * USUAL;
+        let replicates = self.statistics.bootstrap.unwrap_or_else(|| {
+            if work > PATIENCE {
+                global.hint("note: no bootstrap intervals for so large a table (--bootstrap N)");
+                return 0;
+            }
+            USUAL
+        });
+        (replicates > 0).then_some(Bootstrap {
+            replicates,
+            seed: self.statistics.seed,
+            level: self.statistics.level.level,
+            stratified: true,
+        })
+    }
+}
+
+impl Aligned {
+    /// The columns of a model as the statistics take them.
+    pub(crate) fn columns(&self, model: usize) -> Vec<TaskColumn<'_>> {
+        let tasks = self.tasks.iter().zip(&self.scores[model]).zip(&self.labels);
+        tasks
+            .map(|((task, scores), labels)| TaskColumn {
+                task,
+                scores,
+                labels,
+            })
+            .collect()
+    }
+}
+
+impl From<IntervalArg> for IntervalMethod {
+    fn from(arg: IntervalArg) -> Self {
+        match arg {
+            IntervalArg::Auto => IntervalMethod::Auto,
+            IntervalArg::Wald => IntervalMethod::Wald,
+            IntervalArg::Logit => IntervalMethod::Logit,
+            IntervalArg::Score => IntervalMethod::Score,
+            IntervalArg::Exact => IntervalMethod::Exact,
+        }
+    }
+}
+
+impl Scale {
+    /// Fits a calibration on labelled validation cases.
+    fn fit(self, method: Calibrate, cases: &uniferum_metrics::Cases) -> anyhow::Result<Scale> {
+        let logits = match (method, self) {
+            (Calibrate::Platt, _) | (_, Scale::Logit) => cases.clone(),
+            _ => {
+                ensure!(
+                    cases.check_probabilities().is_ok(),
+                    "--calibrate temperature needs probabilities, or logits with --logits"
+                );
+                cases.with_scores(&numbers::logits(cases.scores()))?
+            }
+        };
+        let ranked = uniferum_metrics::Ranked::new(&logits);
+        Ok(match method {
+            Calibrate::Platt => Scale::Platt(uniferum_metrics::Platt::fit(&ranked)?),
+            Calibrate::Temperature => Scale::Temperature {
+                fit: uniferum_metrics::Temperature::fit(&ranked)?,
+                of_logits: matches!(self, Scale::Logit),
+            },
+        })
+    }
+}

@@ -1,0 +1,266 @@
+//! Tables as other programs write them: CSV, TSV, JSON and Parquet, told apart by the file's name.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+use serde::de::{MapAccess, Visitor};
+use serde_json::Value;
+
+/// A table in memory, cells as text.
+#[derive(Debug)]
+pub(crate) struct Table {
+    pub(crate) path: PathBuf,
+    pub(crate) columns: Vec<Column>,
+    pub(crate) rows: usize,
+}
+
+/// A column of a table; the cells lie end to end in one string.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    text: String,
+    ends: Vec<usize>,
+}
+
+impl Column {
+    fn new(name: &str) -> Self {
+        Column {
+            name: name.to_owned(),
+            text: String::new(),
+            ends: Vec::new(),
+        }
+    }
+
+    fn push(&mut self, cell: &str) {
+        self.text.push_str(cell);
+        self.ends.push(self.text.len());
+    }
+
+    /// Fills up with empty cells.
+    fn pad(&mut self, rows: usize) {
+        self.ends.resize(rows, self.text.len());
+    }
+
+    pub(crate) fn cell(&self, row: usize) -> &str {
+        let start = if row == 0 { 0 } else { self.ends[row - 1] };
+        self.text[start..self.ends[row]].trim()
+    }
+}
+
+impl Table {
+    /// Reads a file by its ending: `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet`.
+    pub(crate) fn read(path: &Path) -> anyhow::Result<Table> {
+        let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
+        let columns = match ending.to_ascii_lowercase().as_str() {
+            "csv" => read_delimited(path, b','),
+            "tsv" | "tab" => read_delimited(path, b'\t'),
+            "json" | "jsonl" | "ndjson" => read_json(path),
+            "parquet" | "pq" => read_parquet(path),
+            _ => bail!(
+                "{}: expected a table named .csv, .tsv, .json, .jsonl or .parquet",
+                path.display()
+            ),
+        }
+        .with_context(|| path.display().to_string())?;
+        let rows = columns.first().map_or(0, |c| c.ends.len());
+        ensure!(rows > 0, "{}: the table has no rows", path.display());
+        for (i, column) in columns.iter().enumerate() {
+            ensure!(
+                !columns[..i].iter().any(|c| c.name == column.name),
+                "{}: two columns are named '{}'",
+                path.display(),
+                column.name
+            );
+        }
+        Ok(Table {
+            path: path.to_owned(),
+            columns,
+            rows,
+        })
+    }
+
+    /// The column of this very name.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// Row number as an editor or spreadsheet shows it, the header being 1.
+    pub(crate) fn place(&self, row: usize, column: usize) -> String {
+        format!(
+            "{}, row {}, column '{}'",
+            self.path.display(),
+            row + 2,
+            self.columns[column].name
+        )
+    }
+
+    /// The names of all columns, for messages.
+    pub(crate) fn names(&self) -> String {
+        let names: Vec<&str> = self.columns.iter().map(|c| c.name.as_str()).collect();
+        some(&names)
+    }
+}
+
+/// The first few of a list, and how many more there are.
+pub(crate) fn some(names: &[&str]) -> String {
+    const SHOWN: usize = 5;
+    let head = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() {
+        n if n > SHOWN => format!("{head} and {} more", n - SHOWN),
+        _ => head,
+    }
+}
+
+fn read_delimited(path: &Path, delimiter: u8) -> anyhow::Result<Vec<Column>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_path(path)?;
+    let header = reader.headers()?.clone();
+    // Excel marks UTF-8 with an invisible character before the first name.
+    let name = |cell: &str| Column::new(cell.trim_start_matches('\u{feff}').trim());
+    let mut columns: Vec<Column> = header.iter().map(name).collect();
+    let mut record = csv::StringRecord::new();
+    while reader.read_record(&mut record)? {
+        for (column, cell) in columns.iter_mut().zip(&record) {
+            column.push(cell);
+        }
+    }
+    Ok(columns)
+}
+
+/// A JSON object whose fields keep their order, so that there is a first column.
+struct Record(Vec<(String, Value)>);
+
+impl<'de> serde::Deserialize<'de> for Record {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Record;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object, one row of the table")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Record, A::Error> {
+                let mut fields = Vec::new();
+                while let Some(field) = map.next_entry()? {
+                    fields.push(field);
+                }
+                Ok(Record(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+/// An array of objects, one object a line, or one object of equally long arrays.
+fn read_json(path: &Path) -> anyhow::Result<Vec<Column>> {
+    let text = std::fs::read_to_string(path)?;
+    if text.trim_start().starts_with('[') {
+        let rows: Vec<Record> = serde_json::from_str(&text)?;
+        return from_records(rows);
+    }
+    let rows: Result<Vec<Record>, _> = serde_json::Deserializer::from_str(&text)
+        .into_iter()
+        .collect();
+    let rows = rows?;
+    match <[Record; 1]>::try_from(rows) {
+        Ok([Record(fields)]) if fields.iter().all(|(_, v)| v.is_array()) => from_arrays(&fields),
+        Ok(row) => from_records(row.into()),
+        Err(rows) => from_records(rows),
+    }
+}
+
+fn from_records(rows: Vec<Record>) -> anyhow::Result<Vec<Column>> {
+    let mut columns: Vec<Column> = Vec::new();
+    for (row, Record(fields)) in rows.iter().enumerate() {
+        for (i, (name, value)) in fields.iter().enumerate() {
+            // Rows mostly name their fields in the same order.
+            let at = match columns.get(i) {
+                Some(column) if column.name == *name => Some(i),
+                _ => columns.iter().position(|c| c.name == *name),
+            };
+            let at = at.unwrap_or_else(|| {
+                columns.push(Column::new(name));
+                columns.len() - 1
+            });
+            columns[at].pad(row);
+            let text = scalar(value).with_context(|| format!("row {}, '{name}'", row + 1))?;
+            columns[at].push(&text);
+        }
+    }
+    columns.iter_mut().for_each(|c| c.pad(rows.len()));
+    Ok(columns)
+}
+
+fn from_arrays(fields: &[(String, Value)]) -> anyhow::Result<Vec<Column>> {
+    let length = |v: &Value| v.as_array().map_or(0, Vec::len);
+    let rows = fields.first().map_or(0, |(_, v)| length(v));
+    let mut columns = Vec::new();
+    for (name, values) in fields {
+        ensure!(
+            length(values) == rows,
+            "'{name}' has {} values where the first column has {rows}",
+            length(values)
+        );
+        let mut column = Column::new(name);
+        for (row, value) in values.as_array().into_iter().flatten().enumerate() {
+            let text = scalar(value).with_context(|| format!("row {}, '{name}'", row + 1))?;
+            column.push(&text);
+        }
+        columns.push(column);
+    }
+    Ok(columns)
+}
+
+fn scalar(value: &Value) -> anyhow::Result<String> {
+    Ok(match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Number(number) => number.to_string(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::Array(_) => bail!("expected a number or a text, got an array"),
+        Value::Object(_) => bail!("expected a number or a text, got an object"),
+    })
+}
+
+fn read_parquet(path: &Path) -> anyhow::Result<Vec<Column>> {
+    let reader = SerializedFileReader::new(File::open(path)?)?;
+    let schema = reader.metadata().file_metadata().schema();
+    let fields = schema.get_fields().iter();
+    let mut columns: Vec<Column> = fields.map(|f| Column::new(f.name())).collect();
+    let mut row_number = 0;
+    for row in reader.get_row_iter(None)? {
+        let row = row?;
+        for (column, (name, field)) in columns.iter_mut().zip(row.get_column_iter()) {
+            let text = cell_text(field);
+            let text = text.with_context(|| format!("row {}, '{name}'", row_number + 1))?;
+            column.push(&text);
+        }
+        row_number += 1;
+    }
+    // What pandas calls the index is a column like the others, but never the first.
+    let (index, columns): (Vec<_>, Vec<_>) = columns
+        .into_iter()
+        .partition(|c| c.name.starts_with("__index_level_"));
+    Ok(columns.into_iter().chain(index).collect())
+}
+
+fn cell_text(field: &Field) -> anyhow::Result<String> {
+    Ok(match field {
+        Field::Null => String::new(),
+        Field::Str(text) => text.clone(),
+        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned(),
+        // The shortest text that reads back as the same number, of the single precision's own value.
+        Field::Float(value) => f64::from(*value).to_string(),
+        Field::Float16(value) => f64::from(f32::from(*value)).to_string(),
+        Field::Double(value) => value.to_string(),
+        Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
+            bail!("expected a number or a text, got nested values")
+        }
+        other => other.to_string(),
+    })
+}
