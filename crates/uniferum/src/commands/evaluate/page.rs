@@ -25,15 +25,13 @@ pub(super) fn page(output: &Output, cases: &Aligned) -> Page {
             interval(all.value, all.ci_low, all.ci_high),
         ),
         ("cases".into(), output.settings.record.n_cases.to_string()),
-        (
-            "predictions".into(),
-            output.settings.predictions.display().to_string(),
-        ),
-        (
-            "labels".into(),
-            output.settings.labels.display().to_string(),
-        ),
     ]);
+    let settings = &output.settings;
+    page.note(&format!(
+        "Scores of {}, labels of {}.",
+        settings.predictions.display(),
+        settings.labels.display()
+    ));
     page.section("Discrimination");
     page.table(&HEAD, &main_rows(output));
     for note in footnotes(output) {
