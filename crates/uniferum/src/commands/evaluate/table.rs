@@ -232,15 +232,13 @@ fn read_parquet(path: &Path) -> anyhow::Result<Vec<Column>> {
     let schema = reader.metadata().file_metadata().schema();
     let fields = schema.get_fields().iter();
     let mut columns: Vec<Column> = fields.map(|f| Column::new(f.name())).collect();
-    let mut row_number = 0;
-    for row in reader.get_row_iter(None)? {
+    for (number, row) in reader.get_row_iter(None)?.enumerate() {
         let row = row?;
         for (column, (name, field)) in columns.iter_mut().zip(row.get_column_iter()) {
             let text = cell_text(field);
-            let text = text.with_context(|| format!("row {}, '{name}'", row_number + 1))?;
+            let text = text.with_context(|| format!("row {}, '{name}'", number + 1))?;
             column.push(&text);
         }
-        row_number += 1;
     }
     // What pandas calls the index is a column like the others, but never the first.
     let (index, columns): (Vec<_>, Vec<_>) = columns
