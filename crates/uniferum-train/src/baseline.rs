@@ -8,7 +8,8 @@ use candle_nn::{Init, VarBuilder, VarMap};
 use serde::{Deserialize, Serialize};
 use uniferum_data::Batch;
 use uniferum_encoder::{
-    EfficientNet3d, EncoderConfig, read_weights, seeded_var_builder, trainable_vars,
+    EfficientNet3d, EncoderConfig, load_pretrained, read_weights, seeded_var_builder,
+    trainable_vars,
 };
 use uniferum_kernels as kernels;
 use uniferum_metrics::losses::{LossConfig, MultitaskLoss};
@@ -185,6 +186,16 @@ impl Baseline {
                 .broadcast_add(&constant(bias))?;
         }
         Ok(x)
+    }
+
+    /// Fills the convolutions from a timm EfficientNet of ImageNet, inflated to 3-D.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] where the file holds another network.
+    pub fn init_encoder(&self, path: &Path) -> Result<()> {
+        let weights = read_weights(path, &Device::Cpu)?;
+        load_pretrained(&weights, &self.config.encoder, &self.vars, "encoder")?;
+        Ok(())
     }
 
     fn fill(&self, path: &Path) -> Result<()> {

@@ -44,6 +44,14 @@ pub enum Error {
     /// Processes that train one model cannot speak to each other.
     #[error("distributed training: {0}")]
     Distributed(String),
+    /// First weights are not where the configuration says.
+    #[error("{field}: {what}")]
+    Init {
+        /// The setting.
+        field: &'static str,
+        /// What is missing and how it can be had.
+        what: String,
+    },
     /// A checkpoint or log could not be read or written, or does not belong to this run.
     #[error("{}: {what}", path.display())]
     File {
@@ -55,6 +63,9 @@ pub enum Error {
     /// A scan or table of the data.
     #[error(transparent)]
     Data(#[from] uniferum_data::Error),
+    /// Settings of the input.
+    #[error(transparent)]
+    Input(#[from] uniferum_ct::Error),
     /// The model.
     #[error(transparent)]
     Model(#[from] uniferum_fusion::Error),

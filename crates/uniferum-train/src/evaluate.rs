@@ -175,6 +175,16 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
+/// Statistics of some tasks' label predictions: each task with its interval, and their mean AUROC.
+///
+/// Tasks without predictions are left out; intervals are clustered by patient.
+///
+/// # Errors
+/// [`crate::Error::Metrics`], for example for tasks that were asked of different scans.
+pub fn judge(tasks: &[Task], predictions: &[Prediction]) -> Result<(Vec<TaskReport>, MacroAuroc)> {
+    label_metrics(tasks, predictions)
+}
+
 struct Cells {
     logits: Vec<f32>,
     target: Vec<f32>,

@@ -63,6 +63,52 @@ pub trait Learner {
     fn refresh(&mut self) -> Result<()> {
         Ok(())
     }
+
+    /// Writes adapters alone, in the layout of Hugging Face's PEFT; false where there are none.
+    ///
+    /// # Errors
+    /// [`Error::File`](crate::Error::File).
+    fn export_adapter(&self, _folder: &Path) -> Result<bool> {
+        Ok(false)
+    }
+}
+
+impl Learner for Box<dyn Learner> {
+    fn variables(&self) -> &VarMap {
+        (**self).variables()
+    }
+
+    fn trained(&self) -> Vec<(String, Var)> {
+        (**self).trained()
+    }
+
+    fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
+        (**self).loss(batch, config, seed)
+    }
+
+    fn examiner<'a>(&'a self, tasks: &[Task]) -> Result<Examiner<'a>> {
+        (**self).examiner(tasks)
+    }
+
+    fn save(&self, path: &Path) -> Result<()> {
+        (**self).save(path)
+    }
+
+    fn save_state(&self, folder: &Path) -> Result<Vec<PathBuf>> {
+        (**self).save_state(folder)
+    }
+
+    fn load_state(&mut self, folder: &Path) -> Result<()> {
+        (**self).load_state(folder)
+    }
+
+    fn refresh(&mut self) -> Result<()> {
+        (**self).refresh()
+    }
+
+    fn export_adapter(&self, folder: &Path) -> Result<bool> {
+        (**self).export_adapter(folder)
+    }
 }
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -111,18 +157,6 @@ impl Fusion {
         };
         fusion.prepare();
         Ok(fusion)
-    }
-
-    /// Writes the adapters alone, in the layout of Hugging Face's PEFT; false where there are none.
-    ///
-    /// # Errors
-    /// [`Error::File`](crate::Error::File).
-    pub fn export_adapter(&self, folder: &Path) -> Result<bool> {
-        let Some(adapter) = &self.adapter else {
-            return Ok(false);
-        };
-        adapter.export(folder)?;
-        Ok(true)
     }
 
     fn prepare(&mut self) {
@@ -229,6 +263,14 @@ impl Learner for Fusion {
             self.model = self.adapted(adapter)?;
         }
         Ok(())
+    }
+
+    fn export_adapter(&self, folder: &Path) -> Result<bool> {
+        let Some(adapter) = &self.adapter else {
+            return Ok(false);
+        };
+        adapter.export(folder)?;
+        Ok(true)
     }
 }
 

@@ -2,9 +2,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod run;
 mod trainer;
 
 mod baseline;
+mod init;
 mod learner;
 mod lora;
 
@@ -28,12 +30,14 @@ pub use checkpoint::{Best, RunState, latest_checkpoint};
 pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Answer, EvaluationReport, MaskMetrics, Prediction, TaskReport, evaluate, evaluate_with,
+    Answer, EvaluationReport, MaskMetrics, Prediction, TaskReport, evaluate, evaluate_with, judge,
 };
+pub use init::Init;
 pub use learner::{Examiner, Fusion, Learner};
 pub use lora::{LoraConfig, LoraTarget};
 pub use memory::resident_mib;
 pub use optimizer::{Gradients, Optimizer};
+pub use run::{ModelChoice, RunConfig, open_model};
 pub use schedule::{LearningRate, PlateauState, Schedule};
 pub use tensorboard::EventWriter;
 pub use trainer::{Progress, Trainer};

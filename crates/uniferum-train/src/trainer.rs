@@ -407,11 +407,7 @@ impl<L: Learner> Trainer<L> {
         };
         let mut value = [0.0];
         if self.group.rank() == 0 {
-            let report = self.averaged(|| {
-                let ask = self.learner.examiner(&validation.dataset.tasks)?;
-                let (data, scans) = (&validation.dataset, &validation.scans);
-                evaluate_with(&ask, data, scans, &self.device, || {})
-            })?;
+            let report = self.evaluate(&validation.dataset, &validation.scans, || {})?;
             if let Some(logs) = &mut self.logs {
                 logs.validation(self.state.step, &report)?;
             }
@@ -423,6 +419,22 @@ impl<L: Learner> Trainer<L> {
         self.group.sum_f64(&mut value)?;
         self.note(value[0]);
         Ok(())
+    }
+
+    /// Asks every task of the dataset, with averages and adapters in place.
+    ///
+    /// # Errors
+    /// Those of data, model and statistics.
+    pub fn evaluate(
+        &self,
+        dataset: &Dataset,
+        scans: &[usize],
+        progress: impl FnMut(),
+    ) -> Result<EvaluationReport> {
+        self.averaged(|| {
+            let ask = self.learner.examiner(&dataset.tasks)?;
+            evaluate_with(&ask, dataset, scans, &self.device, progress)
+        })
     }
 
     fn is_better(&self, value: f64) -> bool {

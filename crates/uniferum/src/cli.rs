@@ -24,9 +24,11 @@ pub(crate) enum Command {
     Bench(commands::bench::Args),
     Compare(commands::compare::Args),
     Evaluate(commands::evaluate::Args),
+    Experiment(commands::experiment::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
     Tasks(commands::tasks::Args),
+    Train(commands::train::Args),
 }
 
 impl Command {
@@ -35,9 +37,11 @@ impl Command {
             Command::Bench(args) => commands::bench::run(args, global),
             Command::Compare(args) => commands::compare::run(args, global),
             Command::Evaluate(args) => commands::evaluate::run(args, global),
+            Command::Experiment(args) => commands::experiment::run(args, global),
             Command::Info(args) => commands::info::run(args, global),
             Command::Inspect(args) => commands::inspect::run(args, global),
             Command::Tasks(args) => commands::tasks::run(args, global),
+            Command::Train(args) => commands::train::run(args, global),
         }
     }
 }

@@ -3,6 +3,8 @@
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod evaluate;
+pub(crate) mod experiment;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod tasks;
+pub(crate) mod train;
