@@ -132,7 +132,7 @@ fn one_row(
     trainer.save_model(&folder.join("model.safetensors"))?;
     let best = folder.join("best").join("model.safetensors");
     let model = open_model(if best.is_file() { &best } else { &folder }, &device)?;
-    let mut result = RowResult::new(row, trainer.state(), &folder)?;
+    let mut result = RowResult::new(row, config.tasks.clone(), trainer.state(), &folder)?;
     for collection in &collections.all {
         let test = collections.test(collection, &config, catalogue)?;
         let scans: Vec<usize> = (0..test.manifest.scans.len()).collect();

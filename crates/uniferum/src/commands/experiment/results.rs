@@ -51,18 +51,24 @@ pub(super) struct RowResult {
     best_step: Option<u64>,
     /// Seconds of all training steps.
     training_seconds: f64,
+    /// Ids of the tasks and groups that were trained.
     trained: Vec<String>,
     cells: BTreeMap<String, Cell>,
 }
 
 impl RowResult {
-    pub(super) fn new(row: &Row, state: &RunState, folder: &Path) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        row: &Row,
+        trained: Vec<String>,
+        state: &RunState,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         Ok(Self {
             row: row.name(),
             steps: state.step,
             best_step: state.best.map(|b| b.step),
             training_seconds: seconds(&folder.join("log.jsonl"))?,
-            trained: row.collections.iter().map(|c| (*c).to_owned()).collect(),
+            trained,
             cells: BTreeMap::new(),
         })
     }
@@ -96,7 +102,6 @@ impl RowResult {
         tasks: &[Task],
         predictions: &[Prediction],
     ) -> anyhow::Result<()> {
-        let here = self.trained.iter().any(|name| name == collection.name);
         for (kind, ids) in [("shared", collection.shared), ("unique", collection.unique)] {
             let group: Vec<Task> = tasks
                 .iter()
@@ -109,7 +114,7 @@ impl RowResult {
             }
             let precisions: Option<Vec<f64>> = reports.iter().map(|r| r.metrics.auprc).collect();
             let cell = Cell {
-                zero_shot: kind == "unique" && !here,
+                zero_shot: !group.iter().any(|t| self.trained.contains(&t.id)),
                 auroc: mean.value,
                 ci_low: mean.ci_low,
                 ci_high: mean.ci_high,
