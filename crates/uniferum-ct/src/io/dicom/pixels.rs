@@ -65,12 +65,12 @@ impl Slice {
 }
 
 /// Refuses a slice whose size so many bytes cannot hold: plain pixels take what they take, and
-/// compressed ones at least a byte for [`codec::MAX_PIXELS_A_BYTE`].
+/// compressed ones are trusted up to [`codec::most_pixels`].
 pub(crate) fn check_size(slice: &Slice, bytes: u64) -> Result<()> {
     let pixels = (slice.rows * slice.columns) as u64;
     let syntax = slice.syntax;
     let possible = if syntax.compression != Compression::None || syntax.deflated {
-        bytes.saturating_mul(codec::MAX_PIXELS_A_BYTE)
+        codec::most_pixels(bytes)
     } else {
         bytes / u64::from(slice.bits.allocated / 8)
     };

@@ -24,7 +24,7 @@ pub(crate) enum Samples {
 /// Decodes one frame.
 ///
 /// Nothing is allocated before the stream's own size has been held against the header's; the caller has
-/// held the header's against [`MAX_PIXELS_A_BYTE`].
+/// held the header's against [`most_pixels`].
 pub(crate) fn decode(slice: &Slice, data: &[u8]) -> Result<Samples> {
     match slice.syntax.compression {
         Compression::None => Ok(Samples::Bytes(data.to_vec())),
@@ -35,8 +35,15 @@ pub(crate) fn decode(slice: &Slice, data: &[u8]) -> Result<Samples> {
     }
 }
 
-/// Pixels that one compressed byte may stand for: an empty 512 x 512 slice still takes 64 bytes.
-pub(crate) const MAX_PIXELS_A_BYTE: u64 = 4096;
+/// Pixels that a compressed slice may have however few bytes it takes: an empty one takes a bit a row.
+const FREE_PIXELS: u64 = 1 << 20;
+/// Pixels that one compressed byte may stand for beyond [`FREE_PIXELS`].
+const MAX_PIXELS_A_BYTE: u64 = 1024;
+
+/// The most pixels that so many compressed bytes are trusted to hold.
+pub(crate) fn most_pixels(bytes: u64) -> u64 {
+    bytes.saturating_mul(MAX_PIXELS_A_BYTE).max(FREE_PIXELS)
+}
 
 /// Refuses a stream whose own size is not the header's.
 fn same_size(slice: &Slice, rows: usize, columns: usize) -> Result<()> {

@@ -1,0 +1,12 @@
+//! NIfTI-1 and NIfTI-2, plain and gzip.
+
+#![no_main]
+
+// Each target knocks at one of its doors.
+#[allow(dead_code)]
+#[path = "../../crates/uniferum-ct/tests/hostile/entry.rs"]
+mod entry;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    entry::read(&[("scan", data)]);
+});
