@@ -11,7 +11,7 @@ use uniferum_ct::{
 /// Puts the files into a folder of their own and reads the first by every door there is.
 ///
 /// Returns whether it was read as a scan.
-pub fn read(files: &[(&str, &[u8])]) -> bool {
+pub(crate) fn read(files: &[(&str, &[u8])]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (name, bytes) in files {
         std::fs::write(folder.path().join(name), bytes).expect("a temporary file");
@@ -25,7 +25,7 @@ pub fn read(files: &[(&str, &[u8])]) -> bool {
 }
 
 /// Puts the files into a folder and reads that as a DICOM series.
-pub fn series(files: &[&[u8]]) -> bool {
+pub(crate) fn series(files: &[&[u8]]) -> bool {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for (index, bytes) in files.iter().enumerate() {
         std::fs::write(folder.path().join(index.to_string()), bytes).expect("a temporary file");

@@ -12,7 +12,7 @@ use crate::entry;
 
 /// What the damaged bytes become before they are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Wrap {
+pub(crate) enum Wrap {
     /// A file of their own.
     Plain,
     /// A gzip file with a right checksum.
@@ -28,9 +28,9 @@ pub enum Wrap {
 }
 
 /// A valid file.
-pub struct Seed {
-    pub name: &'static str,
-    pub bytes: Vec<u8>,
+pub(crate) struct Seed {
+    pub(crate) name: &'static str,
+    pub(crate) bytes: Vec<u8>,
     wrap: Wrap,
     /// Bytes of memory a byte of file.
     multiple: f64,
@@ -51,7 +51,7 @@ const SLICE: f64 = 64.0 * 1024.0 * 1024.0;
 
 impl Seed {
     /// Reads damaged bytes; whether they gave a scan.
-    pub fn read(&self, bytes: &[u8]) -> bool {
+    pub(crate) fn read(&self, bytes: &[u8]) -> bool {
         match self.wrap {
             Wrap::Plain => entry::read(&[("scan", bytes)]),
             Wrap::Gzip => entry::read(&[("scan", &gzip(bytes))]),
@@ -72,7 +72,7 @@ impl Seed {
     }
 
     /// Bytes of the file that is read.
-    pub fn size(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn size(&self, bytes: &[u8]) -> usize {
         match self.wrap {
             Wrap::Gzip => gzip(bytes).len(),
             Wrap::Npz => zip(bytes).len(),
@@ -80,7 +80,7 @@ impl Seed {
         }
     }
 
-    pub fn allowed(&self, size: usize) -> f64 {
+    pub(crate) fn allowed(&self, size: usize) -> f64 {
         let slice = if self.multiple == CODEC { SLICE } else { 0.0 };
         FREE + slice + self.multiple * size as f64
     }
@@ -215,7 +215,7 @@ fn slice(encoding: Encoding) -> Vec<u8> {
 }
 
 /// A seed of every reader.
-pub fn seeds() -> Vec<Seed> {
+pub(crate) fn seeds() -> Vec<Seed> {
     let seed = |name, bytes, wrap, multiple| Seed {
         name,
         bytes,
