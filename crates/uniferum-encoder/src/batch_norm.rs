@@ -114,6 +114,32 @@ impl BatchNorm {
         self.update(mean, &kernels::unbiased_variance(var, count)?)
     }
 
+    /// The affine map that evaluation applies to each channel.
+    pub(crate) fn scale_and_shift(&self) -> Result<(Vec<f64>, Vec<f64>)> {
+        let numbers = |t: &Tensor| t.to_dtype(DType::F64)?.to_vec1::<f64>();
+        let (weight, bias) = (numbers(&self.weight)?, numbers(&self.bias)?);
+        let (mean, var) = (numbers(&self.running_mean)?, numbers(&self.running_var)?);
+        let scale: Vec<f64> = weight
+            .iter()
+            .zip(&var)
+            .map(|(w, v)| w / (v + EPS).sqrt())
+            .collect();
+        let shift = (0..bias.len())
+            .map(|c| bias[c] - mean[c] * scale[c])
+            .collect();
+        Ok((scale, shift))
+    }
+
+    /// Every tensor that evaluation depends on.
+    pub(crate) fn tensors(&self) -> [&Tensor; 4] {
+        [
+            &self.weight,
+            &self.bias,
+            &self.running_mean,
+            &self.running_var,
+        ]
+    }
+
     fn update(&self, mean: &Tensor, unbiased_var: &Tensor) -> Result<()> {
         for (running, batch) in [
             (&self.running_mean, mean),

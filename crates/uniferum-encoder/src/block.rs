@@ -66,6 +66,19 @@ impl ConvNorm {
         self.norm.forward(&y, mode)
     }
 
+    pub(crate) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    pub(crate) fn norm(&self) -> &BatchNorm {
+        &self.norm
+    }
+
+    /// Every tensor that evaluation depends on.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        std::iter::once(&self.weight).chain(self.norm.tensors())
+    }
+
     pub(crate) fn forward_silu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let weight = mode.weight(&self.weight);
         let y = kernels::conv3d(x, &weight, None, &self.cfg)?;
@@ -104,7 +117,7 @@ impl LayerTensors {
 
 /// Weights that let channels speak to each other through their means.
 #[derive(Debug, Clone)]
-struct SqueezeExcite {
+pub(crate) struct SqueezeExcite {
     w_reduce: Tensor,
     b_reduce: Tensor,
     w_expand: Tensor,
@@ -139,6 +152,24 @@ impl SqueezeExcite {
             &mode.weight(&self.b_expand),
         )?)
     }
+}
+
+impl SqueezeExcite {
+    /// Weight and bias of the reducing and of the expanding layer.
+    pub(crate) fn layers(&self) -> [(&Tensor, &Tensor); 2] {
+        [
+            (&self.w_reduce, &self.b_reduce),
+            (&self.w_expand, &self.b_expand),
+        ]
+    }
+}
+
+/// The parts of an [`InvertedResidual`].
+pub(crate) struct Layers<'a> {
+    pub(crate) expand: Option<&'a ConvNorm>,
+    pub(crate) depthwise: &'a ConvNorm,
+    pub(crate) squeeze_excite: &'a SqueezeExcite,
+    pub(crate) project: &'a ConvNorm,
 }
 
 /// Expansion, depthwise convolution, squeeze-and-excitation, projection.
@@ -189,6 +220,24 @@ impl InvertedResidual {
 
     pub(crate) fn spec(&self) -> &Block {
         &self.spec
+    }
+
+    pub(crate) fn layers(&self) -> Layers<'_> {
+        Layers {
+            expand: self.expand.as_ref(),
+            depthwise: &self.depthwise,
+            squeeze_excite: &self.squeeze_excite,
+            project: &self.project,
+        }
+    }
+
+    /// Every tensor that evaluation depends on.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = &Tensor> {
+        let gates = self.squeeze_excite.layers();
+        let norms = self.expand.iter().chain([&self.depthwise, &self.project]);
+        norms
+            .flat_map(ConvNorm::tensors)
+            .chain(gates.into_iter().flat_map(|(weight, bias)| [weight, bias]))
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {

@@ -1,12 +1,13 @@
 //! The assembled network.
 
-use candle_core::{ModuleT, Tensor};
+use candle_core::{DType, ModuleT, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::batch_norm::Mode;
 use crate::block::{ConvNorm, ConvShape, InvertedResidual};
 use crate::config::EncoderConfig;
 use crate::error::{Error, Result};
+use crate::inference::{InferenceCache, Precision};
 
 /// A 3-D EfficientNet without its classifier.
 ///
@@ -35,6 +36,7 @@ pub struct EfficientNet3d {
     blocks: Vec<InvertedResidual>,
     head: ConvNorm,
     frozen_statistics: bool,
+    inference: InferenceCache,
 }
 
 impl EfficientNet3d {
@@ -66,6 +68,7 @@ impl EfficientNet3d {
             blocks,
             head: ConvNorm::pointwise(last, cfg.out_channels(), vb.pp("conv_head"), vb.pp("bn2"))?,
             frozen_statistics: false,
+            inference: InferenceCache::default(),
         })
     }
 
@@ -83,11 +86,28 @@ impl EfficientNet3d {
         self.frozen_statistics = frozen;
     }
 
+    /// Chooses the format in which evaluation on the CPU keeps weights and activations;
+    /// single precision after construction.
+    ///
+    /// [`Precision::Bf16`] halves memory and, with AVX512-BF16, the time; features differ by
+    /// about a hundredth of their range.
+    pub fn set_inference_precision(&mut self, precision: Precision) {
+        self.inference.set_precision(precision);
+    }
+
+    /// See [`set_inference_precision`](Self::set_inference_precision).
+    pub fn inference_precision(&self) -> Precision {
+        self.inference.precision()
+    }
+
     /// The feature map of a batch of volumes.
     ///
     /// With `train` the batch's own statistics normalise and the running ones are updated,
     /// unless they are [frozen](Self::freeze_statistics). Without it weights are constants:
-    /// no activation outlives the call, and gradients reach the input only.
+    /// no activation outlives the call, and gradients reach the input only. On the CPU, and
+    /// unless the input asks for a gradient, evaluation runs through an
+    /// [`InferenceEncoder`](crate::InferenceEncoder), which is made by the first call and
+    /// made anew when weights have changed.
     ///
     /// # Shapes
     /// `[B, C, D, H, W]` to `[B, 1280, ⌈D/32⌉, ⌈H/32⌉, ⌈W/32⌉]` for B0.
@@ -95,6 +115,25 @@ impl EfficientNet3d {
     /// # Errors
     /// [`Error::Input`] for a tensor that is not such a batch.
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
+        self.check(x)?;
+        if train {
+            self.inference.clear();
+        } else if x.device().is_cpu()
+            && x.dtype() == DType::F32
+            && !x.track_op()
+            && let Some(packed) = self.inference.get(self)?
+        {
+            return packed.features(x);
+        }
+        self.forward_composed(x, train)
+    }
+
+    /// As [`forward_t`](Self::forward_t), operation by operation even in evaluation: the
+    /// reference for the packed form.
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
+    pub fn forward_composed(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let mode = self.mode(train);
         let mut x = self.stem(x, mode)?;
         for block in &self.blocks {
@@ -136,14 +175,43 @@ impl EfficientNet3d {
     }
 
     fn stem(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let channels = self.cfg.in_channels;
-        if x.rank() != 5 || x.dims()[1] != channels || x.elem_count() == 0 {
-            return Err(Error::Input {
-                expected: format!("a batch of volumes [B, {channels}, D, H, W]"),
-                got: format!("{:?}", x.dims()),
-            });
-        }
+        self.check(x)?;
         self.stem.forward_silu(x, mode)
+    }
+
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let channels = self.cfg.in_channels;
+        if x.rank() == 5 && x.dims()[1] == channels && x.elem_count() > 0 {
+            return Ok(());
+        }
+        Err(Error::Input {
+            expected: format!("a batch of volumes [B, {channels}, D, H, W]"),
+            got: format!("{:?}", x.dims()),
+        })
+    }
+
+    pub(crate) fn stem_layer(&self) -> &ConvNorm {
+        &self.stem
+    }
+
+    pub(crate) fn blocks(&self) -> &[InvertedResidual] {
+        &self.blocks
+    }
+
+    pub(crate) fn head_layer(&self) -> &ConvNorm {
+        &self.head
+    }
+
+    /// Every tensor that evaluation depends on.
+    pub(crate) fn tensors(&self) -> Vec<&Tensor> {
+        let ends = self.stem.tensors().chain(self.head.tensors());
+        let blocks = self.blocks.iter().flat_map(InvertedResidual::tensors);
+        ends.chain(blocks).collect()
+    }
+
+    /// Whether somebody else may change the weights.
+    pub(crate) fn is_variable(&self) -> bool {
+        self.stem.weight().is_variable()
     }
 }
 

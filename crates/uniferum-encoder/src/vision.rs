@@ -6,6 +6,7 @@ use candle_nn::{Init, VarBuilder};
 use crate::config::EncoderConfig;
 use crate::efficientnet::EfficientNet3d;
 use crate::error::Result;
+use crate::inference::Precision;
 
 /// An [`EfficientNet3d`] whose feature map becomes a sequence of tokens for a transformer.
 ///
@@ -58,6 +59,11 @@ impl VisionEncoder {
     /// See [`EfficientNet3d::freeze_statistics`].
     pub fn freeze_statistics(&mut self, frozen: bool) {
         self.model.freeze_statistics(frozen);
+    }
+
+    /// See [`EfficientNet3d::set_inference_precision`].
+    pub fn set_inference_precision(&mut self, precision: Precision) {
+        self.model.set_inference_precision(precision);
     }
 
     /// The token sequences of a batch of volumes; `train` as in

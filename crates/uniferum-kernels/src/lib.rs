@@ -11,6 +11,7 @@ mod gelu;
 mod gemm;
 mod geometry;
 mod host;
+pub mod infer;
 mod layer_norm;
 mod loss;
 mod mbconv;

@@ -1,9 +1,18 @@
 //! Which vector instructions the kernels use, chosen once at run time.
 
+mod isa;
+mod lanes;
 mod slices;
 
 use std::sync::OnceLock;
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+pub(crate) use lanes::Neon;
+#[cfg(target_arch = "x86_64")]
+pub(crate) use lanes::{Avx2, Avx512, Avx512Bf16};
+
+pub(crate) use isa::{Isa, lane_dispatch};
+pub(crate) use lanes::{Lanes, Scalar};
 pub(crate) use slices::*;
 
 /// A set of vector instructions for which kernels exist.
@@ -57,6 +66,19 @@ impl Simd {
             }
             #[cfg(not(target_arch = "x86_64"))]
             Simd::Avx2 | Simd::Avx512 => false,
+        }
+    }
+
+    /// Whether the set has a dot product of bf16 pairs here (AVX512-BF16), which doubles the
+    /// speed of arithmetic in that format.
+    pub fn has_bf16(self) -> bool {
+        #[cfg(target_arch = "x86_64")]
+        {
+            self == Simd::Avx512 && self.is_available() && is_x86_feature_detected!("avx512bf16")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        {
+            false
         }
     }
 
