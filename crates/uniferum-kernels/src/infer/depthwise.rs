@@ -23,6 +23,8 @@ pub(super) struct Plane {
     pub(super) width: usize,
     /// The first voxel; rows follow each other.
     pub(super) out: *mut u32,
+    /// Whether the result goes past the caches, being larger than they are.
+    pub(super) stream: bool,
     /// Sixteen sums over the results.
     pub(super) sums: *mut f32,
 }
@@ -90,6 +92,9 @@ unsafe fn columns<L: Lanes, F: Format, const K: usize, const S: usize>(plane: &P
         if at < plane.width {
             strip::<L, F, K, S, 1>(plane, at);
         }
+        if plane.stream {
+            L::fence();
+        }
     }
 }
 
@@ -111,7 +116,11 @@ unsafe fn strip<L: Lanes, F: Format, const K: usize, const S: usize, const N: us
             for n in 0..N {
                 let y = F::silu::<L>(acc[n]);
                 sum = L::add(sum, y);
-                F::store::<L>(out.add(n * F::WORDS), y);
+                if plane.stream {
+                    F::stream::<L>(out.add(n * F::WORDS), y);
+                } else {
+                    F::store::<L>(out.add(n * F::WORDS), y);
+                }
             }
         }
         L::store(plane.sums, sum);

@@ -35,6 +35,8 @@ pub(super) trait Format: Send + Sync + 'static {
     unsafe fn load<L: Lanes>(from: *const u32) -> L::F;
     /// Writes the sixteen channels of a voxel.
     unsafe fn store<L: Lanes>(to: *mut u32, v: L::F);
+    /// As [`store`](Self::store) past the caches.
+    unsafe fn stream<L: Lanes>(to: *mut u32, v: L::F);
     /// Writes two rows of lines, which start `stride` words apart.
     unsafe fn store_rows<L: Lanes>(to: *mut u32, stride: usize, rows: [L::F; 2]);
     /// The activation function, as exactly as the format can hold it.
@@ -69,6 +71,12 @@ impl Format for F32 {
     unsafe fn store<L: Lanes>(to: *mut u32, v: L::F) {
         // SAFETY: see above.
         unsafe { L::store(to.cast(), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream<L: Lanes>(to: *mut u32, v: L::F) {
+        // SAFETY: see above.
+        unsafe { L::stream(to.cast(), v) }
     }
 
     #[inline(always)]
@@ -112,6 +120,12 @@ impl Format for Bf16 {
     unsafe fn store<L: Lanes>(to: *mut u32, v: L::F) {
         // SAFETY: see above.
         unsafe { L::store_bf16(to, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn stream<L: Lanes>(to: *mut u32, v: L::F) {
+        // SAFETY: see above.
+        unsafe { L::stream_bf16(to, v) }
     }
 
     #[inline(always)]

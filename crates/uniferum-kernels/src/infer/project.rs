@@ -63,7 +63,8 @@ unsafe fn both<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) -
     unsafe {
         let x = p.x.add(2 * at * F::WORDS);
         let x = [x, x.add(N * F::WORDS)];
-        multiply::<L, F, N>(x, p.block_stride, p.inputs, p.weight, L::load(p.bias))
+        let source = (x, p.block_stride, 4 * N * F::WORDS);
+        multiply::<L, F, N>(source, p.inputs, p.weight, L::load(p.bias))
     }
 }
 
@@ -87,7 +88,7 @@ unsafe fn odd_voxel<L: Lanes, F: Format>(p: &Projection) -> Option<(usize, L::F)
         let voxel = p.voxels - 1;
         let x = [p.x.add(voxel * F::WORDS); 2];
         let bias = L::load(p.bias);
-        let acc = multiply::<L, F, 1>(x, p.block_stride, p.inputs, p.weight, bias);
+        let acc = multiply::<L, F, 1>((x, p.block_stride, 0), p.inputs, p.weight, bias);
         Some((voxel, add_residual::<L, F>(p, voxel, acc[0][0])))
     }
 }

@@ -12,6 +12,8 @@ pub(super) struct Rows {
     /// The rows' first voxels in the source.
     pub(super) source: [*const u32; 2],
     pub(super) keep: [bool; 2],
+    /// Words from a voxel to the one that is read next in its column.
+    pub(super) ahead: usize,
     /// Words from one block of the source's channels to the next; for the stem, from one
     /// group of image rows (input channel and depth) to the next.
     pub(super) block_stride: usize,
@@ -71,7 +73,8 @@ unsafe fn expand_tile<L: Lanes, F: Format, const N: usize>(rows: &Rows, column: 
         let at = column * F::WORDS;
         let x = [rows.source[0].add(at), rows.source[1].add(at)];
         let bias = L::load(rows.bias);
-        let acc = multiply::<L, F, N>(x, rows.block_stride, rows.inputs, rows.weight, bias);
+        let source = (x, rows.block_stride, rows.ahead);
+        let acc = multiply::<L, F, N>(source, rows.inputs, rows.weight, bias);
         finish::<L, F, N>(rows, column, acc);
     }
 }
@@ -81,12 +84,15 @@ unsafe fn expand_tile<L: Lanes, F: Format, const N: usize>(rows: &Rows, column: 
 /// For every input the sixteen outputs' weights are one vector and a voxel's value is
 /// spread over all lanes, so that `2 N` independent sums hide the latency of the unit.
 ///
+/// The source is told by both places, the words from one block of channels to the next, and
+/// how many words further on lie the voxels that are wanted soon: rows are about as long as
+/// a memory page, across which the processor does not look ahead by itself.
+///
 /// # Safety
 /// `N` voxels of every block must be readable from both places, and the weights behind them.
 #[inline(always)]
 pub(super) unsafe fn multiply<L: Lanes, F: Format, const N: usize>(
-    mut x: [*const u32; 2],
-    block_stride: usize,
+    (mut x, block_stride, ahead): ([*const u32; 2], usize, usize),
     inputs: usize,
     mut weight: *const u32,
     bias: L::F,
@@ -97,6 +103,10 @@ pub(super) unsafe fn multiply<L: Lanes, F: Format, const N: usize>(
         let mut left = inputs;
         while left > 0 {
             let here = left.min(F::WORDS);
+            for n in (0..N).step_by(F::PACK) {
+                L::prefetch(x[0].wrapping_add(ahead + n * F::WORDS));
+                L::prefetch(x[1].wrapping_add(ahead + n * F::WORDS));
+            }
             for i in 0..here {
                 let w = L::load_words(weight.add(i * BLOCK));
                 for n in 0..N {
@@ -136,15 +146,17 @@ unsafe fn finish<L: Lanes, F: Format, const N: usize>(
             }
             return;
         }
-        for n in 0..N {
-            let mut pair = [L::splat(0.0); 2];
-            for side in 0..2 {
-                if rows.keep[side] {
-                    pair[side] = F::silu::<L>(acc[side][n]);
+        let mut y = [[L::splat(0.0); N]; 2];
+        for side in 0..2 {
+            if rows.keep[side] {
+                for n in 0..N {
+                    y[side][n] = F::silu::<L>(acc[side][n]);
                 }
             }
+        }
+        for n in 0..N {
             let to = rows.out.add((column + n) * BLOCK);
-            F::store_rows::<L>(to, rows.out_stride, pair);
+            F::store_rows::<L>(to, rows.out_stride, [y[0][n], y[1][n]]);
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::parallel::part;
 /// beside the narrow maps.
 const LINES: usize = 384 << 10;
 
+/// Bytes of a wide map from which on it is written past the caches.
+const STREAM: usize = 24 << 20;
+
 /// Channel blocks of a piece at most.
 pub(super) const MAX_GROUP: usize = 4;
 
@@ -28,6 +31,8 @@ pub(super) struct WideShape {
     pub(super) line_rows: usize,
     /// Columns of one line, with padding.
     pub(super) line_width: usize,
+    /// Whether the result is too large to be found in a cache by whoever reads it next.
+    pub(super) stream: bool,
     /// Padded image rows, for the block behind the stem.
     pub(super) image: Option<(ImageRows, usize)>,
 }
@@ -66,6 +71,7 @@ impl WideShape {
             geometry,
             blocks,
             parts: [runs, strips, groups],
+            stream: blocks * geometry.out_voxels() * BLOCK * 4 / F::PACK >= STREAM,
             line_rows: even / F::PACK,
             line_width,
             image: image_channels.map(|channels| (ImageRows::new::<F>(even, input[2]), channels)),

@@ -161,6 +161,7 @@ pub(super) unsafe fn stem_map<F: Format>(
                     let rows = Rows {
                         source: [from, from.add(STRIDE * padded.row_words)],
                         keep: [true, row + 1 < height],
+                        ahead: 0,
                         block_stride: padded.group_words(),
                         row_stride: padded.row_words,
                         inputs: image.channels * KERNEL,

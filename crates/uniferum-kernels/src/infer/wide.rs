@@ -141,16 +141,18 @@ impl Piece<'_> {
         }
         let rows = (self.rows.len() - 1) * g.stride[1] + g.kernel[1];
         let stride = shape.line_width * BLOCK;
-        for block in self.blocks.clone() {
-            for row in (0..rows).step_by(2) {
-                let top = self.first_row() + row as isize;
-                let keep = [top, top + 1].map(|r| 0 <= r && r < g.input[1] as isize);
+        for row in (0..rows).step_by(2) {
+            let top = self.first_row() + row as isize;
+            let keep = [top, top + 1].map(|r| 0 <= r && r < g.input[1] as isize);
+            // The rows of the source stay in the first-level cache for all blocks.
+            for block in self.blocks.clone() {
                 // SAFETY: the pair of rows lies inside the slot.
                 unsafe {
                     let line = self.slot(block, depth).add(row / F::PACK * stride);
                     let rows = Rows {
                         source: [std::ptr::null(); 2],
                         keep,
+                        ahead: 2 * g.input[2] * F::WORDS,
                         block_stride: 0,
                         row_stride: 0,
                         inputs: 0,
@@ -267,6 +269,7 @@ impl Piece<'_> {
                     .out
                     .get()
                     .add((block * g.out_voxels() + voxel) * F::WORDS),
+                stream: self.shape.stream,
                 sums: sums.as_mut_ptr(),
             };
             depthwise::<F>(self.isa, k, g.stride[0], &call);

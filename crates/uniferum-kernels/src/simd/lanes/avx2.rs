@@ -100,6 +100,23 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn stream(to: *mut f32, v: Self::F) {
+        each!(|I| _mm256_stream_ps(to.add(8 * I), v[I]));
+    }
+
+    #[inline(always)]
+    unsafe fn fence() {
+        // SAFETY: a fence touches no memory.
+        unsafe { _mm_sfence() }
+    }
+
+    #[inline(always)]
+    unsafe fn prefetch(from: *const u32) {
+        // SAFETY: prefetching never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn splat_word(from: *const u32) -> Self::W {
         each!(|_I| _mm256_set1_epi32(from.cast::<i32>().read_unaligned()))
     }

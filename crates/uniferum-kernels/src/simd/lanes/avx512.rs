@@ -93,6 +93,24 @@ macro_rules! common {
         }
 
         #[inline(always)]
+        unsafe fn stream(to: *mut f32, v: __m512) {
+            // SAFETY: the caller's promise.
+            unsafe { _mm512_stream_ps(to, v) }
+        }
+
+        #[inline(always)]
+        unsafe fn fence() {
+            // SAFETY: a fence touches no memory.
+            unsafe { _mm_sfence() }
+        }
+
+        #[inline(always)]
+        unsafe fn prefetch(from: *const u32) {
+            // SAFETY: prefetching never faults.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(from.cast()) }
+        }
+
+        #[inline(always)]
         unsafe fn splat_word(from: *const u32) -> __m512i {
             // SAFETY: the caller's promise.
             unsafe { _mm512_set1_epi32(from.cast::<i32>().read_unaligned()) }
@@ -222,6 +240,15 @@ impl Lanes for Avx512Bf16 {
         unsafe {
             let half: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(v));
             _mm256_storeu_si256(to.cast(), half);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn stream_bf16(to: *mut u32, v: __m512) {
+        // SAFETY: the caller's promise; any `__m256bh` is a `__m256i`.
+        unsafe {
+            let half: __m256i = std::mem::transmute(_mm512_cvtneps_pbh(v));
+            _mm256_stream_si256(to.cast(), half);
         }
     }
 }

@@ -82,6 +82,29 @@ pub(crate) trait Lanes: Copy + 'static {
     /// Rounds to sixteen consecutive bf16 numbers.
     unsafe fn store_bf16(to: *mut u32, v: Self::F);
 
+    /// As [`store`](Self::store) past the caches, to an address that is a multiple of 64;
+    /// [`fence`](Self::fence) makes it visible to other threads.
+    #[inline(always)]
+    unsafe fn stream(to: *mut f32, v: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store(to, v) }
+    }
+
+    /// As [`store_bf16`](Self::store_bf16) past the caches, to a multiple of 32.
+    #[inline(always)]
+    unsafe fn stream_bf16(to: *mut u32, v: Self::F) {
+        // SAFETY: the caller's promise.
+        unsafe { Self::store_bf16(to, v) }
+    }
+
+    /// Orders streamed stores before whatever follows.
+    #[inline(always)]
+    unsafe fn fence() {}
+
+    /// Asks for a cache line that will be read soon; any address will do.
+    #[inline(always)]
+    unsafe fn prefetch(_from: *const u32) {}
+
     /// About `1 / a`, to 12 bits or better.
     #[inline(always)]
     unsafe fn about_recip(a: Self::F) -> Self::F {
