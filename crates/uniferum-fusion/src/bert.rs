@@ -88,7 +88,18 @@ impl Bert {
 
     /// Adds positions from 0 and type 0 to a sequence of vectors, and normalises.
     pub(crate) fn embed(&self, x: Tensor, pass: &Pass) -> Result<Tensor> {
-        self.embeddings.forward(x, self.cfg.max_positions, pass)
+        self.embed_from(x, 0, pass)
+    }
+
+    /// As [`embed`](Self::embed), with positions from `first`.
+    pub(crate) fn embed_from(&self, x: Tensor, first: usize, pass: &Pass) -> Result<Tensor> {
+        self.embeddings
+            .forward(x, first, self.cfg.max_positions, pass)
+    }
+
+    /// The layers, and the norm behind the last if there is one.
+    pub(crate) fn stack(&self) -> (&[Layer], Option<&LayerNorm>) {
+        (&self.layers, self.final_norm.as_ref())
     }
 
     /// The layers.
@@ -157,13 +168,19 @@ impl Embeddings {
         Ok(rows.reshape((batch, length, ()))?)
     }
 
-    fn forward(&self, x: Tensor, max_positions: usize, pass: &Pass) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: Tensor,
+        first: usize,
+        max_positions: usize,
+        pass: &Pass,
+    ) -> Result<Tensor> {
         let length = x.dim(1)?;
-        if length > max_positions {
+        if first + length > max_positions {
             let expected = format!("at most {max_positions} positions, image and text together");
-            return Err(input("sequence", expected, length));
+            return Err(input("sequence", expected, first + length));
         }
-        let positions = pass.weight(&self.positions).narrow(0, 0, length)?;
+        let positions = pass.weight(&self.positions).narrow(0, first, length)?;
         let types = pass.weight(&self.types).narrow(0, 0, 1)?;
         let x = x.broadcast_add(&positions.broadcast_add(&types)?)?;
         let x = match &self.norm {
@@ -175,7 +192,7 @@ impl Embeddings {
 }
 
 #[derive(Debug, Clone)]
-struct Layer {
+pub(crate) struct Layer {
     attention: SelfAttention,
     attention_norm: LayerNorm,
     intermediate: Linear,
@@ -215,6 +232,50 @@ impl Layer {
                 let x = (self.attention.forward(&normed, mask, pass)? + x)?;
                 let normed = self.output_norm.forward(&x, pass)?;
                 Ok((self.feed_forward(&normed, pass)? + x)?)
+            }
+        }
+    }
+
+    /// Keys and values of some positions.
+    pub(crate) fn keys_and_values(&self, x: &Tensor, pass: &Pass) -> Result<[Tensor; 2]> {
+        let x = self.attention_input(x, pass)?;
+        let key = self.attention.key.forward(&x, pass)?;
+        Ok([key, self.attention.value.forward(&x, pass)?])
+    }
+
+    /// Queries of some positions.
+    pub(crate) fn queries(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let x = self.attention_input(x, pass)?;
+        self.attention.query.forward(&x, pass)
+    }
+
+    fn attention_input(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        match self.placement {
+            NormPlacement::Post => Ok(x.clone()),
+            NormPlacement::Pre => self.attention_norm.forward(x, pass),
+        }
+    }
+
+    /// The layer's output for the positions `x` `[T, E]` that ask with `q` within `spans`.
+    pub(crate) fn forward_packed(
+        &self,
+        x: &Tensor,
+        q: &Tensor,
+        [k, v]: &[Tensor; 2],
+        spans: &[kernels::Span],
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let mixed = kernels::attention_packed(q, k, v, spans, self.attention.heads)?;
+        let attended = (self.attention.output.forward(&mixed, pass)? + x)?;
+        match self.placement {
+            NormPlacement::Post => {
+                let x = self.attention_norm.forward(&attended, pass)?;
+                let fed = (self.feed_forward(&x, pass)? + &x)?;
+                self.output_norm.forward(&fed, pass)
+            }
+            NormPlacement::Pre => {
+                let normed = self.output_norm.forward(&attended, pass)?;
+                Ok((self.feed_forward(&normed, pass)? + attended)?)
             }
         }
     }

@@ -9,6 +9,7 @@ use candle_nn::{VarBuilder, VarMap};
 use serde::{Deserialize, Serialize};
 use uniferum_encoder::VisionEncoder;
 
+use crate::ask;
 use crate::bert::Bert;
 use crate::checkpoint;
 use crate::config::UniferumConfig;
@@ -221,8 +222,49 @@ impl Uniferum {
     /// # Errors
     /// As [`forward_t`](Self::forward_t).
     pub fn ask(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Output> {
-        let (text, rest) = self.passes(false);
-        self.fuse(tokens, ids, mask, &text, &rest)
+        let pass = Pass::eval();
+        if !ask::packs(tokens) {
+            return self.fuse(tokens, ids, mask, &pass, &pass);
+        }
+        let length = self.check(tokens, ids, mask)?;
+        let read = ask::read(&self.bert, tokens, ids, mask, 0..length - 1)?;
+        let [first, inner] = [(0, 1), (1, length - 2)].map(|(at, n)| read.narrow(1, at, n));
+        let cls = self.head_cls.forward(&first?.squeeze(1)?, &pass)?;
+        let seg = self.head_seg.forward(&inner?, &pass)?;
+        Ok(Output { cls, seg })
+    }
+
+    /// Classification logits alone, `[B, 1]`: as [`ask`](Self::ask), without the work for
+    /// masks that nobody reads.
+    ///
+    /// # Shapes
+    /// As [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
+    pub fn classify(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        if !ask::packs(tokens) {
+            return Ok(self.ask(tokens, ids, mask)?.cls);
+        }
+        self.check(tokens, ids, mask)?;
+        let read = ask::read(&self.bert, tokens, ids, mask, 0..1)?;
+        self.head_cls.forward(&read.squeeze(1)?, &Pass::eval())
+    }
+
+    /// Mask logits alone, `[B, L, patch³]`; see [`Output::seg`].
+    ///
+    /// # Shapes
+    /// As [`ask`](Self::ask).
+    ///
+    /// # Errors
+    /// As [`forward_t`](Self::forward_t).
+    pub fn segment(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Tensor> {
+        if !ask::packs(tokens) {
+            return Ok(self.ask(tokens, ids, mask)?.seg);
+        }
+        let length = self.check(tokens, ids, mask)?;
+        let read = ask::read(&self.bert, tokens, ids, mask, 1..length - 1)?;
+        self.head_seg.forward(&read, &Pass::eval())
     }
 
     /// The pass through the transformer and the one through the heads.
@@ -239,14 +281,8 @@ impl Uniferum {
         (bert, Pass::train(true, 0.0, 0))
     }
 
-    fn fuse(
-        &self,
-        tokens: &Tensor,
-        ids: &Tensor,
-        mask: &Tensor,
-        bert: &Pass,
-        heads: &Pass,
-    ) -> Result<Output> {
+    /// Checks that tokens and text fit together; returns the number of vision tokens.
+    fn check(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<usize> {
         let (batch, text_length) = ids
             .dims2()
             .map_err(|_| input("token ids", "[B, T]", ids.dims()))?;
@@ -267,6 +303,19 @@ impl Uniferum {
             let got = format!("{length} of the image + {text_length} of the text");
             return Err(input("sequence", expected, got));
         }
+        Ok(length)
+    }
+
+    fn fuse(
+        &self,
+        tokens: &Tensor,
+        ids: &Tensor,
+        mask: &Tensor,
+        bert: &Pass,
+        heads: &Pass,
+    ) -> Result<Output> {
+        let length = self.check(tokens, ids, mask)?;
+        let (batch, width) = (ids.dim(0)?, self.cfg.bert.hidden);
         let vision = tokens.broadcast_as((batch, length, width))?;
         let text = self.bert.embed_ids(ids, bert)?;
         // The words pass the embedding block here for the second time: they get positions

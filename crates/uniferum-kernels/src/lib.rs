@@ -13,6 +13,7 @@ mod geometry;
 mod host;
 pub mod infer;
 mod layer_norm;
+mod linear;
 mod loss;
 mod mbconv;
 #[doc(hidden)]
@@ -25,7 +26,7 @@ pub mod simd;
 mod squeeze_excite;
 
 pub use adamw::{AdamW, adamw_step, sum_of_squares};
-pub use attention::attention;
+pub use attention::{Span, attention, attention_packed};
 pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
@@ -34,6 +35,7 @@ pub use error::{Error, Result};
 pub use gelu::gelu_erf;
 pub use geometry::{Conv3dConfig, Padding3};
 pub use layer_norm::layer_norm;
+pub use linear::linear;
 pub use loss::{bce_with_logits, sigmoid_focal};
 pub use mbconv::{BatchStatistics, MbConv, NormedConv, SqueezeExcite, mbconv};
 pub use pool::{adaptive_avg_pool3d, avg_pool3d, global_avg_pool3d, max_pool3d};

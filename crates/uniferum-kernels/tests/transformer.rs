@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use common::{check_gradients, distance, flat, tensor, values};
 use uniferum_kernels::{
-    AdamW, adamw_step, attention, bce_with_logits, dropout, gelu_erf, layer_norm, sigmoid_focal,
-    sum_of_squares,
+    AdamW, Span, adamw_step, attention, attention_packed, bce_with_logits, dropout, gelu_erf,
+    layer_norm, linear, sigmoid_focal, sum_of_squares,
 };
 
 /// erf by its Taylor series, exact enough in double precision for |x| < 4.
@@ -315,4 +315,69 @@ fn adamw_follows_its_definition() {
     let want: f64 = flat(var.as_tensor()).iter().map(|v| v * v).sum();
     assert!((sum_of_squares(var.as_tensor()).unwrap() / want - 1.0).abs() < 1e-6);
     assert!(adamw_step(var.as_tensor(), &tensor(&p, &[n]), &state, 0, &o).is_err());
+}
+
+#[test]
+fn linear_maps_agree_with_their_definition_and_finite_differences() {
+    let (rows, k, n) = (6, 5, 4);
+    let (x, w, b) = (values(1, rows * k), values(2, n * k), values(3, n));
+    let plain = |a: &[Vec<f64>]| -> Vec<f64> {
+        let of = |i: usize| {
+            let (row, out) = (i / n, i % n);
+            let products = (0..k).map(|j| a[0][row * k + j] * a[1][out * k + j]);
+            a[2][out] + products.sum::<f64>()
+        };
+        (0..rows * n).map(of).collect()
+    };
+    let args = [(&x[..], &[2, 3, k][..]), (&w[..], &[n, k]), (&b[..], &[n])];
+    let ts: Vec<_> = args.iter().map(|(v, d)| tensor(v, d)).collect();
+    let y = linear(&ts[0], &ts[1], &ts[2]).unwrap();
+    assert_eq!(y.dims(), [2, 3, n]);
+    let want = plain(&[x.clone(), w.clone(), b.clone()]);
+    assert!(distance(&flat(&y), &want) < 1e-6);
+    check_gradients(&args, |t| linear(&t[0], &t[1], &t[2]), plain, 1e-4);
+    assert!(linear(&ts[0], &ts[1].t().unwrap(), &ts[2]).is_err());
+}
+
+#[test]
+fn constant_weights_of_a_linear_map_get_no_gradient() {
+    let x = Var::from_tensor(&tensor(&values(1, 6), &[2, 3])).unwrap();
+    let (w, b) = (tensor(&values(2, 12), &[4, 3]), tensor(&values(3, 4), &[4]));
+    let y = linear(x.as_tensor(), &w, &b).unwrap();
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(&x).is_some());
+    assert!(grads.get(&w).is_none() && grads.get(&b).is_none());
+}
+
+#[test]
+fn packed_attention_is_attention_of_each_sequence() {
+    let (heads, width) = (3, 12);
+    let own = width / heads;
+    let lengths = [7, 33, 1];
+    let rows: usize = lengths.iter().sum();
+    let [q, k, v] = [1, 2, 3].map(|seed| tensor(&values(seed, rows * width), &[rows, width]));
+    let mut start = 0;
+    let spans = lengths.map(|n| {
+        start += n;
+        Span {
+            queries: start - n..start,
+            keys: start - n..start,
+        }
+    });
+    let got = attention_packed(&q, &k, &v, &spans, heads).unwrap();
+    for span in &spans {
+        let n = span.keys.len();
+        let split = |t: &Tensor| {
+            let t = t.narrow(0, span.keys.start, n).unwrap();
+            let t = t.reshape((1, n, heads, own)).unwrap();
+            t.transpose(1, 2).unwrap().contiguous().unwrap()
+        };
+        let want = attention(&split(&q), &split(&k), &split(&v), None, None).unwrap();
+        let want = want.transpose(1, 2).unwrap().reshape((n, width)).unwrap();
+        let got = got.narrow(0, span.queries.start, n).unwrap();
+        assert!(distance(&flat(&got), &flat(&want)) < 1e-5);
+    }
+    let shared = [spans[0].clone(), spans[0].clone()];
+    assert!(attention_packed(&q, &k, &v, &shared, heads).is_err());
+    assert!(attention_packed(&q, &k, &v, &spans, 5).is_err());
 }

@@ -281,21 +281,37 @@ pub(crate) fn examiner<'a>(
     tasks: &[Task],
     device: &Device,
 ) -> Result<Examiner<'a>> {
-    let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
-    let text = prompts.encode(&sentences, device)?;
-    let masks: Vec<bool> = tasks
-        .iter()
-        .map(|t| t.kind == TaskKind::Segmentation)
-        .collect();
+    // Each question is asked of the head that answers it.
+    let is_mask = |t: &&Task| t.kind == TaskKind::Segmentation;
+    let text = |wanted: bool| -> Result<Option<uniferum_fusion::PromptBatch>> {
+        let asked = tasks.iter().filter(|t| is_mask(t) == wanted);
+        let sentences: Vec<&str> = asked.map(|t| t.prompt.as_str()).collect();
+        match sentences.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(prompts.encode(&sentences, device)?)),
+        }
+    };
+    let (labels, cells) = (text(false)?, text(true)?);
+    let masks: Vec<bool> = tasks.iter().map(|t| is_mask(&t)).collect();
     Ok(Box::new(move |image| {
-        let output = model.ask(&model.encode(image)?, &text.ids, &text.mask)?;
-        let logits = values(&output.cls)?;
-        let cells = output.seg.flatten_from(1)?.to_vec2::<f32>()?;
-        let answers = masks.iter().zip(logits).zip(cells);
-        Ok(answers
-            .map(|((is_mask, logit), cells)| match is_mask {
-                true => Answer::Mask(cells),
-                false => Answer::Label(logit),
+        let tokens = model.encode(image)?;
+        let logits = match &labels {
+            Some(text) => values(&model.classify(&tokens, &text.ids, &text.mask)?)?,
+            None => Vec::new(),
+        };
+        let cells = match &cells {
+            Some(text) => {
+                let cells = model.segment(&tokens, &text.ids, &text.mask)?;
+                cells.flatten_from(1)?.to_vec2::<f32>()?
+            }
+            None => Vec::new(),
+        };
+        let (mut logits, mut cells) = (logits.into_iter(), cells.into_iter());
+        Ok(masks
+            .iter()
+            .filter_map(|is_mask| match is_mask {
+                true => cells.next().map(Answer::Mask),
+                false => logits.next().map(Answer::Label),
             })
             .collect())
     }))

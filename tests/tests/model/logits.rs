@@ -50,3 +50,23 @@ fn asking_many_questions_at_once_is_asking_them_one_by_one() {
         assert_close(&alone.seg, &row(&together.seg), 1e-5, "seg");
     }
 }
+
+#[test]
+fn each_head_alone_answers_as_both_do_and_as_the_padded_batch() {
+    for norm in [NormPlacement::Post, NormPlacement::Pre] {
+        let mut cfg = small();
+        cfg.bert.norm = norm;
+        let model = Uniferum::new(&cfg, formula::builder()).unwrap();
+        let image = formula::values("image", (1, 1, 64, 64, 64));
+        let (ids, mask) = prompt_batch(cfg.bert.vocab);
+        let padded = model.forward_t(&image, &ids, &mask, false).unwrap();
+        let tokens = model.encode(&image).unwrap();
+        let both = model.ask(&tokens, &ids, &mask).unwrap();
+        assert_close(&both.cls, &padded.cls, 1e-5, "packed classification");
+        assert_close(&both.seg, &padded.seg, 1e-5, "packed masks");
+        let cls = model.classify(&tokens, &ids, &mask).unwrap();
+        assert_close(&cls, &both.cls, 1e-6, "classification alone");
+        let seg = model.segment(&tokens, &ids, &mask).unwrap();
+        assert_close(&seg, &both.seg, 1e-6, "masks alone");
+    }
+}

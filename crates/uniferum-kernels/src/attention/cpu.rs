@@ -150,19 +150,32 @@ pub(super) fn backward(
 multiversion! {
     /// `row = softmax(scale row)` in place; a row of nothing but minus infinity becomes finite numbers
     /// that the caller zeroes.
-    fn softmax(row: &mut [f32], scale: f32) = softmax_body;
+    pub(super) fn softmax(row: &mut [f32], scale: f32) = softmax_body;
 }
 
 #[inline(always)]
 fn softmax_body<const FMA: bool>(row: &mut [f32], scale: f32) {
-    let top = row
-        .iter()
-        .fold(f32::MIN, |m, x| if *x > m { *x } else { m });
+    const LANES: usize = 16;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut tops = [f32::MIN; LANES];
+    let (lanes, tail) = row.as_chunks::<LANES>();
+    for x in lanes {
+        for i in 0..LANES {
+            tops[i] = larger(tops[i], x[i]);
+        }
+    }
+    let top = tops.iter().chain(tail).fold(f32::MIN, |m, x| larger(m, *x));
     for x in row.iter_mut() {
         *x = exp::<FMA>((*x - top) * scale);
     }
-    let total: f32 = row.iter().sum();
-    let inverse = 1.0 / total;
+    let mut sums = [0.0f32; LANES];
+    let (lanes, tail) = row.as_chunks::<LANES>();
+    for x in lanes {
+        for i in 0..LANES {
+            sums[i] += x[i];
+        }
+    }
+    let inverse = 1.0 / sums.iter().chain(tail).sum::<f32>();
     for x in row.iter_mut() {
         *x *= inverse;
     }

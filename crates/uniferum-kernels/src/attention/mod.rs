@@ -1,6 +1,7 @@
 //! Multi-head scaled dot-product attention with a key mask and dropout.
 
 mod cpu;
+mod packed;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -8,6 +9,8 @@ use crate::dropout::check_probability;
 use crate::error::invalid;
 use crate::host;
 use crate::rng::Keep;
+
+pub use packed::{Span, attention_packed};
 
 const OP: &str = "attention";
 

@@ -1,0 +1,131 @@
+//! The linear map of a transformer.
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+use crate::error::invalid;
+use crate::gemm::{Mat, gemm};
+use crate::host;
+use crate::parallel::{accumulate, part};
+
+const OP: &str = "linear";
+
+/// `x wᵀ + b` over the last axis, with backward.
+///
+/// A weight that is a constant costs nothing in backward, which composed operations of candle
+/// do not manage: they compute the gradients of constants too.
+///
+/// # Shapes
+/// `x` `[..., K]`, `weight` `[N, K]`, `bias` `[N]`; the result is `[..., N]`.
+///
+/// # Errors
+/// When the shapes do not fit together, or for a tensor that is not `f32`.
+pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let (n, k) = weight.dims2()?;
+    if x.dims().last() != Some(&k) || k == 0 || bias.dims() != [n] {
+        let expected = format!("x [.., {k}], bias [{n}]");
+        let got = format!("{:?}, {:?}", x.dims(), bias.dims());
+        return Err(invalid(OP, "shapes", expected, got).into());
+    }
+    let op = Linear { n, k };
+    x.contiguous()?
+        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+}
+
+struct Linear {
+    n: usize,
+    k: usize,
+}
+
+impl Linear {
+    fn forward(&self, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+        let &Self { n, k } = self;
+        let rows = x.len() / k;
+        let mut y = vec![0.0; rows * n];
+        y.par_chunks_mut(n.max(1))
+            .with_min_len(16)
+            .for_each(|y| y.copy_from_slice(b));
+        let (x, w) = (Mat::rows(x, rows, k, k), Mat::rows(w, n, k, k));
+        gemm(x, w.t(), &mut y, n, true, true);
+        y
+    }
+
+    fn grad_input(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
+        let &Self { n, k } = self;
+        let rows = dy.len() / n;
+        let mut dx = vec![0.0; rows * k];
+        let (dy, w) = (Mat::rows(dy, rows, n, n), Mat::rows(w, n, k, k));
+        gemm(dy, w, &mut dx, k, false, true);
+        dx
+    }
+
+    fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        let &Self { n, k } = self;
+        let rows = dy.len() / n;
+        let mut dw = vec![0.0; n * k];
+        let (dy, x) = (Mat::rows(dy, rows, n, n), Mat::rows(x, rows, k, k));
+        gemm(dy.t(), x, &mut dw, k, false, true);
+        dw
+    }
+
+    fn grad_bias(&self, dy: &[f32]) -> Vec<f32> {
+        const ROWS: usize = 64;
+        let rows = dy.len() / self.n;
+        let tasks = rows.div_ceil(ROWS);
+        accumulate(self.n, tasks, |task, sums| {
+            for row in part(rows, task, tasks) {
+                let dy = &dy[row * self.n..][..self.n];
+                sums.iter_mut().zip(dy).for_each(|(s, d)| *s += d);
+            }
+        })
+    }
+}
+
+impl CustomOp3 for Linear {
+    fn name(&self) -> &'static str {
+        OP
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (w, b) = (host::f32_slice(OP, w, lw)?, host::f32_slice(OP, b, lb)?);
+        let y = self.forward(host::f32_slice(OP, x, lx)?, w, b);
+        let mut dims = lx.shape().dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.n;
+        }
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        b: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dy = dy.contiguous()?;
+        host::with_f32(OP, &dy, |dy| {
+            let dx = x.track_op().then(|| {
+                let dx = host::with_f32(OP, w, |w| self.grad_input(w, dy))?;
+                Result::Ok(host::tensor(dx, x.shape()))
+            });
+            let dw = w.track_op().then(|| {
+                let dw = host::with_f32(OP, x, |x| self.grad_weight(x, dy))?;
+                Result::Ok(host::tensor(dw, w.shape()))
+            });
+            let db = b
+                .track_op()
+                .then(|| host::tensor(self.grad_bias(dy), b.shape()));
+            Ok((dx.transpose()?, dw.transpose()?, db))
+        })?
+    }
+}
