@@ -1,7 +1,11 @@
 //! `uniferum bench`: the speed of one part on this machine, as one line of JSON.
 
+mod ask;
+mod encoder;
 mod line;
+mod model;
 mod prepare;
+mod train_step;
 
 use crate::global::Global;
 
@@ -19,10 +23,16 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Part {
     Prepare(prepare::Args),
+    Encoder(encoder::Args),
+    TrainStep(train_step::Args),
+    Ask(ask::Args),
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     match args.part {
         Part::Prepare(args) => prepare::run(args, global),
+        Part::Encoder(args) => encoder::run(args, global),
+        Part::TrainStep(args) => train_step::run(args, global),
+        Part::Ask(args) => ask::run(args, global),
     }
 }

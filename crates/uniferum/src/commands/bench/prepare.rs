@@ -56,7 +56,7 @@ enum Stage {
 
 /// `XxYxZ`.
 #[derive(Debug, Clone, Copy)]
-struct Shape([usize; 3]);
+pub(super) struct Shape(pub(super) [usize; 3]);
 
 impl FromStr for Shape {
     type Err = String;
