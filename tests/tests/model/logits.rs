@@ -65,8 +65,8 @@ fn each_head_alone_answers_as_both_do_and_as_the_padded_batch() {
         assert_close(&both.cls, &padded.cls, 1e-5, "packed classification");
         assert_close(&both.seg, &padded.seg, 1e-5, "packed masks");
         let cls = model.classify(&tokens, &ids, &mask).unwrap();
-        assert_close(&cls, &both.cls, 1e-6, "classification alone");
+        assert_close(&cls, &both.cls, 1e-5, "classification alone");
         let seg = model.segment(&tokens, &ids, &mask).unwrap();
-        assert_close(&seg, &both.seg, 1e-6, "masks alone");
+        assert_close(&seg, &both.seg, 1e-5, "masks alone");
     }
 }
