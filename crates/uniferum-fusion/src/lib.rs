@@ -17,3 +17,4 @@ pub use config::{BertConfig, NormPlacement, UniferumConfig};
 pub use error::{Error, Result};
 pub use model::{Freeze, Output, Uniferum, trainable_vars};
 pub use prompts::{PromptBatch, Prompts};
+pub use uniferum_encoder::seeded_var_builder;

@@ -1,0 +1,213 @@
+//! `uniferum predict`: questions about scans, each scan encoded once.
+
+mod output;
+mod questions;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use candle_core::Device;
+use clap::ValueEnum;
+use uniferum::{Answer, InputStage, ModelInput, Predictor};
+use uniferum_ct::batch::Shard;
+use uniferum_ct::{ReadOptions, read_ct, read_mask};
+use uniferum_tasks::Task;
+
+use crate::global::Global;
+use output::Row;
+
+/// Answer questions about chest CTs with a trained model
+///
+/// Each scan is read, standardised and encoded once; then all questions are asked of it. Prints task,
+/// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
+/// cannot be used are reported and left out, and the exit code is then 1.
+///
+/// Examples:
+///
+///   uniferum predict scan.nii.gz --checkpoint model.safetensors --tokenizer tokenizer.json \
+///       --task "Diagnose the presence of pleural effusion around the lungs"
+///
+///   uniferum predict scans/*.nii.gz --checkpoint demo/model.safetensors --tasks ct-rate --format csv
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Scans
+    #[arg(required = true, value_name = "SCAN")]
+    scans: Vec<PathBuf>,
+
+    /// Weights: a .safetensors file (or a folder with model.safetensors), or PyTorch's .bin or .pth
+    #[arg(long, value_name = "FILE")]
+    checkpoint: PathBuf,
+
+    /// tokenizer.json or vocab.txt [default: tokenizer.json beside the checkpoint]
+    #[arg(long, value_name = "FILE")]
+    tokenizer: Option<PathBuf>,
+
+    #[command(flatten)]
+    questions: questions::QuestionArgs,
+
+    /// Mask of TotalSegmentator v2 numbers on the scan's grid, whose lungs bound the model's view;
+    /// once for each scan, in their order
+    #[arg(long, value_name = "FILE")]
+    mask: Vec<PathBuf>,
+
+    /// Find the lungs in the scan itself where no mask is given
+    #[arg(long)]
+    estimate_lungs: bool,
+
+    /// How far the scans are prepared already
+    #[arg(long, value_enum, default_value_t = Stage::Raw, value_name = "STAGE")]
+    input_stage: Stage,
+
+    /// Also write predictions.json or predictions.csv, and masks, into this folder
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+
+    /// Write the mask of each segmentation question as NIfTI on the scan's grid, into DIR/masks
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "binary", requires = "out", value_name = "KIND")]
+    save_masks: Option<MaskKind>,
+
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+
+    /// Only the i-th of n shares of the scans, for several machines
+    #[arg(long, value_name = "i/n")]
+    shard: Option<Shard>,
+}
+
+/// See [`InputStage`].
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Stage {
+    /// As the scanner left it
+    Raw,
+    /// Cropped to the body and resampled by `uniferum prepare`
+    Standardised,
+    /// The model's own array in HU, such as 256x160x128
+    Array,
+}
+
+impl From<Stage> for InputStage {
+    fn from(stage: Stage) -> Self {
+        match stage {
+            Stage::Raw => InputStage::Raw,
+            Stage::Standardised => InputStage::Standardised,
+            Stage::Array => InputStage::Array,
+        }
+    }
+}
+
+/// What a mask file holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MaskKind {
+    /// 1 where the probability is at least 0.5
+    Binary,
+    /// The probability of each voxel
+    Probability,
+}
+
+/// How predictions are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    Text,
+    /// An array of {scan, task, kind, logit, probability}
+    Json,
+    /// The same as a table
+    Csv,
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    ensure!(
+        args.mask.is_empty() || args.mask.len() == args.scans.len(),
+        "--mask: expected one for each of the {} scans, got {}",
+        args.scans.len(),
+        args.mask.len()
+    );
+    let tasks = args.questions.resolve()?;
+    if args.save_masks.is_some() && !tasks.iter().any(|t| t.kind.is_segmentation()) {
+        bail!("--save-masks: no segmentation question is asked");
+    }
+    let tokenizer = tokenizer(&args)?;
+    let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &Device::Cpu)?;
+    predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
+    let shard = args.shard.unwrap_or_default();
+    let chosen: Vec<usize> = (0..args.scans.len()).filter(|&i| shard.has(i)).collect();
+    let bar = global.bar(chosen.len() as u64, "predict");
+    let (mut rows, mut failed) = (Vec::new(), 0);
+    for &index in &chosen {
+        match one(&predictor, &args, index, &tasks, global, &bar) {
+            Ok(answers) => rows.extend(answers),
+            Err(error) => {
+                failed += 1;
+                bar.suspend(|| global.warn(format!("{error:#}").replace('\n', "; ")));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if let Some(folder) = &args.out {
+        output::save(folder, &rows, args.format)?;
+    }
+    output::print(&rows, args.format)?;
+    ensure!(
+        failed == 0,
+        "{failed} of {} scans could not be used",
+        chosen.len()
+    );
+    Ok(())
+}
+
+fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
+    if let Some(path) = &args.tokenizer {
+        return Ok(path.clone());
+    }
+    let folder = if args.checkpoint.is_dir() {
+        args.checkpoint.as_path()
+    } else {
+        args.checkpoint.parent().unwrap_or(Path::new(""))
+    };
+    let path = folder.join("tokenizer.json");
+    ensure!(
+        path.is_file(),
+        "--tokenizer: none is given and there is no {}",
+        path.display()
+    );
+    Ok(path)
+}
+
+fn one(
+    predictor: &Predictor,
+    args: &Args,
+    index: usize,
+    tasks: &[Task],
+    global: &Global,
+    bar: &indicatif::ProgressBar,
+) -> anyhow::Result<Vec<Row>> {
+    let path = &args.scans[index];
+    let scan = read_ct(path, &ReadOptions::default())?;
+    let mask = args.mask.get(index).map(read_mask).transpose()?;
+    let name = path.display().to_string();
+    let input = predictor
+        .prepare(&scan.volume, mask.as_ref(), args.input_stage.into())
+        .with_context(|| name.clone())?;
+    for warning in scan.warnings.iter().chain(input.warnings()) {
+        bar.suspend(|| global.warn(format!("{name}: {warning}")));
+    }
+    drop((scan, mask));
+    let encoded = predictor.encode(&input).with_context(|| name.clone())?;
+    let answers = predictor.ask(&encoded, tasks)?;
+    answers
+        .iter()
+        .map(|answer| row(&name, &input, answer, args))
+        .collect()
+}
+
+fn row(name: &str, input: &ModelInput, answer: &Answer, args: &Args) -> anyhow::Result<Row> {
+    let mut row = Row::new(name, answer);
+    if let (Some(cells), Some(kind), Some(out)) = (&answer.mask, args.save_masks, &args.out) {
+        let volume = input.in_scan(cells.view())?;
+        row.mask_file = Some(output::save_mask(out, name, &answer.task, &volume, kind)?);
+    }
+    Ok(row)
+}

@@ -1,0 +1,222 @@
+//! A trained model with everything that it needs to answer questions about a scan.
+
+mod input;
+
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
+use candle_nn::ops::sigmoid;
+use ndarray::Array3;
+use uniferum_ct::{CtVolume, Volume};
+use uniferum_data::{InputSettings, image_tensor};
+use uniferum_fusion::{Prompts, Uniferum};
+use uniferum_tasks::{Task, TaskKind};
+
+use crate::error::{Error, Result};
+
+pub use input::{InputStage, ModelInput};
+
+/// Questions that go through the transformer together: bounds memory, not results.
+const QUESTIONS_AT_ONCE: usize = 32;
+
+/// A model, its tokenizer and the way its scans are prepared.
+///
+/// A scan is encoded once; any number of questions is then asked of the encoding.
+///
+/// ```no_run
+/// use candle_core::Device;
+/// use uniferum::{InputStage, Predictor};
+/// use uniferum_ct::{ReadOptions, read_ct};
+/// use uniferum_tasks::Catalogue;
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let predictor = Predictor::load("model.safetensors", "tokenizer.json", &Device::Cpu)?;
+/// let scan = read_ct("scan.nii.gz", &ReadOptions::default())?;
+/// let input = predictor.prepare(&scan.volume, None, InputStage::Raw)?;
+/// let encoded = predictor.encode(&input)?;
+/// let catalogue = Catalogue::standard();
+/// let tasks = [
+///     catalogue.resolve("ct-rate.pleural-effusion")?,
+///     catalogue.resolve("Segment the lungs in the image.")?,
+/// ];
+/// for answer in predictor.ask(&encoded, &tasks)? {
+///     println!("{} {:.3}", answer.task.id, answer.probability);
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Predictor {
+    model: Uniferum,
+    prompts: Prompts,
+    settings: InputSettings,
+    device: Device,
+}
+
+/// The answer to a question.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The question.
+    pub task: Task,
+    /// The logit; for a mask the largest of its cells.
+    pub logit: f32,
+    /// Sigmoid of the logit.
+    pub probability: f32,
+    /// For a mask the probability of each cell, `[X/8, Y/8, Z/8]` of the model's array.
+    pub mask: Option<Array3<f32>>,
+}
+
+/// The vision tokens of a scan.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    tokens: Tensor,
+    grid: [usize; 3],
+}
+
+impl Encoded {
+    /// The tokens with the CLS and SEP vectors round them, `[1, L + 2, E]`.
+    pub fn tokens(&self) -> &Tensor {
+        &self.tokens
+    }
+}
+
+impl Predictor {
+    /// Loads a checkpoint, a `tokenizer.json` (or `vocab.txt`) and, where it lies beside the
+    /// checkpoint, `input.json` with the preparation that the model was trained with.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a checkpoint that is not whole or a tokenizer of another model,
+    /// [`Error::Data`] for an `input.json` that cannot be read.
+    pub fn load(
+        checkpoint: impl AsRef<Path>,
+        tokenizer: impl AsRef<Path>,
+        device: &Device,
+    ) -> Result<Self> {
+        let checkpoint = checkpoint.as_ref();
+        let prompts = Prompts::from_file(tokenizer)?;
+        let settings = InputSettings::beside(checkpoint)?;
+        Self::new(
+            Uniferum::load(checkpoint, device)?,
+            prompts,
+            settings,
+            device,
+        )
+    }
+
+    /// Puts the parts together.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the tokenizer is another model's, [`Error::Ct`] for settings that
+    /// cannot work.
+    pub fn new(
+        model: Uniferum,
+        prompts: Prompts,
+        settings: InputSettings,
+        device: &Device,
+    ) -> Result<Self> {
+        prompts.check(&model.config().bert)?;
+        settings.standardise.validate()?;
+        settings.transform.validate()?;
+        Ok(Self {
+            model,
+            prompts,
+            settings,
+            device: device.clone(),
+        })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Uniferum {
+        &self.model
+    }
+
+    /// How scans are prepared.
+    pub fn settings(&self) -> &InputSettings {
+        &self.settings
+    }
+
+    /// Mutable access, to prepare scans in another way than the checkpoint says.
+    pub fn settings_mut(&mut self) -> &mut InputSettings {
+        &mut self.settings
+    }
+
+    /// Turns a scan into the model's array.
+    ///
+    /// `mask` carries TotalSegmentator v2 numbers on the scan's grid; its lungs bound the array in
+    /// z. Only [`InputStage::Raw`] uses it.
+    ///
+    /// # Units
+    /// HU.
+    ///
+    /// # Errors
+    /// [`Error::Ct`] where the scan cannot be standardised, [`Error::Input`] for an array whose
+    /// sides are not multiples of 32.
+    pub fn prepare(
+        &self,
+        scan: &CtVolume,
+        mask: Option<&Volume<u8>>,
+        stage: InputStage,
+    ) -> Result<ModelInput> {
+        ModelInput::new(&self.settings, scan, mask, stage)
+    }
+
+    /// Runs the image encoder.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the array does not fit the model.
+    pub fn encode(&self, input: &ModelInput) -> Result<Encoded> {
+        let array = input.array();
+        let image = image_tensor(std::slice::from_ref(array), &self.device)?;
+        let (x, y, z) = array.dim();
+        Ok(Encoded {
+            tokens: self.model.encode(&image)?,
+            grid: [x / 32, y / 32, z / 32],
+        })
+    }
+
+    /// Asks questions about an encoded scan.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for an empty question or one that is too long.
+    pub fn ask(&self, encoded: &Encoded, tasks: &[Task]) -> Result<Vec<Answer>> {
+        let mut answers = Vec::with_capacity(tasks.len());
+        for tasks in tasks.chunks(QUESTIONS_AT_ONCE) {
+            let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
+            let text = self.prompts.encode(&sentences, &self.device)?;
+            let output = self.model.ask(&encoded.tokens, &text.ids, &text.mask)?;
+            let labels = output.cls.flatten_all()?.to_vec1::<f32>()?;
+            let masks = output.mask_volume(encoded.grid)?;
+            for (index, task) in tasks.iter().enumerate() {
+                answers.push(if task.kind == TaskKind::Segmentation {
+                    mask_answer(task, &masks.get(index)?)?
+                } else {
+                    label_answer(task, labels[index])
+                });
+            }
+        }
+        Ok(answers)
+    }
+}
+
+fn label_answer(task: &Task, logit: f32) -> Answer {
+    Answer {
+        task: task.clone(),
+        logit,
+        probability: 1.0 / (1.0 + (-logit).exp()),
+        mask: None,
+    }
+}
+
+fn mask_answer(task: &Task, logits: &Tensor) -> Result<Answer> {
+    let shape = logits.dims3()?;
+    let highest = logits.max_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+    let cells = sigmoid(logits)?.flatten_all()?.to_vec1::<f32>()?;
+    let cells = Array3::from_shape_vec(shape, cells).map_err(|e| Error::Input {
+        what: "mask logits",
+        expected: format!("{shape:?}"),
+        got: e.to_string(),
+    })?;
+    Ok(Answer {
+        mask: Some(cells),
+        ..label_answer(task, highest)
+    })
+}
