@@ -23,10 +23,12 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Bench(commands::bench::Args),
     Compare(commands::compare::Args),
+    Demo(commands::demo::Args),
     Evaluate(commands::evaluate::Args),
     Experiment(commands::experiment::Args),
     Info(commands::info::Args),
     Inspect(commands::inspect::Args),
+    Predict(commands::predict::Args),
     Tasks(commands::tasks::Args),
     Train(commands::train::Args),
 }
@@ -36,10 +38,12 @@ impl Command {
         match self {
             Command::Bench(args) => commands::bench::run(args, global),
             Command::Compare(args) => commands::compare::run(args, global),
+            Command::Demo(args) => commands::demo::run(args, global),
             Command::Evaluate(args) => commands::evaluate::run(args, global),
             Command::Experiment(args) => commands::experiment::run(args, global),
             Command::Info(args) => commands::info::run(args, global),
             Command::Inspect(args) => commands::inspect::run(args, global),
+            Command::Predict(args) => commands::predict::run(args, global),
             Command::Tasks(args) => commands::tasks::run(args, global),
             Command::Train(args) => commands::train::run(args, global),
         }

@@ -1,6 +1,9 @@
 //! What all plots share: the sheet, colours, letters, axes and the legend.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 
@@ -151,19 +154,32 @@ fn letters() -> TextStyle<'static> {
     TextStyle::from((FONT, px(FONT_SIZE)).into_font()).color(&INK)
 }
 
-/// A square with both axes from 0 to 1, and into it each path with its pen.
-pub(super) fn unit_square(
-    area: &Sheet<'_>,
-    axes: (&str, &str),
-    paths: &[(Vec<(f64, f64)>, Pen)],
-    dots: &[((f64, f64), Pen)],
-) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
+/// A plot with two linear axes.
+pub(super) type Chart<'a, 'b> =
+    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+
+/// Room for a plot and the words at its axes.
+pub(super) fn chart<'a, 'b>(
+    area: &'a Sheet<'b>,
+    x: Range<f64>,
+    y: Range<f64>,
+) -> Result<Chart<'a, 'b>, Box<dyn std::error::Error>> {
+    let chart = ChartBuilder::on(area)
         .margin(px(8.0))
         .margin_right(px(14.0))
         .x_label_area_size(px(42.0))
         .y_label_area_size(px(52.0))
-        .build_cartesian_2d(0.0..1.0, 0.0..1.0)?;
+        .build_cartesian_2d(x, y)?;
+    Ok(chart)
+}
+
+/// Axes, ticks and their words.
+pub(super) fn mesh(
+    chart: &mut Chart<'_, '_>,
+    axes: (&str, &str),
+    x_text: &dyn Fn(&f64) -> String,
+    y_text: &dyn Fn(&f64) -> String,
+) -> Drawn {
     chart
         .configure_mesh()
         .x_labels(6)
@@ -173,12 +189,25 @@ pub(super) fn unit_square(
         .bold_line_style(INK.mix(0.12))
         .axis_style(ShapeStyle::from(INK.mix(0.7)).stroke_width(px(1.0) as u32))
         .label_style(letters())
-        .x_label_formatter(&|v| format!("{v:.1}"))
-        .y_label_formatter(&|v| format!("{v:.1}"))
+        .x_label_formatter(&x_text)
+        .y_label_formatter(&y_text)
         .x_desc(axes.0)
         .y_desc(axes.1)
         .axis_desc_style(letters())
         .draw()?;
+    Ok(())
+}
+
+/// A square with both axes from 0 to 1, and into it each path with its pen.
+pub(super) fn unit_square(
+    area: &Sheet<'_>,
+    axes: (&str, &str),
+    paths: &[(Vec<(f64, f64)>, Pen)],
+    dots: &[((f64, f64), Pen)],
+) -> Drawn {
+    let mut chart = chart(area, 0.0..1.0, 0.0..1.0)?;
+    let tenths = |v: &f64| format!("{v:.1}");
+    mesh(&mut chart, axes, &tenths, &tenths)?;
     for (path, pen) in paths {
         if pen.dashed {
             let dashes =

@@ -19,11 +19,13 @@
 mod canvas;
 mod curves;
 mod forest;
+mod series;
 
 pub use curves::{
     CalibrationCurve, CalibrationPoint, PrCurve, RocCurve, calibration_svg, pr_svg, roc_svg,
 };
 pub use forest::{ForestAxis, ForestRow, forest_svg};
+pub use series::{Series, series_svg};
 
 #[cfg(test)]
 mod tests {

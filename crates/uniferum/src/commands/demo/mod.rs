@@ -1,0 +1,181 @@
+//! `uniferum demo`: the whole path in one command, from nothing to a report.
+
+mod plan;
+mod prepare;
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, ensure};
+use candle_core::Device;
+use uniferum::Predictor;
+use uniferum::fusion::{Prompts, Uniferum};
+use uniferum_data::{Dataset, Loader, Manifest, Split};
+use uniferum_tasks::Catalogue;
+use uniferum_train::{EvaluationReport, Trainer, evaluate};
+
+use crate::global::Global;
+use plan::Plan;
+
+/// Make synthetic chest CTs, train the model on them, and report how well it answers
+///
+/// Needs no download. Writes a labelled cohort of phantoms as NIfTI, standardises it, trains the
+/// model on findings, an outcome and organ masks mixed in one batch, asks it about phantoms that it
+/// has not seen, and leaves model.safetensors, predictions.csv, metrics.json and report.html.
+/// A run that was stopped goes on where it was when the same command is given again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Folder for everything that is made
+    #[arg(long, value_name = "DIR", default_value = "uniferum-demo")]
+    out: PathBuf,
+
+    /// Phantoms, of which three in ten are kept for the test
+    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    scans: u32,
+
+    /// Training steps
+    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    steps: u64,
+
+    /// Seed of phantoms, weights and training
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+}
+
+/// Bytes of standardised scans kept in memory while training.
+const CACHE_BYTES: usize = 1 << 30;
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let plan = Plan::new(args.scans as usize, args.steps, args.seed);
+    let out = args.out.as_path();
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    agree(&out.join("demo.json"), &plan)?;
+    let table = prepare::phantoms(&out.join("phantoms"), &plan, global)?;
+    let table = prepare::standardised(&table, &out.join("standardised"), &plan, global)?;
+    let catalogue = Catalogue::standard();
+    let manifest = Manifest::read_csv(table, &catalogue, "phantom")?;
+    let tasks = plan.tasks(&catalogue);
+    let transform = plan.input.transform.clone();
+    let dataset = Arc::new(Dataset::new(manifest, tasks, transform, 4, CACHE_BYTES)?);
+    let trainer = train(out, &plan, &catalogue, &dataset, global)?;
+    let evaluation = test(&trainer, &dataset, global)?;
+    leave(out, &plan, &trainer, &dataset, &evaluation)?;
+    tell(out, &evaluation, start, global);
+    Ok(())
+}
+
+/// Writes the plan, or checks that a folder in use was begun with the same one.
+fn agree(path: &Path, plan: &Plan) -> anyhow::Result<()> {
+    if path.is_file() {
+        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        let found: Option<Plan> = serde_json::from_str(&text).ok();
+        ensure!(
+            found.as_ref() == Some(plan),
+            "{}: the folder was begun with other settings; give those, or another --out",
+            path.display()
+        );
+        return Ok(());
+    }
+    let text = serde_json::to_string_pretty(plan)? + "\n";
+    std::fs::write(path, text).with_context(|| path.display().to_string())
+}
+
+fn train(
+    out: &Path,
+    plan: &Plan,
+    catalogue: &Catalogue,
+    dataset: &Arc<Dataset>,
+    global: &Global,
+) -> anyhow::Result<Trainer> {
+    let all = catalogue.tasks().iter();
+    let sentences: Vec<&str> = all.map(|t| t.prompt.as_str()).collect();
+    let prompts = Prompts::from_sentences(&sentences)?;
+    prompts.save(out.join("tokenizer.json"))?;
+    plan.input.save(out)?;
+    let loader = Loader {
+        dataset: Arc::clone(dataset),
+        scans: dataset.manifest.of(Split::Train),
+        sampler: plan.train.sampler,
+        augment: Some(plan.augment.clone()),
+        scans_per_step: plan.train.scans_per_step,
+        questions_per_scan: plan.train.questions_per_scan,
+        seed: plan.seed,
+        device: Device::Cpu,
+    };
+    let (summary, steps) = loader.summary();
+    let epochs = plan.train.steps as f64 / steps as f64;
+    global.hint(format!(
+        "{} scans, {epochs:.1} epochs of {steps} steps; an epoch asks\n  {}",
+        loader.scans.len(),
+        summary.join("\n  ")
+    ));
+    let model = plan.model(&prompts);
+    let mut trainer = Trainer::new(&model, prompts, plan.train.clone(), &Device::Cpu)?;
+    let done = trainer.resume_in(&out.join("run"))?;
+    let bar = global.bar(plan.train.steps, "training");
+    bar.set_position(done);
+    bar.reset_eta();
+    trainer.run(&loader, |p| {
+        bar.set_position(p.step);
+        bar.set_message(format!("loss {:.3}", p.loss));
+    })?;
+    bar.finish_and_clear();
+    Ok(trainer)
+}
+
+fn test(trainer: &Trainer, dataset: &Dataset, global: &Global) -> anyhow::Result<EvaluationReport> {
+    let scans = dataset.manifest.of(Split::Test);
+    let bar = global.bar(scans.len() as u64, "testing");
+    let (model, prompts) = (trainer.model(), trainer.prompts());
+    let tick = || bar.inc(1);
+    let report = evaluate(model, prompts, dataset, &scans, &Device::Cpu, tick)?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// Writes what the demonstration is for.
+fn leave(
+    out: &Path,
+    plan: &Plan,
+    trainer: &Trainer,
+    dataset: &Dataset,
+    evaluation: &EvaluationReport,
+) -> anyhow::Result<()> {
+    let weights = out.join("model.safetensors");
+    trainer.save_model(&weights)?;
+    report::write_predictions(&out.join("predictions.csv"), evaluation)?;
+    report::write_metrics(&out.join("metrics.json"), evaluation)?;
+    let log = report::read_log(&out.join("run").join("log.jsonl"))?;
+    let story = report::Story {
+        plan,
+        parameters: trainer.parameters(),
+        train_scans: dataset.manifest.of(Split::Train).len(),
+        test_scans: &dataset.manifest.of(Split::Test),
+        log: &log,
+    };
+    // The page shows what a user of the written checkpoint would get.
+    let model = Uniferum::load(&weights, &Device::Cpu)?;
+    let prompts = trainer.prompts().clone();
+    let predictor = Predictor::new(model, prompts, plan.input.clone(), &Device::Cpu)?;
+    let page = out.join("report.html");
+    report::write_page(&page, &story, evaluation, &predictor, dataset)
+}
+
+fn tell(out: &Path, evaluation: &EvaluationReport, start: Instant, global: &Global) {
+    use uniferum::report::evaluation::{interval, number};
+    let mean = &evaluation.macro_auroc;
+    println!(
+        "macro AUROC {} (95 % interval {}) over {} tasks on unseen phantoms",
+        number(mean.value),
+        interval(mean.ci_low, mean.ci_high),
+        mean.n_tasks
+    );
+    println!("report      {}", out.join("report.html").display());
+    global.hint(format!(
+        "finished in {:.0} s",
+        start.elapsed().as_secs_f64()
+    ));
+}

@@ -1,0 +1,83 @@
+//! Phantoms on disk, standardised.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::ensure;
+use uniferum_ct::batch::{
+    Event, OutputFormat, PrepareSettings, RunOptions, Sources, gather, plan, prepare, read_ledgers,
+    write_table,
+};
+use uniferum_phantom::write_cohort;
+
+use super::plan::Plan;
+use crate::global::Global;
+
+/// Writes the cohort as NIfTI where that was not done before; returns its table.
+pub(super) fn phantoms(folder: &Path, settings: &Plan, global: &Global) -> anyhow::Result<PathBuf> {
+    let table = folder.join("labels.csv");
+    // The table is written last: where it is, the scans are.
+    if !table.is_file() {
+        let bar = global.bar(settings.scans as u64, "phantoms");
+        let tick = || bar.inc(1);
+        write_cohort(
+            folder,
+            settings.scans,
+            settings.seed,
+            &settings.phantom,
+            &tick,
+        )?;
+        bar.finish_and_clear();
+    }
+    Ok(table)
+}
+
+/// Standardises every scan of a table that was not done before; returns the table of the results.
+pub(super) fn standardised(
+    table: &Path,
+    folder: &Path,
+    settings: &Plan,
+    global: &Global,
+) -> anyhow::Result<PathBuf> {
+    let prepared = PrepareSettings {
+        standardise: settings.input.standardise.clone(),
+        format: OutputFormat::Cache,
+    };
+    let sources = Sources {
+        inputs: vec![table.to_owned()],
+        ..Sources::default()
+    };
+    let jobs = plan(gather(&sources)?, &prepared, false)?;
+    let options = RunOptions {
+        workers: global.threads,
+        retry_failed: true,
+        ..RunOptions::default()
+    };
+    let bar = global.bar(jobs.len() as u64, "standardise");
+    let summary = prepare(
+        &jobs,
+        &prepared,
+        folder,
+        &options,
+        &mut |event| match event {
+            Event::Checked { done, .. } => bar.set_position(done as u64),
+            Event::Finished(row) => {
+                if !row.error.is_empty() {
+                    bar.suspend(|| global.warn(format!("{}: {}", row.input, row.error)));
+                }
+                bar.inc(1);
+            }
+            _ => {}
+        },
+    )?;
+    bar.finish_and_clear();
+    ensure!(
+        summary.failed == 0,
+        "{} of {} phantoms could not be standardised; see {}",
+        summary.failed,
+        jobs.len(),
+        folder.join("ledger.csv").display()
+    );
+    let ready = folder.join("labels.csv");
+    write_table(table, &jobs, &read_ledgers(folder)?, &ready)?;
+    Ok(ready)
+}
