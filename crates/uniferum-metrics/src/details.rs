@@ -4,8 +4,10 @@ use crate::bootstrap::{Bootstrap, BootstrapResult};
 use crate::calibration::{Binning, Brier, CalibrationBin, CalibrationLine};
 use crate::cases::Cases;
 use crate::decision::DecisionPoint;
+use crate::delong::AucEstimate;
 use crate::error::Result;
 use crate::evaluate::{EvaluateOptions, TaskColumn};
+use crate::interval::FEW_UNITS;
 use crate::operating::OperatingPoint;
 use crate::partial::{PartialAuroc, RocRegion};
 use crate::ranked::Ranked;
@@ -28,7 +30,8 @@ pub struct DetailOptions {
 /// More numbers of one task. What is undefined or was not asked for is `None` or empty.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct TaskDetails {
-    /// Lower limit of the bootstrap interval of the average precision.
+    /// Lower limit of the bootstrap interval of the average precision; like that of the partial area
+    /// it is `None` below [`FEW_UNITS`] units of either class, where the bootstrap is not to be trusted.
     pub auprc_ci_low: Option<f64>,
     /// Upper limit of the bootstrap interval of the average precision.
     pub auprc_ci_high: Option<f64>,
@@ -81,6 +84,10 @@ pub fn describe_task(
         level: options.level,
         ..b
     });
+    // With few positives resamples repeat the same handful: the interval would be far too narrow, with
+    // a single one of no width at all.
+    let units = AucEstimate::from_ranked(&ranked).map(|e| e.pos_units().min(e.neg_units()));
+    let of_ranks = bootstrap.filter(|_| units.is_ok_and(|n| n >= FEW_UNITS));
     let mut details = TaskDetails::default();
     if let Some(threshold) = detail.threshold.filter(|_| !cases[0].is_empty()) {
         let point = OperatingPoint::new(&ranked, threshold, options.level)?;
@@ -89,11 +96,11 @@ pub fn describe_task(
     if let Some(region) = detail.region {
         details.partial_auroc = ranked.partial_auroc(region)?.ok();
         let area = |r: &[Ranked<'_>]| Some(r[0].partial_auroc(region).ok()?.ok()?.standardised);
-        let found = resample(&cases, bootstrap, area)?;
+        let found = resample(&cases, of_ranks, area)?;
         details.partial_auroc_ci_low = found.as_ref().and_then(|f| f.ci_low);
         details.partial_auroc_ci_high = found.and_then(|f| f.ci_high);
     }
-    if let Some(found) = resample(&cases, bootstrap, |r| r[0].average_precision().ok())? {
+    if let Some(found) = resample(&cases, of_ranks, |r| r[0].average_precision().ok())? {
         (details.auprc_ci_low, details.auprc_ci_high) = (found.ci_low, found.ci_high);
         details.bootstrap_replicates = found.replicates;
         details.bootstrap_invalid = found.invalid;
@@ -202,7 +209,21 @@ mod tests {
             (point.sensitivity, point.specificity.unwrap().value),
             (None, 0.5)
         );
-        assert_eq!((d.auprc_ci_low, d.bootstrap_invalid), (None, 100));
+        assert_eq!((d.auprc_ci_low, d.bootstrap_replicates), (None, 0));
         assert!(d.brier.is_some() && d.partial_auroc.is_none() && d.calibration.is_none());
+    }
+
+    #[test]
+    fn a_handful_of_positives_gets_no_bootstrap_interval() {
+        let scores: Vec<f64> = (0..60).map(|i| f64::from(i) / 60.0).collect();
+        let labels: Vec<Option<bool>> = (0..60).map(|i| Some(i > 56)).collect();
+        let column = TaskColumn {
+            task: "t",
+            scores: &scores,
+            labels: &labels,
+        };
+        let d = describe_task(&column, &EvaluateOptions::default(), &options()).unwrap();
+        assert_eq!((d.auprc_ci_low, d.partial_auroc_ci_low), (None, None));
+        assert!(d.partial_auroc.is_some() && d.ece_ci_low.is_some());
     }
 }

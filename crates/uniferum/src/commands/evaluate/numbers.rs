@@ -217,7 +217,8 @@ pub(super) fn footnotes(output: &Output) -> Vec<String> {
     }];
     if let Some(b) = &s.bootstrap {
         notes.push(format!(
-            "Average precision and ECE: {} bootstrap replicates, seed {}.",
+            "Average precision and ECE: {} bootstrap replicates, seed {}; no interval of average \
+             precision below ten positives.",
             b.replicates, b.seed
         ));
     }
