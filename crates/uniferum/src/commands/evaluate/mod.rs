@@ -1,6 +1,7 @@
 //! `uniferum evaluate`: how good are the predictions of any model, and how sure is that.
 
 mod align;
+mod checkpoint;
 mod numbers;
 mod page;
 mod table;
@@ -30,12 +31,21 @@ use crate::global::Global;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Table of scores
-    #[arg(long, short, value_name = "FILE")]
-    predictions: PathBuf,
+    #[arg(
+        long,
+        short,
+        value_name = "FILE",
+        required_unless_present = "checkpoint",
+        requires = "labels"
+    )]
+    predictions: Option<PathBuf>,
 
     /// Table of labels: 0, 1 or empty
-    #[arg(long, short, value_name = "FILE")]
-    labels: PathBuf,
+    #[arg(long, short, value_name = "FILE", requires = "predictions")]
+    labels: Option<PathBuf>,
+
+    #[command(flatten)]
+    model: checkpoint::ModelArgs,
 
     #[command(flatten)]
     columns: ColumnArgs,
@@ -232,8 +242,13 @@ struct Settings {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let predictions = [Table::read(&args.predictions)?];
-    let labels = Table::read(&args.labels)?;
+    if !args.model.checkpoint.is_empty() {
+        let statistics = &args.statistics;
+        return checkpoint::run(&args.model, statistics.level.level, statistics.seed, global);
+    }
+    let (scores, labels) = args.tables();
+    let predictions = [Table::read(&scores)?];
+    let labels = Table::read(&labels)?;
     let cases = args.columns.align(&predictions, &labels)?;
     for note in &cases.notes {
         global.hint(format!("note: {note}"));
@@ -266,6 +281,12 @@ struct Fitted {
 }
 
 impl Args {
+    /// The tables of scores and labels, which the command line has made sure of.
+    fn tables(&self) -> (PathBuf, PathBuf) {
+        let path = |given: &Option<PathBuf>| given.clone().unwrap_or_default();
+        (path(&self.predictions), path(&self.labels))
+    }
+
     fn fit(&self, cases: &Aligned, global: &Global) -> anyhow::Result<Vec<Fitted>> {
         let given = Fitted {
             scale: if self.statistics.logits {
@@ -366,8 +387,8 @@ impl Args {
             },
             tasks: outputs,
             settings: Settings {
-                predictions: self.predictions.clone(),
-                labels: self.labels.clone(),
+                predictions: self.tables().0,
+                labels: self.tables().1,
                 level: options.level,
                 interval: options.interval,
                 bootstrap,
