@@ -37,6 +37,41 @@ pub enum Error {
         /// Why.
         source: uniferum_ct::Error,
     },
+    /// A question was asked whose answer the scan does not have.
+    #[error("scan {scan}: no label or mask for {task}: a missing label is not negative")]
+    Question {
+        /// The task's id.
+        task: String,
+        /// The scan's file.
+        scan: String,
+    },
+    /// Preparing a scan failed in a way that should not be possible.
+    #[error("scan {scan}: internal error, please report: {what}")]
+    Panic {
+        /// The scan's file.
+        scan: String,
+        /// The message.
+        what: String,
+    },
+    /// No scan of a training step could be used.
+    #[error("step {step}: none of its scans could be used; the last: {source}")]
+    Step {
+        /// The step, counted from 0.
+        step: u64,
+        /// What was wrong with the last of them.
+        source: Box<Error>,
+    },
+    /// A task is not in the catalogue, or a file of tasks is wrong.
+    #[error(transparent)]
+    Tasks(#[from] uniferum_tasks::Error),
+    /// A language model's server refuses for good.
+    #[error("language model {model}: {what}")]
+    Model {
+        /// The model's name.
+        model: String,
+        /// What it said.
+        what: String,
+    },
     /// A tensor could not be made.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -2,19 +2,23 @@
 #![forbid(unsafe_code)]
 
 mod collate;
-mod dataset;
+pub mod collections;
+pub mod doctor;
 mod error;
+mod loader;
 mod manifest;
-mod passes;
+pub mod reports;
 mod sampler;
 mod settings;
 mod targets;
 
 pub use collate::{Batch, image_tensor};
-pub use dataset::{Dataset, Example, Loader};
 pub use error::{Error, Result};
-pub use manifest::{Manifest, Scan, Split};
-pub use passes::{Cut, Pass};
+pub use loader::{
+    Batches, Cut, Dataset, Example, Listener, Loader, LoaderStatistics, Notice, OnError, Pass,
+    Passes, SkippedScan, StreamOptions,
+};
+pub use manifest::{Label, Manifest, Problem, ProblemKind, Scan, Split, SplitBy, SplitPlan, Table};
 pub use sampler::{Epoch, Question, SamplerConfig};
 pub use settings::InputSettings;
 pub use targets::{MaskGrid, mask_target};

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use uniferum_tasks::{Task, TaskKind};
 
+use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 
 /// A task asked of a scan: indices into the manifest and into the list of tasks.
@@ -37,6 +38,24 @@ impl Default for SamplerConfig {
             organ_share: 0.1,
             nodule_repeats: 10,
         }
+    }
+}
+
+impl SamplerConfig {
+    /// Checks that the settings can work.
+    ///
+    /// # Errors
+    /// [`Error::Config`] naming the setting.
+    pub fn validate(&self) -> Result<()> {
+        for (field, value) in [
+            ("negatives_per_positive", self.negatives_per_positive),
+            ("organ_share", self.organ_share),
+        ] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(field, "0 or more", value));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -242,6 +261,7 @@ mod tests {
                 patient: i.to_string(),
                 split: Split::Train,
                 labels: [("phantom.emphysema".to_owned(), i % 4 == 0)].into(),
+                ..Scan::default()
             })
             .collect();
         (Manifest { scans }, tasks)

@@ -3,10 +3,13 @@
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod evaluate;
 pub(crate) mod experiment;
 pub(crate) mod info;
 pub(crate) mod inspect;
+pub(crate) mod label_reports;
+pub(crate) mod manifest;
 pub(crate) mod predict;
 pub(crate) mod tasks;
 pub(crate) mod train;

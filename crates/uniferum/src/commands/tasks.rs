@@ -27,7 +27,7 @@ pub(crate) struct Args {
     #[arg(long)]
     explain: bool,
 
-    /// Add tasks from a file of your own (JSON)
+    /// Add tasks from a file of your own (JSON or TOML)
     #[arg(long, value_name = "FILE")]
     tasks_file: Option<PathBuf>,
 

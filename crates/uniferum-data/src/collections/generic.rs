@@ -1,0 +1,248 @@
+//! Tables of one's own: any column names, any split, or none.
+
+use std::path::{Path, PathBuf};
+
+use uniferum_ct::HuSource;
+use uniferum_tasks::Catalogue;
+
+use super::{Absent, Collected};
+use crate::error::{Error, Result};
+use crate::manifest::{Label, Scan, Split, SplitPlan, Table, number};
+
+/// Where a collection's Hounsfield units come from, as a setting for all of its scans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HuSetting {
+    /// Slope and intercept of each file's header.
+    Header,
+    /// The stored numbers are HU, whatever the header says.
+    AlreadyHu,
+    /// Slope and intercept of a table, scan by scan.
+    Table,
+}
+
+impl HuSetting {
+    /// The source of a collection that has no table of slopes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for the table.
+    pub(super) fn fixed(self) -> Result<HuSource> {
+        match self {
+            HuSetting::Header => Ok(HuSource::Header),
+            HuSetting::AlreadyHu => Ok(HuSource::AlreadyHu),
+            HuSetting::Table => {
+                let expected = "header or already-hu: the collection has no table of slopes";
+                Err(Error::config("Hounsfield source", expected, "table"))
+            }
+        }
+    }
+}
+
+/// The names of a table's columns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnNames {
+    /// The scan's path.
+    pub scan: String,
+    /// The anatomy mask's path; may be absent.
+    pub mask: String,
+    /// The nodule mask's path; may be absent.
+    pub nodules: String,
+    /// The patient; may be absent.
+    pub patient: String,
+    /// The study; may be absent.
+    pub study: String,
+    /// `train`, `val` or `test`; must be there unless a split is drawn.
+    pub split: String,
+    /// HU a stored unit, for [`HuSetting::Table`].
+    pub slope: String,
+    /// HU of stored 0, for [`HuSetting::Table`].
+    pub intercept: String,
+}
+
+impl Default for ColumnNames {
+    fn default() -> Self {
+        let name = str::to_owned;
+        ColumnNames {
+            scan: name("scan"),
+            mask: name("mask"),
+            nodules: name("nodules"),
+            patient: name("patient"),
+            study: name("study"),
+            split: name("split"),
+            slope: name("hu_slope"),
+            intercept: name("hu_intercept"),
+        }
+    }
+}
+
+/// A CSV, TSV or parquet table with a row a scan.
+#[derive(Debug, Clone)]
+pub struct TableSettings {
+    /// The table.
+    pub table: PathBuf,
+    /// The folder of relative paths; the table's own where not given.
+    pub root: Option<PathBuf>,
+    /// The collection's name in the manifest, and the prefix of its patients.
+    pub collection: String,
+    /// The group of the catalogue whose label names the columns have.
+    pub group: String,
+    /// The names of the columns that are no labels.
+    pub columns: ColumnNames,
+    /// Label columns under other names: column and task id.
+    pub labels: Vec<(String, String)>,
+    /// Where Hounsfield units come from.
+    pub hu: HuSetting,
+    /// Draws the split by patient where the table has none.
+    pub split: Option<SplitPlan>,
+    /// Rows without a file.
+    pub absent: Absent,
+}
+
+impl TableSettings {
+    /// A table whose columns have the manifest's names and those of a group of the catalogue.
+    pub fn new(table: impl Into<PathBuf>, group: &str) -> Self {
+        TableSettings {
+            table: table.into(),
+            root: None,
+            collection: group.to_owned(),
+            group: group.to_owned(),
+            columns: ColumnNames::default(),
+            labels: Vec::new(),
+            hu: HuSetting::Header,
+            split: None,
+            absent: Absent::Drop,
+        }
+    }
+
+    /// Reads the table.
+    ///
+    /// Columns that are neither named nor labels are left out, and a note lists them.
+    ///
+    /// # Errors
+    /// [`Error::Table`] with the row; also where no column is a label and there is no mask.
+    pub fn read(&self, catalogue: &Catalogue) -> Result<Collected> {
+        let table = Table::read(&self.table)?;
+        let mut out = Collected::default();
+        let labels = self.label_columns(&table, catalogue, &mut out)?;
+        let scan = table.need(&[&self.columns.scan])?;
+        let split = match self.split {
+            Some(_) => None,
+            None => Some(table.need(&[&self.columns.split])?),
+        };
+        let own = self.table.parent().unwrap_or(Path::new("")).to_owned();
+        let root = self.root.clone().unwrap_or(own);
+        let mut scans = Vec::with_capacity(table.len());
+        for row in 0..table.len() {
+            let path = table.cell(row, scan);
+            if path.is_empty() {
+                return Err(table.error(row, "the scan's path is empty"));
+            }
+            let mut scan = self.scan(&table, row, &root.join(path), &root)?;
+            if let Some(split) = split {
+                scan.split = split_cell(table.cell(row, split)).map_err(|e| table.error(row, e))?;
+            }
+            for (column, id) in &labels {
+                let label = Label::parse(table.cell(row, *column));
+                let label = label.map_err(|e| table.error(row, format!("{id}: {e}")))?;
+                scan.set_label(id, label);
+            }
+            scans.push(scan);
+        }
+        out.keep(scans, self.absent)?;
+        if let Some(plan) = &self.split {
+            plan.apply(&mut out.manifest, |_| true)?;
+        }
+        Ok(out)
+    }
+
+    fn scan(&self, table: &Table, row: usize, path: &Path, root: &Path) -> Result<Scan> {
+        let text = |name: &str| table.find(name).map_or("", |c| table.cell(row, c));
+        let file = |name: &str| {
+            Some(text(name))
+                .filter(|t| !t.is_empty())
+                .map(|t| root.join(t))
+        };
+        let value = |name: &str| number(name, text(name)).map_err(|e| table.error(row, e));
+        let columns = &self.columns;
+        let hu = match self.hu {
+            HuSetting::Table => HuSource::Table {
+                slope: value(&columns.slope)?,
+                intercept: value(&columns.intercept)?,
+            },
+            fixed => fixed.fixed()?,
+        };
+        let mut scan = Scan {
+            mask: file(&columns.mask),
+            nodules: file(&columns.nodules),
+            path: path.to_owned(),
+            collection: self.collection.clone(),
+            hu,
+            ..Scan::default()
+        };
+        let name = scan.name();
+        let patient = Some(text(&columns.patient)).filter(|t| !t.is_empty());
+        scan.patient = format!("{}:{}", self.collection, patient.unwrap_or(&name));
+        if !text(&columns.study).is_empty() {
+            scan.study = format!("{}:{}", self.collection, text(&columns.study));
+        }
+        Ok(scan)
+    }
+
+    fn label_columns(
+        &self,
+        table: &Table,
+        catalogue: &Catalogue,
+        out: &mut Collected,
+    ) -> Result<Vec<(usize, String)>> {
+        let c = &self.columns;
+        let named = [
+            &c.scan,
+            &c.mask,
+            &c.nodules,
+            &c.patient,
+            &c.study,
+            &c.split,
+            &c.slope,
+            &c.intercept,
+        ];
+        let mut labels = Vec::new();
+        for (column, id) in &self.labels {
+            if catalogue.get(id).is_none() {
+                let what = format!("{id}, asked for as the task of column {column}, is no task");
+                return Err(Error::table(&self.table, None, what));
+            }
+            labels.push((table.need(&[column])?, id.clone()));
+        }
+        let mut ignored = Vec::new();
+        for (index, name) in table.head().iter().enumerate() {
+            if named.contains(&name) || labels.iter().any(|(i, _)| *i == index) {
+                continue;
+            }
+            let task = catalogue.get(name);
+            match task.or_else(|| catalogue.by_label(&self.group, name)) {
+                Some(task) => labels.push((index, task.id.clone())),
+                None => ignored.push(name.clone()),
+            }
+        }
+        out.note_some("columns that are no labels, left out", &ignored);
+        let masked = [&c.mask, &c.nodules]
+            .iter()
+            .any(|n| table.find(n).is_some());
+        if labels.is_empty() && !masked {
+            let what = format!(
+                "no column is a label of the group {} or a task id, and there is no mask",
+                self.group
+            );
+            return Err(Error::table(&self.table, None, what));
+        }
+        Ok(labels)
+    }
+}
+
+fn split_cell(text: &str) -> std::result::Result<Split, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "train" | "training" => Ok(Split::Train),
+        "val" | "valid" | "validation" => Ok(Split::Val),
+        "test" | "testing" => Ok(Split::Test),
+        _ => Err(format!("split: expected train, val or test, got {text:?}")),
+    }
+}

@@ -1,0 +1,194 @@
+//! Folders labelled by TotalSegmentator: label maps, or a binary file a class.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use uniferum_ct::{read_mask_folder, write_nifti};
+use uniferum_tasks::totalsegmentator;
+
+use super::{Collected, HuSetting, files};
+use crate::error::{Error, Result};
+use crate::manifest::{Scan, Split, SplitBy, SplitPlan, Table};
+
+/// Scans with TotalSegmentator masks.
+///
+/// Two layouts are known: files `scans/NAME.nii.gz` with `masks/NAME.nii.gz` or a folder `masks/NAME` of
+/// classes; and TotalSegmentator's own data set, folders `NAME` with `ct.nii.gz` and `segmentations`, for
+/// which `scans` and `masks` are the same folder.
+#[derive(Debug, Clone)]
+pub struct TotalSegmentatorFolder {
+    /// The folder of scans.
+    pub scans: PathBuf,
+    /// The folder of masks.
+    pub masks: PathBuf,
+    /// Where folders of classes are put together as label maps. Existing ones are kept.
+    pub merged: PathBuf,
+    /// The collection's name in the manifest.
+    pub collection: String,
+    /// Where Hounsfield units come from; the table setting is not available.
+    pub hu: HuSetting,
+    /// Draws the split by patient, where `meta.csv` has none.
+    pub split: SplitPlan,
+}
+
+const ENDINGS: [&str; 6] = [".nii.gz", ".nii", ".mha", ".mhd", ".nrrd", ".npz"];
+
+/// Where a scan's labels are.
+enum Mask {
+    Map(PathBuf),
+    Classes(PathBuf),
+}
+
+impl TotalSegmentatorFolder {
+    /// Two folders, and one for label maps put together from classes.
+    pub fn new(
+        scans: impl Into<PathBuf>,
+        masks: impl Into<PathBuf>,
+        merged: impl Into<PathBuf>,
+    ) -> Self {
+        TotalSegmentatorFolder {
+            scans: scans.into(),
+            masks: masks.into(),
+            merged: merged.into(),
+            collection: "totalsegmentator".to_owned(),
+            hu: HuSetting::Header,
+            split: SplitPlan {
+                by: SplitBy::Shares {
+                    val: 0.05,
+                    test: 0.05,
+                },
+                seed: 0,
+            },
+        }
+    }
+
+    /// Finds scans and masks, and puts folders of classes together.
+    ///
+    /// `progress` is called after each scan.
+    ///
+    /// # Errors
+    /// [`Error::Table`] where a folder cannot be listed; [`Error::Scan`] for a mask that cannot be read.
+    pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
+        let mut out = Collected::default();
+        let scans = self.find_scans()?;
+        let mut pairs: Vec<(String, PathBuf, Mask)> = Vec::new();
+        let mut without = Vec::new();
+        for (name, path) in scans {
+            match self.find_mask(&name) {
+                Some(mask) => pairs.push((name, path, mask)),
+                None => without.push(name),
+            }
+        }
+        out.note_some("scans without a mask, left out", &without);
+        if pairs.is_empty() {
+            let what = format!("no scan with a mask in {}", self.masks.display());
+            return Err(Error::table(&self.scans, None, what));
+        }
+        let rows: Result<Vec<Scan>> = pairs
+            .par_iter()
+            .map(|(name, path, mask)| {
+                let scan = self.scan(name, path, mask);
+                progress();
+                scan
+            })
+            .collect();
+        out.manifest.scans = rows?;
+        self.split(&mut out)?;
+        Ok(out)
+    }
+
+    fn find_scans(&self) -> Result<BTreeMap<String, PathBuf>> {
+        let mut own = BTreeMap::new();
+        let entries =
+            std::fs::read_dir(&self.scans).map_err(|e| Error::table(&self.scans, None, e))?;
+        for entry in entries {
+            let folder = entry
+                .map_err(|e| Error::table(&self.scans, None, e))?
+                .path();
+            let scan = folder.join("ct.nii.gz");
+            if let Some(name) = folder.file_name().filter(|_| scan.is_file()) {
+                own.insert(name.to_string_lossy().into_owned(), scan);
+            }
+        }
+        if !own.is_empty() {
+            return Ok(own);
+        }
+        files::by_name(&self.scans, &ENDINGS, &[&self.masks, &self.merged])
+    }
+
+    fn find_mask(&self, name: &str) -> Option<Mask> {
+        let maps = ENDINGS
+            .iter()
+            .map(|e| self.masks.join(format!("{name}{e}")));
+        if let Some(map) = maps.into_iter().find(|p| p.is_file()) {
+            return Some(Mask::Map(map));
+        }
+        let folder = self.masks.join(name);
+        let folders = [folder.join("segmentations"), folder];
+        folders.into_iter().find(|f| f.is_dir()).map(Mask::Classes)
+    }
+
+    fn scan(&self, name: &str, path: &Path, mask: &Mask) -> Result<Scan> {
+        let mask = match mask {
+            Mask::Map(map) => map.clone(),
+            Mask::Classes(folder) => {
+                let merged = self.merged.join(format!("{name}.nii.gz"));
+                if !merged.is_file() {
+                    merge_classes(folder, &merged)?;
+                }
+                merged
+            }
+        };
+        Ok(Scan {
+            path: path.to_owned(),
+            mask: Some(mask),
+            patient: format!("{}:{name}", self.collection),
+            collection: self.collection.clone(),
+            hu: self.hu.fixed()?,
+            ..Scan::default()
+        })
+    }
+
+    fn split(&self, out: &mut Collected) -> Result<()> {
+        let meta = self.scans.join("meta.csv");
+        if !meta.is_file() {
+            return self.split.apply(&mut out.manifest, |_| true);
+        }
+        let table = Table::read(&meta)?;
+        let (name, split) = (table.need(&["image_id"])?, table.need(&["split"])?);
+        let rows: HashMap<&str, usize> =
+            (0..table.len()).map(|r| (table.cell(r, name), r)).collect();
+        for scan in &mut out.manifest.scans {
+            let name = scan.patient.rsplit(':').next().unwrap_or_default();
+            let row = *rows.get(name).ok_or_else(|| {
+                Error::table(&meta, None, format!("no row with the image_id {name}"))
+            })?;
+            scan.split = match table.cell(row, split) {
+                "train" => Split::Train,
+                "val" => Split::Val,
+                "test" => Split::Test,
+                other => return Err(table.error(row, format!("split {other:?}"))),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Puts binary files named after version 2's classes together; where they overlap the later wins.
+///
+/// Names are what counts, so that version 1's folders work as far as the names are the same.
+fn merge_classes(folder: &Path, to: &Path) -> Result<()> {
+    let classes: Vec<(&str, u8)> = totalsegmentator::all()
+        .filter_map(|(id, name)| Some((name, u8::try_from(id).ok()?)))
+        .collect();
+    let named = |source| Error::Scan {
+        scan: folder.display().to_string(),
+        source,
+    };
+    let merged = read_mask_folder(folder, &classes).map_err(named)?;
+    if let Some(parent) = to.parent() {
+        std::fs::create_dir_all(parent).map_err(|e| Error::table(parent, None, e))?;
+    }
+    write_nifti(to, &merged).map_err(named)
+}

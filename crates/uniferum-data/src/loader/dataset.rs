@@ -1,0 +1,327 @@
+//! The scans of a manifest as model arrays, mask targets and batches.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use ndarray::Array3;
+use rayon::prelude::*;
+use uniferum_ct::transform::{AugmentDraw, ModelTransform};
+use uniferum_ct::{HuSource, ReadOptions, Volume, read_ct, read_mask, read_prepared};
+use uniferum_tasks::{Task, TaskKind};
+
+use super::cache::Cache;
+use crate::collate::{Batch, image_tensor};
+use crate::error::{Error, Result};
+use crate::manifest::{Manifest, Scan};
+use crate::sampler::Question;
+use crate::targets::{MaskGrid, mask_target};
+
+/// A standardised scan in memory.
+#[derive(Debug)]
+pub struct Example {
+    /// HU, RAS.
+    pub volume: Volume<i16>,
+    /// TotalSegmentator v2 numbers.
+    pub mask: Option<Volume<u8>>,
+    /// Nodules.
+    pub nodules: Option<Volume<u8>>,
+}
+
+/// The standardised scans of a manifest with the tasks to ask.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The scans; their files are standardised volumes.
+    pub manifest: Manifest,
+    /// The tasks.
+    pub tasks: Vec<Task>,
+    transform: ModelTransform,
+    grid: MaskGrid,
+    cache: Cache,
+}
+
+impl Example {
+    /// Bytes of its voxels in memory.
+    pub fn bytes(&self) -> usize {
+        let masks = self
+            .mask
+            .iter()
+            .chain(&self.nodules)
+            .map(|m| m.voxels.len())
+            .sum::<usize>();
+        2 * self.volume.voxels.len() + masks
+    }
+}
+
+impl Dataset {
+    /// A dataset over standardised files; up to `cache_bytes` of them stay in memory.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a transform that does not fit the mask head.
+    pub fn new(
+        manifest: Manifest,
+        tasks: Vec<Task>,
+        transform: ModelTransform,
+        patch: usize,
+        cache_bytes: usize,
+    ) -> Result<Self> {
+        let grid = MaskGrid::new(transform.shape, patch)?;
+        let cache = Cache::new(cache_bytes);
+        Ok(Self {
+            manifest,
+            tasks,
+            transform,
+            grid,
+            cache,
+        })
+    }
+
+    /// How masks are cut into patches.
+    pub fn grid(&self) -> MaskGrid {
+        self.grid
+    }
+
+    /// Bytes of voxels that are kept in memory now.
+    pub fn cached_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Reads a scan, from memory where it was read before.
+    ///
+    /// # Errors
+    /// [`Error::Scan`].
+    pub fn example(&self, scan: usize) -> Result<Arc<Example>> {
+        Ok(self.example_or_read(scan)?.0)
+    }
+
+    /// As [`Dataset::example`]; the flag says whether the scan was in memory.
+    pub(super) fn example_or_read(&self, scan: usize) -> Result<(Arc<Example>, bool)> {
+        let row = &self.manifest.scans[scan];
+        let found = self.cache.get(scan, || read_example(row));
+        found.map_err(|source| Error::Scan {
+            scan: row.path.display().to_string(),
+            source,
+        })
+    }
+
+    /// The model's array of a scan, not augmented.
+    ///
+    /// # Shapes
+    /// `[X, Y, Z]` of the model transform.
+    ///
+    /// # Errors
+    /// [`Error::Scan`].
+    pub fn array(&self, scan: usize) -> Result<Array3<f32>> {
+        let example = self.example(scan)?;
+        self.named(scan, self.transform.model_array(&example.volume))
+    }
+
+    /// The mask target of a task, not augmented; `None` where the scan has no such mask.
+    ///
+    /// # Shapes
+    /// `[L * P]`, see [`mask_target`].
+    ///
+    /// # Errors
+    /// [`Error::Scan`].
+    pub fn target(&self, scan: usize, task: &Task) -> Result<Option<Vec<f32>>> {
+        self.mask(scan, task, None)
+    }
+
+    fn mask(
+        &self,
+        scan: usize,
+        task: &Task,
+        draw: Option<&AugmentDraw>,
+    ) -> Result<Option<Vec<f32>>> {
+        self.mask_of(&*self.example(scan)?, scan, task, draw)
+    }
+
+    fn mask_of(
+        &self,
+        example: &Example,
+        scan: usize,
+        task: &Task,
+        draw: Option<&AugmentDraw>,
+    ) -> Result<Option<Vec<f32>>> {
+        let (volume, labels): (_, &[u16]) = if task.mask_labels.is_empty() {
+            (&example.nodules, &[1])
+        } else {
+            (&example.mask, &task.mask_labels)
+        };
+        let Some(volume) = volume else {
+            return Ok(None);
+        };
+        let mask = match draw {
+            Some(draw) => self.transform.model_mask_augmented(volume, labels, draw),
+            None => self.transform.model_mask(volume, labels),
+        };
+        Ok(Some(mask_target(
+            self.named(scan, mask)?.view(),
+            &self.grid,
+        )))
+    }
+
+    /// Puts groups of questions, one scan each, together; `draws` augments each group's scan.
+    ///
+    /// # Errors
+    /// [`Error::Scan`] for the first scan that cannot be read; [`Error::Question`] for a question that its
+    /// scan has no label or mask for.
+    pub fn batch(
+        &self,
+        groups: &[Vec<Question>],
+        draws: Option<&[AugmentDraw]>,
+        device: &Device,
+    ) -> Result<Batch> {
+        let prepared: Result<Vec<Prepared>> = groups
+            .par_iter()
+            .enumerate()
+            .map(|(i, group)| self.prepare(group, draws.map(|d| &d[i])))
+            .collect();
+        self.assemble(prepared?, device)
+    }
+
+    /// One scan's array and the targets of its questions; the scan is read once.
+    pub(super) fn prepare(
+        &self,
+        group: &[Question],
+        draw: Option<&AugmentDraw>,
+    ) -> Result<Prepared> {
+        let Some(first) = group.first() else {
+            return Err(Error::config("questions of a scan", "at least one", 0));
+        };
+        let (example, cached) = self.example_or_read(first.scan)?;
+        let array = match draw {
+            Some(draw) => self.transform.model_array_augmented(&example.volume, draw),
+            None => self.transform.model_array(&example.volume),
+        };
+        let targets: Result<Vec<Target>> = group
+            .iter()
+            .map(|question| self.question_target(&example, *question, draw))
+            .collect();
+        Ok(Prepared {
+            array: self.named(first.scan, array)?,
+            questions: group.to_vec(),
+            targets: targets?,
+            cached,
+        })
+    }
+
+    /// A question without an answer is a mistake of whoever asks: nothing is taken for negative.
+    fn question_target(
+        &self,
+        example: &Example,
+        question: Question,
+        draw: Option<&AugmentDraw>,
+    ) -> Result<Target> {
+        let task = &self.tasks[question.task];
+        let scan = &self.manifest.scans[question.scan];
+        let found = if task.kind == TaskKind::Segmentation {
+            self.mask_of(example, question.scan, task, draw)?
+                .map(Target::Mask)
+        } else {
+            scan.labels.get(&task.id).copied().map(Target::Label)
+        };
+        found.ok_or_else(|| Error::Question {
+            task: task.id.clone(),
+            scan: scan.path.display().to_string(),
+        })
+    }
+
+    /// Stacks prepared scans.
+    pub(super) fn assemble(&self, prepared: Vec<Prepared>, device: &Device) -> Result<Batch> {
+        let [length, patch] = self.grid.target_shape();
+        let mut arrays = Vec::with_capacity(prepared.len());
+        let (mut questions, mut targets) = (Vec::new(), Vec::new());
+        for (i, scan) in prepared.into_iter().enumerate() {
+            arrays.push(scan.array);
+            questions.extend(scan.questions.into_iter().map(|q| (i, q)));
+            targets.extend(scan.targets);
+        }
+        let images = image_tensor(&arrays, device)?;
+        drop(arrays);
+        let n = questions.len();
+        let mut masks = vec![0.0f32; n * length * patch];
+        let (mut labels, mut kinds) = (vec![0.0f32; n], vec![0.0f32; n]);
+        for (i, target) in targets.into_iter().enumerate() {
+            match target {
+                Target::Label(label) => labels[i] = f32::from(u8::from(label)),
+                Target::Mask(mask) => {
+                    kinds[i] = 1.0;
+                    masks[i * length * patch..(i + 1) * length * patch].copy_from_slice(&mask);
+                }
+            }
+        }
+        let task = |q: &Question| &self.tasks[q.task];
+        let name =
+            |q: &Question| format!("{} @ {}", task(q).id, self.manifest.scans[q.scan].name());
+        Ok(Batch {
+            images,
+            image_of: Tensor::from_iter(questions.iter().map(|(i, _)| *i as u32), device)?,
+            prompts: questions
+                .iter()
+                .map(|(_, q)| task(q).prompt.clone())
+                .collect(),
+            names: questions.iter().map(|(_, q)| name(q)).collect(),
+            labels: Tensor::from_vec(labels, n, device)?,
+            masks: Tensor::from_vec(masks, (n, length, patch), device)?,
+            is_segmentation: Tensor::from_vec(kinds, n, device)?,
+        })
+    }
+
+    fn named<T>(&self, scan: usize, result: uniferum_ct::Result<T>) -> Result<T> {
+        let name = || self.manifest.scans[scan].path.display().to_string();
+        result.map_err(|source| Error::Scan {
+            scan: name(),
+            source,
+        })
+    }
+}
+
+/// A scan ready for its batch.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    array: Array3<f32>,
+    questions: Vec<Question>,
+    targets: Vec<Target>,
+    /// Whether the scan was in memory.
+    pub(super) cached: bool,
+}
+
+#[derive(Debug)]
+enum Target {
+    Label(bool),
+    Mask(Vec<f32>),
+}
+
+fn read_example(row: &Scan) -> uniferum_ct::Result<Example> {
+    let volume = read_hu(row)?.to_ras();
+    let mask = |path: &Option<std::path::PathBuf>| {
+        path.as_ref()
+            .map(|p| read_mask(p).map(Volume::to_ras))
+            .transpose()
+    };
+    let (mask, nodules) = (mask(&row.mask)?, mask(&row.nodules)?);
+    for (what, other) in [("mask", &mask), ("nodule mask", &nodules)] {
+        if let Some(other) = other {
+            volume.check_same_grid(other, what)?;
+        }
+    }
+    Ok(Example {
+        volume,
+        mask,
+        nodules,
+    })
+}
+
+/// Prepared volumes come as they are stored; only scans with a source of their own go through floats.
+fn read_hu(row: &Scan) -> uniferum_ct::Result<Volume<i16>> {
+    if row.hu == HuSource::Header {
+        return read_prepared(&row.path);
+    }
+    let options = ReadOptions {
+        hu: row.hu,
+        ..ReadOptions::default()
+    };
+    let scan = read_ct(&row.path, &options)?.volume;
+    let whole = |hu: f32| hu.round().clamp(-32768.0, 32767.0) as i16;
+    Ok(Volume::new(scan.voxels.mapv(whole), scan.affine))
+}

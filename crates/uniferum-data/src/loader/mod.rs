@@ -1,0 +1,13 @@
+//! From standardised scans on disk to batches, ahead of the training step.
+
+mod cache;
+mod dataset;
+mod passes;
+mod queue;
+mod statistics;
+mod stream;
+
+pub use dataset::{Dataset, Example};
+pub use passes::{Cut, Pass, Passes};
+pub use statistics::{LoaderStatistics, SkippedScan};
+pub use stream::{Batches, Listener, Loader, Notice, OnError, StreamOptions};

@@ -1,0 +1,86 @@
+//! Several collections in one manifest.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use super::{Label, Manifest, Scan};
+use crate::error::{Error, Result};
+
+impl Manifest {
+    /// Puts manifests together. A scan that stands in several gets the labels and masks of all.
+    ///
+    /// # Errors
+    /// [`Error::Table`] with the scan where two manifests contradict each other about its patient, split,
+    /// Hounsfield source, masks or a label.
+    pub fn merge(parts: impl IntoIterator<Item = Manifest>) -> Result<Manifest> {
+        let mut scans: Vec<Scan> = Vec::new();
+        let mut at: HashMap<PathBuf, usize> = HashMap::new();
+        for scan in parts.into_iter().flat_map(|m| m.scans) {
+            let key = std::path::absolute(&scan.path).unwrap_or_else(|_| scan.path.clone());
+            match at.get(&key) {
+                Some(&index) => {
+                    let path = scan.path.clone();
+                    scans[index]
+                        .absorb(scan)
+                        .map_err(|what| Error::table(&path, None, what))?;
+                }
+                None => {
+                    at.insert(key, scans.len());
+                    scans.push(scan);
+                }
+            }
+        }
+        Ok(Manifest { scans })
+    }
+}
+
+impl Scan {
+    fn absorb(&mut self, other: Scan) -> std::result::Result<(), String> {
+        fn same<T: PartialEq + std::fmt::Debug>(
+            what: &str,
+            a: &T,
+            b: &T,
+        ) -> std::result::Result<(), String> {
+            if a == b {
+                return Ok(());
+            }
+            Err(format!(
+                "two manifests disagree about its {what}: {a:?} and {b:?}"
+            ))
+        }
+        same("patient", &self.patient, &other.patient)?;
+        same("split", &self.split, &other.split)?;
+        same("Hounsfield source", &self.hu, &other.hu)?;
+        for (what, mine, theirs) in [
+            ("mask", &mut self.mask, other.mask),
+            ("nodule mask", &mut self.nodules, other.nodules),
+        ] {
+            match (&*mine, theirs) {
+                (Some(a), Some(b)) => same(what, a, &b)?,
+                (None, Some(b)) => *mine = Some(b),
+                (_, None) => {}
+            }
+        }
+        for (mine, theirs) in [
+            (&mut self.study, other.study),
+            (&mut self.collection, other.collection),
+        ] {
+            if mine.is_empty() {
+                *mine = theirs;
+            }
+        }
+        self.spacing_mm = self.spacing_mm.or(other.spacing_mm);
+        self.censored.extend(other.censored);
+        for (task, value) in other.labels {
+            let label = if value {
+                Label::Positive
+            } else {
+                Label::Negative
+            };
+            if !self.set_label(&task, label) {
+                return Err(format!("two manifests disagree about {task}"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,190 @@
+//! Tables of text cells, whatever they were written as: CSV, TSV or parquet.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use csv::StringRecord;
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::Field;
+
+use crate::error::{Error, Result};
+
+/// A table in memory; empty text stands for a missing value.
+#[derive(Debug, Clone)]
+pub struct Table {
+    /// The file, for messages.
+    pub path: PathBuf,
+    head: Vec<String>,
+    rows: Vec<StringRecord>,
+}
+
+impl Table {
+    /// Reads a parquet file (known by its content), else a table of separated text.
+    ///
+    /// The separator is the tab where the name ends in `.tsv` or the first line has tabs and no comma, the
+    /// semicolon where the first line has some and no comma, else the comma.
+    ///
+    /// # Errors
+    /// [`Error::Table`] where the file cannot be read, a row has the wrong length, or two columns share a
+    /// name.
+    pub fn read(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let mut magic = [0u8; 4];
+        let found = File::open(path).and_then(|mut f| f.read(&mut magic));
+        let found = found.map_err(|e| Error::table(path, None, e))?;
+        let table = if found == 4 && &magic == b"PAR1" {
+            read_parquet(path)?
+        } else {
+            read_text(path)?
+        };
+        table.check_names()?;
+        Ok(table)
+    }
+
+    /// The names of the columns.
+    pub fn head(&self) -> &[String] {
+        &self.head
+    }
+
+    /// Number of rows.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the table has no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The position of a column.
+    pub fn find(&self, name: &str) -> Option<usize> {
+        self.head.iter().position(|h| h == name)
+    }
+
+    /// The position of the first of several columns that exists.
+    ///
+    /// # Errors
+    /// [`Error::Table`] naming what was looked for and what there is.
+    pub fn need(&self, names: &[&str]) -> Result<usize> {
+        let found = names.iter().find_map(|name| self.find(name));
+        found.ok_or_else(|| {
+            let have: Vec<&str> = self.head.iter().take(40).map(String::as_str).collect();
+            let what = format!(
+                "no column {}; there are {}",
+                names.join(" or "),
+                have.join(", ")
+            );
+            Error::table(&self.path, None, what)
+        })
+    }
+
+    /// A cell without surrounding spaces; empty where it is missing.
+    pub fn cell(&self, row: usize, column: usize) -> &str {
+        let cell = self.rows.get(row).and_then(|r| r.get(column));
+        cell.unwrap_or("").trim()
+    }
+
+    /// An error about a row, counted from 1 after the head.
+    pub(crate) fn error(&self, row: usize, what: impl ToString) -> Error {
+        Error::table(&self.path, Some(row + 1), what)
+    }
+
+    /// Rows by the value of a column, empty values left out.
+    pub(crate) fn by(&self, column: usize) -> HashMap<&str, Vec<usize>> {
+        let mut rows: HashMap<&str, Vec<usize>> = HashMap::new();
+        for row in 0..self.len() {
+            let key = self.cell(row, column);
+            if !key.is_empty() {
+                rows.entry(key).or_default().push(row);
+            }
+        }
+        rows
+    }
+
+    fn check_names(&self) -> Result<()> {
+        let mut seen = std::collections::HashSet::new();
+        match self.head.iter().find(|h| !seen.insert(h.as_str())) {
+            Some(twice) => {
+                let what = format!("two columns are called {twice:?}");
+                Err(Error::table(&self.path, None, what))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+fn read_text(path: &Path) -> Result<Table> {
+    let bytes = std::fs::read(path).map_err(|e| Error::table(path, None, e))?;
+    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let first = text.split(|b| *b == b'\n').next().unwrap_or(text);
+    let has = |c: u8| first.contains(&c);
+    let tabs = path.extension().is_some_and(|e| e == "tsv") || (has(b'\t') && !has(b','));
+    let delimiter = match tabs {
+        true => b'\t',
+        false if has(b';') && !has(b',') => b';',
+        false => b',',
+    };
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter)
+        .from_reader(text);
+    let head = reader.headers().map_err(|e| Error::table(path, None, e))?;
+    let head: Vec<String> = head.iter().map(|h| h.trim().to_owned()).collect();
+    if head.is_empty() {
+        return Err(Error::table(path, None, "the file is empty"));
+    }
+    let mut rows = Vec::new();
+    for (index, record) in reader.records().enumerate() {
+        rows.push(record.map_err(|e| Error::table(path, Some(index + 1), e))?);
+    }
+    Ok(Table {
+        path: path.to_owned(),
+        head,
+        rows,
+    })
+}
+
+fn read_parquet(path: &Path) -> Result<Table> {
+    let fail = |e: &dyn std::fmt::Display| Error::table(path, None, e);
+    let file = File::open(path).map_err(|e| fail(&e))?;
+    let reader = SerializedFileReader::new(file).map_err(|e| fail(&e))?;
+    let schema = reader.metadata().file_metadata().schema();
+    let head: Vec<String> = schema
+        .get_fields()
+        .iter()
+        .map(|f| f.name().to_owned())
+        .collect();
+    let mut rows = Vec::new();
+    for (index, row) in reader.get_row_iter(None).map_err(|e| fail(&e))?.enumerate() {
+        let row = row.map_err(|e| Error::table(path, Some(index + 1), e))?;
+        let cells: Result<StringRecord> = row
+            .get_column_iter()
+            .map(|(name, field)| {
+                cell_text(field).ok_or_else(|| {
+                    let what = format!("column {name}: not a plain value: {field}");
+                    Error::table(path, Some(index + 1), what)
+                })
+            })
+            .collect();
+        rows.push(cells?);
+    }
+    Ok(Table {
+        path: path.to_owned(),
+        head,
+        rows,
+    })
+}
+
+/// A parquet value as text; `None` for lists, groups and binary data that is no text.
+fn cell_text(field: &Field) -> Option<String> {
+    Some(match field {
+        Field::Null => String::new(),
+        Field::Str(text) => text.clone(),
+        Field::Bytes(bytes) => bytes.as_utf8().ok()?.to_owned(),
+        Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => return None,
+        Field::Float(v) => v.to_string(),
+        Field::Double(v) => v.to_string(),
+        other => other.to_string(),
+    })
+}

@@ -1,0 +1,125 @@
+//! A sample of answers for a radiologist to check, and what the check says.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+
+use super::LogLine;
+use crate::collections::Report;
+use crate::error::Result;
+use crate::manifest::{Label, Table, write_atomically};
+
+/// An answer to check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRow {
+    /// The task's id.
+    pub task: String,
+    /// The report.
+    pub id: String,
+    /// What the model said.
+    pub present: bool,
+    /// The sentence that it gave.
+    pub key_sentence: String,
+    /// The report's text.
+    pub report: String,
+}
+
+/// Draws answers of each task, half of them positive as far as there are enough, by the seed.
+///
+/// # Reference
+/// Paper, section 3.4.3: 120 samples, 10 a class.
+pub fn audit_sample(
+    lines: &[LogLine],
+    reports: &[Report],
+    per_task: usize,
+    seed: u64,
+) -> Vec<AuditRow> {
+    let texts: HashMap<&str, &str> = reports
+        .iter()
+        .map(|r| (r.id.as_str(), r.text.as_str()))
+        .collect();
+    let mut by_task: BTreeMap<&str, [Vec<AuditRow>; 2]> = BTreeMap::new();
+    for line in lines {
+        let Some(answer) = &line.answer else {
+            continue;
+        };
+        let row = AuditRow {
+            task: line.task.clone(),
+            id: line.id.clone(),
+            present: answer.present,
+            key_sentence: answer.key_sentence.clone().unwrap_or_default(),
+            report: texts
+                .get(line.id.as_str())
+                .map_or(String::new(), |t| (*t).to_owned()),
+        };
+        by_task.entry(&line.task).or_default()[usize::from(answer.present)].push(row);
+    }
+    let mut sample = Vec::new();
+    for (stream, (_, [mut no, mut yes])) in by_task.into_iter().enumerate() {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream as u64);
+        no.shuffle(&mut rng);
+        yes.shuffle(&mut rng);
+        let half = (per_task / 2)
+            .max(per_task.saturating_sub(no.len()))
+            .min(yes.len());
+        let mut drawn: Vec<AuditRow> = yes.into_iter().take(half).collect();
+        drawn.extend(no.into_iter().take(per_task - half));
+        drawn.shuffle(&mut rng);
+        sample.extend(drawn);
+    }
+    sample
+}
+
+/// Writes a sample with an empty column `reviewer`, for `yes` or `no`.
+///
+/// # Errors
+/// [`Error::Table`](crate::Error::Table) where the file cannot be written.
+pub fn write_audit(path: &Path, sample: &[AuditRow]) -> Result<()> {
+    write_atomically(path, |file| {
+        let mut out = csv::Writer::from_writer(file);
+        out.write_record(["task", "id", "model", "key_sentence", "report", "reviewer"])?;
+        for row in sample {
+            let model = if row.present { "yes" } else { "no" };
+            out.write_record([
+                &row.task,
+                &row.id,
+                model,
+                &row.key_sentence,
+                &row.report,
+                "",
+            ])?;
+        }
+        out.flush()?;
+        Ok(())
+    })
+}
+
+/// How many of the reviewed answers were right, and how many were reviewed: `(right, reviewed)`.
+///
+/// # Errors
+/// [`Error::Table`](crate::Error::Table) for a column that is missing or a review that is neither yes nor no.
+pub fn agreement(path: &Path) -> Result<(usize, usize)> {
+    let table = Table::read(path)?;
+    let (model, reviewer) = (table.need(&["model"])?, table.need(&["reviewer"])?);
+    let read = |text: &str| match text.to_ascii_lowercase().as_str() {
+        "yes" | "y" => Ok(Label::Positive),
+        "no" | "n" => Ok(Label::Negative),
+        other => Label::parse(other),
+    };
+    let (mut right, mut reviewed) = (0, 0);
+    for row in 0..table.len() {
+        let label = |column| {
+            let label = read(table.cell(row, column)).map_err(|e| table.error(row, e))?;
+            Ok::<_, crate::Error>(label.known())
+        };
+        if let Some(review) = label(reviewer)? {
+            reviewed += 1;
+            right += usize::from(label(model)? == Some(review));
+        }
+    }
+    Ok((right, reviewed))
+}

@@ -1,0 +1,116 @@
+//! The public release of the paper's code: its table and its training file.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use uniferum_data::InputSettings;
+use uniferum_data::collections::{ReleaseConfig, ReleaseTable, write_tasks};
+use uniferum_fusion::UniferumConfig;
+use uniferum_tasks::Catalogue;
+use uniferum_train::TrainConfig;
+
+use super::output::Output;
+use crate::global::Global;
+
+/// The parquet table of the paper's public release: question, img_file_path, label, split
+///
+/// A question `Segment:TAG` means a mask, found by replacing /bin/ in the image's path by /seg/ (or
+/// /nodule_seg/). Questions that the catalogue does not have go to --tasks-out, which other commands
+/// read with --tasks-file.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The table
+    table: PathBuf,
+
+    /// The group that is preferred where several collections ask the same question
+    #[arg(long)]
+    group: Option<String>,
+
+    /// The collection's name in the manifest
+    #[arg(long, default_value = "release")]
+    collection: String,
+
+    /// Write questions that the catalogue does not have as tasks (JSON)
+    #[arg(long, value_name = "FILE")]
+    tasks_out: Option<PathBuf>,
+
+    #[command(flatten)]
+    output: Output,
+}
+
+pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let mut settings = ReleaseTable::new(args.table);
+    settings.group = args.group;
+    settings.collection = args.collection;
+    settings.absent = args.output.absent();
+    let found = settings.read(&Catalogue::standard())?;
+    match &args.tasks_out {
+        Some(path) => write_tasks(path, &found.tasks)?,
+        None => anyhow::ensure!(
+            found.tasks.is_empty(),
+            "{} questions are not in the catalogue, such as {:?}: say where they go with --tasks-out",
+            found.tasks.len(),
+            found.tasks[0].prompt
+        ),
+    }
+    args.output.write(&found, global)
+}
+
+/// A training file (YAML) of the paper's public release, turned into this project's settings
+///
+/// Writes train.json (training), model.json (the model), input.json (how scans become model arrays) and
+/// augment.json (augmentation, where there is one) into a folder, and says what has no counterpart.
+#[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    /// The YAML file
+    yaml: PathBuf,
+
+    /// The folder to write to
+    #[arg(long, value_name = "FOLDER")]
+    out: PathBuf,
+}
+
+pub(super) fn config(args: ConfigArgs, global: &Global) -> anyhow::Result<()> {
+    let found = ReleaseConfig::read(&args.yaml)?;
+    let mut train = serde_json::to_value(TrainConfig::default())?;
+    for (key, value) in &found.train {
+        train[key] = value.clone();
+    }
+    let train: TrainConfig = serde_json::from_value(train)
+        .with_context(|| format!("{}: hf_TrainingArguments", args.yaml.display()))?;
+    train.validate()?;
+    let mut model = UniferumConfig::default();
+    model.bert.layers = found.bert_layers;
+    let mut input = InputSettings {
+        transform: found.transform,
+        ..InputSettings::default()
+    };
+    input.standardise = uniferum_ct::StandardiseConfig::release();
+    std::fs::create_dir_all(&args.out)?;
+    let write = |name: &str, value: serde_json::Value| {
+        let path = args.out.join(name);
+        std::fs::write(&path, serde_json::to_string_pretty(&value)? + "\n")
+            .with_context(|| format!("could not write {}", path.display()))
+    };
+    write("train.json", serde_json::to_value(&train)?)?;
+    write("model.json", serde_json::to_value(&model)?)?;
+    input.save(&args.out)?;
+    if let Some(augment) = &found.augment {
+        write("augment.json", serde_json::to_value(augment)?)?;
+    }
+    for (what, value) in [
+        ("the transformer begins with", &found.text_model),
+        ("the image encoder begins with", &found.image_model),
+        ("the table of questions is", &found.input_file),
+        ("results go to", &found.output_dir),
+    ] {
+        if let Some(value) = value {
+            global.hint(format!("note: {what} {value}"));
+        }
+    }
+    for note in &found.notes {
+        global.hint(format!("note: {note}"));
+    }
+    println!("{}: train.json, model.json, input.json", args.out.display());
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! The commands about collections, as a user types them.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use ndarray::Array3;
+use uniferum_ct::{Affine, Volume, write_nifti};
+
+fn uniferum(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+    command.current_dir(folder).args(args).output().unwrap()
+}
+
+fn succeeds(folder: &Path, args: &[&str]) -> String {
+    let output = uniferum(folder, args);
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{args:?}: {error}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// A thorax of 240 x 200 x 190 mm with two lungs.
+fn scan(path: &Path, seed: usize) {
+    let voxels = Array3::from_shape_fn((24, 20, 16), |(x, y, z)| {
+        let at = |c: usize, n: usize| (c as f64 + 0.5) / n as f64 * 2.0 - 1.0;
+        let (u, v, w) = (at(x, 24), at(y, 20), at(z, 16));
+        let lung = |s: f64| ((u - s) / 0.3).powi(2) + (v / 0.45).powi(2) + (w / 0.9).powi(2) < 1.0;
+        let noise = ((x * 31 + y * 17 + z * 13 + seed * 101) % 23) as i16;
+        match () {
+            () if u * u + v * v > 0.8 => -1000i16,
+            () if lung(0.4) || lung(-0.4) => -870 + noise,
+            () => 35 + noise,
+        }
+    });
+    let affine = Affine([
+        [-10.0, 0.0, 0.0, 120.0],
+        [0.0, -10.0, 0.0, 100.0],
+        [0.0, 0.0, 9.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+    ]);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    write_nifti(path, &Volume::new(voxels, affine)).unwrap();
+}
+
+fn table(folder: &Path) {
+    let mut text = "file,mrn,effusion\n".to_owned();
+    for i in 0..8 {
+        scan(&folder.join(format!("ct/{i}.nii.gz")), i);
+        text += &format!("ct/{i}.nii.gz,{},{}\n", i / 2, i % 2);
+    }
+    std::fs::write(folder.join("mine.csv"), text).unwrap();
+}
+
+#[test]
+fn a_table_becomes_a_manifest_that_the_doctor_likes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    table(at);
+    let make = [
+        "manifest",
+        "table",
+        "mine.csv",
+        "--group",
+        "ct-rate",
+        "--collection",
+        "site-a",
+        "--scan-column",
+        "file",
+        "--patient-column",
+        "mrn",
+        "--label",
+        "effusion=ct-rate.pleural-effusion",
+        "--hu-source",
+        "header",
+        "--val-share",
+        "0.25",
+        "--out",
+        "out/mine.parquet",
+    ];
+    let said = succeeds(at, &make);
+    assert!(
+        said.contains("8 scans (6 train, 2 val, 0 test) of 4 patients, 1 label columns"),
+        "{said}"
+    );
+    let text = succeeds(at, &["doctor", "out/mine.parquet"]);
+    assert!(
+        text.contains("0 errors") && text.contains("ct-rate.pleural-effusion"),
+        "{text}"
+    );
+    succeeds(
+        at,
+        &[
+            "manifest",
+            "merge",
+            "out/mine.parquet",
+            "--out",
+            "mine_again.csv",
+        ],
+    );
+    let csv = std::fs::read_to_string(at.join("mine_again.csv")).unwrap();
+    assert!(
+        csv.lines()
+            .nth(1)
+            .unwrap()
+            .starts_with("ct/0.nii.gz,site-a:0,site-a,"),
+        "{csv}"
+    );
+    // The same patient in two splits, and a file that is gone.
+    std::fs::write(
+        at.join("bad.csv"),
+        csv.replace(",val,", ",test,")
+            .replacen(",test,", ",train,", 1),
+    )
+    .unwrap();
+    std::fs::remove_file(at.join("ct/7.nii.gz")).unwrap();
+    let output = uniferum(
+        at,
+        &[
+            "doctor",
+            "bad.csv",
+            "--format",
+            "json",
+            "--clean",
+            "clean.csv",
+            "--needs",
+            "ct-rate.emphysema",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(1));
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks: Vec<&str> = found["findings"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|f| f["severity"] == "error")
+        .map(|f| f["check"].as_str().unwrap())
+        .collect();
+    assert_eq!(checks, ["patient-leak", "missing-file", "unknown-label"]);
+    assert_eq!(
+        std::fs::read_to_string(at.join("clean.csv"))
+            .unwrap()
+            .lines()
+            .count(),
+        1 + 7
+    );
+}
+
+#[test]
+fn the_hounsfield_source_must_be_said() {
+    let folder = tempfile::tempdir().unwrap();
+    table(folder.path());
+    let output = uniferum(
+        folder.path(),
+        &[
+            "manifest", "table", "mine.csv", "--group", "ct-rate", "--out", "m.csv",
+        ],
+    );
+    assert_eq!(output.status.code(), Some(2));
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("--hu-source"), "{error}");
+    let output = uniferum(
+        folder.path(),
+        &["manifest", "ct-rate", ".", "--out", "m.csv"],
+    );
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(error.contains("--release"), "{error}");
+}
+
+#[test]
+fn the_releases_training_file_becomes_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let yaml = "hf_TrainingArguments: {max_steps: 100, learning_rate: 5.e-5, warmup_steps: 5, \
+        per_device_train_batch_size: 8, gradient_accumulation_steps: 4}\n\
+        llm_args: {bert_encoder_layers: 2}\n\
+        predict_transform:\n- {name: Resize, spatial_size: [128, 96, 64]}\n";
+    std::fs::write(folder.path().join("release.yaml"), yaml).unwrap();
+    succeeds(
+        folder.path(),
+        &[
+            "manifest",
+            "release-config",
+            "release.yaml",
+            "--out",
+            "ours",
+        ],
+    );
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(
+            &std::fs::read_to_string(folder.path().join("ours").join(name)).unwrap(),
+        )
+        .unwrap()
+    };
+    let train = read("train.json");
+    assert_eq!(
+        (&train["steps"], &train["scans_per_step"]),
+        (&100.into(), &32.into())
+    );
+    assert_eq!(train["freeze"], "bert");
+    assert_eq!(read("model.json")["bert"]["layers"], 2);
+    assert_eq!(
+        read("input.json")["transform"]["shape"],
+        serde_json::json!([128, 96, 64])
+    );
+    assert!(!folder.path().join("ours/augment.json").exists());
+}
+
+#[test]
+fn report_labels_can_be_tried_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let reports = "id,patient,report\ni1,p1,\"Small pleural effusion.\"\ni2,p2,Normal.\n";
+    std::fs::write(folder.path().join("reports.csv"), reports).unwrap();
+    let said = succeeds(
+        folder.path(),
+        &[
+            "label-reports",
+            "reports.csv",
+            "--out",
+            "labels",
+            "--dry-run",
+        ],
+    );
+    assert!(
+        said.starts_with("2 questions") && said.contains("Small pleural effusion."),
+        "{said}"
+    );
+    let output = uniferum(
+        folder.path(),
+        &["label-reports", "reports.csv", "--out", "labels"],
+    );
+    assert_eq!(output.status.code(), Some(2), "a server must be named");
+}
