@@ -32,6 +32,7 @@ pub(crate) enum Command {
     LabelReports(commands::label_reports::Args),
     Manifest(commands::manifest::Args),
     Predict(commands::predict::Args),
+    Prepare(commands::prepare::Args),
     Tasks(commands::tasks::Args),
     Train(commands::train::Args),
 }
@@ -50,6 +51,7 @@ impl Command {
             Command::LabelReports(args) => commands::label_reports::run(args, global),
             Command::Manifest(args) => commands::manifest::run(args, global),
             Command::Predict(args) => commands::predict::run(args, global),
+            Command::Prepare(args) => commands::prepare::run(args, global),
             Command::Tasks(args) => commands::tasks::run(args, global),
             Command::Train(args) => commands::train::run(args, global),
         }

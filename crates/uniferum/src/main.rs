@@ -3,6 +3,7 @@
 mod cli;
 mod commands;
 mod global;
+mod shape;
 
 use std::process::ExitCode;
 

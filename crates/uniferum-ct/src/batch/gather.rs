@@ -33,6 +33,8 @@ pub struct Sources {
     /// A table has a column `scan` and, if wanted, `mask`, `nodules`, `slope` and `intercept`; other
     /// columns are for others. Paths in lists and tables are relative to them.
     pub inputs: Vec<PathBuf>,
+    /// A folder that is not searched, as the output folder.
+    pub exclude: Option<PathBuf>,
     /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans.
     pub masks: Option<PathBuf>,
     /// A folder with nodule masks named as the scans.
@@ -74,8 +76,10 @@ pub struct Input {
 /// [`Input::problem`].
 pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
     let mut found = Vec::new();
+    let exclude = sources.exclude.as_deref();
+    let exclude = exclude.and_then(|path| path.canonicalize().ok());
     for input in &sources.inputs {
-        add(input, &mut found)?;
+        add(input, exclude.as_deref(), &mut found)?;
     }
     let mut seen = BTreeSet::new();
     found.retain(|entry| seen.insert(entry.scan.clone()));
@@ -146,13 +150,13 @@ fn finish(
     }
 }
 
-fn add(input: &Path, found: &mut Vec<Entry>) -> Result<()> {
+fn add(input: &Path, exclude: Option<&Path>, found: &mut Vec<Entry>) -> Result<()> {
     let end = |end: &str| {
         let name = input.extension().unwrap_or_default();
         name.eq_ignore_ascii_case(end) && input.is_file()
     };
     if input.is_dir() {
-        return search(input, input, found);
+        return search(input, input, exclude, found);
     }
     if end("txt") {
         return add_list(input, found);
@@ -217,7 +221,15 @@ fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
 }
 
 /// Scans below a folder by name; a folder that holds DICOM files is one scan.
-fn search(root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<()> {
+fn search(
+    root: &Path,
+    folder: &Path,
+    exclude: Option<&Path>,
+    found: &mut Vec<Entry>,
+) -> Result<()> {
+    if exclude.is_some() && folder.canonicalize().ok().as_deref() == exclude {
+        return Ok(());
+    }
     let fail = |source| Error::io(folder, source);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
@@ -235,7 +247,7 @@ fn search(root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<()> {
             continue;
         }
         if path.is_dir() {
-            search(root, &path, found)?;
+            search(root, &path, exclude, found)?;
         } else if is_scan_name(&path) {
             found.push(entry(&path));
         } else if !dicom && is_dicom(&path) {
@@ -425,6 +437,16 @@ mod tests {
                 .iter()
                 .all(|i| i.problem.is_none() && i.hu == HuSource::Header)
         );
+        let (inputs, exclude) = (vec![PathBuf::from("b")], Some(f.join("b/../b/ct")));
+        let found = of(
+            f,
+            Sources {
+                inputs,
+                exclude,
+                ..Sources::default()
+            },
+        );
+        assert_eq!(names(f, &found), ["b/1.nii", "b/2.nii.gz"]);
         assert_eq!(stem(Path::new("a/b.v1.nii.gz")), "b.v1");
         assert_eq!(stem(Path::new("a/c")), "c");
     }

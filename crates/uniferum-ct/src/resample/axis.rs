@@ -87,6 +87,25 @@ impl AxisOperator {
         first..taps().map(|(start, w)| start + w.len()).max().unwrap_or(0)
     }
 
+    /// The longest range of outputs that all have the same weights, each one sample further on.
+    pub(crate) fn convolution(&self) -> std::ops::Range<usize> {
+        let mut longest = 0..0;
+        let mut first = 0;
+        for k in 1..=self.len() {
+            let goes_on = k < self.len() && {
+                let ((a, v), (b, w)) = (self.taps(k - 1), self.taps(k));
+                b == a + 1 && v == w && !w.is_empty()
+            };
+            if !goes_on {
+                if k - first > longest.len() {
+                    longest = first..k;
+                }
+                first = k;
+            }
+        }
+        longest
+    }
+
     /// Output `k` is the input at `k + offset`, or nothing outside: a crop, a pad or both.
     pub fn window(input_len: usize, len: usize, offset: isize) -> Self {
         let mut op = Self::with_capacity(input_len, len);

@@ -11,5 +11,6 @@ pub(crate) mod inspect;
 pub(crate) mod label_reports;
 pub(crate) mod manifest;
 pub(crate) mod predict;
+pub(crate) mod prepare;
 pub(crate) mod tasks;
 pub(crate) mod train;

@@ -6,7 +6,7 @@ use candle_nn::VarMap;
 use uniferum_encoder::seeded_var_builder;
 use uniferum_fusion::{Uniferum, UniferumConfig};
 
-use super::prepare::Shape;
+use crate::shape::Shape;
 
 /// Options of the benchmarks of the model.
 #[derive(Debug, clap::Args)]

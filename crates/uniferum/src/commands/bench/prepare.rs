@@ -1,7 +1,6 @@
 //! `uniferum bench prepare`: standardisation of a full-size scan, and the model's transforms.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -13,6 +12,7 @@ use uniferum_phantom::{PhantomConfig, generate};
 
 use super::line::{Timing, emit};
 use crate::global::Global;
+use crate::shape::Shape;
 
 /// Standardise a scan with its mask (512x512x300 by default), from .nii.gz files to the common grid
 #[derive(Debug, clap::Args)]
@@ -52,29 +52,6 @@ enum Stage {
     Predict,
     /// The same with rotation, zoom, noise and offset
     Train,
-}
-
-/// `XxYxZ`.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Shape(pub(super) [usize; 3]);
-
-impl FromStr for Shape {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let sides: Result<Vec<usize>, _> = text.split('x').map(str::parse).collect();
-        match sides.as_deref() {
-            Ok(&[x, y, z]) => Ok(Shape([x, y, z])),
-            _ => Err("expected three whole numbers such as 512x512x300".to_owned()),
-        }
-    }
-}
-
-impl std::fmt::Display for Shape {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let [x, y, z] = self.0;
-        write!(f, "{x}x{y}x{z}")
-    }
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {

@@ -1,0 +1,420 @@
+//! `uniferum prepare`: from scans as they come to a folder of standardised volumes.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use clap::ValueEnum;
+use indicatif::ProgressBar;
+use uniferum_ct::batch::{
+    Event, HuChoice, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions, Shard, Sources,
+    Summary, gather, plan, prepare, read_ledgers, write_table,
+};
+use uniferum_ct::resample::Interpolation;
+use uniferum_ct::{Compat, StandardiseConfig};
+
+use crate::global::Global;
+use crate::shape::Shape;
+
+/// Standardise scans: RAS, 1 mm, body centred, lungs in view, one size
+///
+/// Takes scans, folders, DICOM folders, lists (.txt, a path a line) and tables (.csv with a column
+/// `scan`, if wanted also `mask`, `nodules`, `slope`, `intercept`). Writes scans/, masks/ and
+/// nodules/ (bin/, seg/ and nodule_seg/ with --format bin), the settings (prepare.json), and a
+/// ledger with a row a scan. A table comes out again with the paths of the prepared files, ready for
+/// training.
+///
+/// Started again, it goes on where it was: scans whose files are there and unchanged are left alone.
+/// The exit code is 1 if a scan could not be prepared; the ledger says why.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Scans, folders, lists and tables
+    #[arg(required = true, value_name = "IN")]
+    inputs: Vec<PathBuf>,
+
+    /// Folder for the results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Folder with TotalSegmentator masks named as the scans (also NAME_seg, NAME_mask)
+    #[arg(long, value_name = "DIR")]
+    masks: Option<PathBuf>,
+
+    /// Folder with nodule masks named as the scans
+    #[arg(long, value_name = "DIR")]
+    nodules: Option<PathBuf>,
+
+    /// Prepare scans without a mask in these folders too, with a warning
+    #[arg(long)]
+    allow_missing_masks: bool,
+
+    /// What is written: cache (compressed, checksummed, quickest to read), nifti, or the release's bin
+    #[arg(long, value_enum, default_value_t = Format::Cache)]
+    format: Format,
+
+    #[command(flatten)]
+    steps: Steps,
+
+    /// Where Hounsfield units come from: the headers, a table's slope and intercept, or stored as HU
+    #[arg(long, value_enum, default_value_t = Hu::Header)]
+    hu: Hu,
+
+    /// Table with VolumeName, RescaleSlope and RescaleIntercept for --hu table
+    #[arg(long, value_name = "CSV")]
+    hu_table: Option<PathBuf>,
+
+    /// Keep the scans' folders below the input folder in the names of the results
+    #[arg(long)]
+    tree: bool,
+
+    /// Prepare the i-th of n parts, for job arrays that share a folder
+    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    shard: Shard,
+
+    /// Try scans again that failed before
+    #[arg(long)]
+    retry_failed: bool,
+
+    /// Look only at the sizes of finished files, do not check their hashes
+    #[arg(long)]
+    trust_sizes: bool,
+
+    /// Scans in work at once, about 1 GiB each [default: as threads and free memory allow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+
+    /// List what would be read and written, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// How scans are standardised.
+#[derive(Debug, clap::Args)]
+struct Steps {
+    /// The steps of the paper, or those of its public release, voxel for voxel
+    #[arg(long, value_enum, default_value_t = CompatArg::Paper)]
+    compat: CompatArg,
+
+    /// Where the lungs' z range comes from when there is no mask: nowhere, or an estimate from the air
+    /// inside the body
+    #[arg(long, value_enum, default_value_t = Lungs::Mask)]
+    lungs: Lungs,
+
+    /// Interpolation of the scan [default: cubic]
+    #[arg(long, value_enum)]
+    interpolation: Option<InterpolationArg>,
+
+    /// Voxels of the results, or `body` for as many as the body needs [default: 416x336x256; release:
+    /// body]
+    #[arg(long, value_name = "XxYxZ|body")]
+    size: Option<Size>,
+
+    /// All settings from the prepare.json of another folder instead
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["compat", "lungs", "interpolation", "size", "format"])]
+    settings: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Cache,
+    Nifti,
+    Bin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum CompatArg {
+    Paper,
+    Release,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Lungs {
+    /// From the mask only; without one the whole z range of the body is kept
+    Mask,
+    /// Estimated where no mask shows them
+    Estimate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum InterpolationArg {
+    Linear,
+    Cubic,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Hu {
+    Header,
+    Table,
+    Already,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Size {
+    Fixed(Shape),
+    Body,
+}
+
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "body" {
+            return Ok(Size::Body);
+        }
+        text.parse().map(Size::Fixed)
+    }
+}
+
+/// The file with the settings in the output folder.
+const SETTINGS_FILE: &str = "prepare.json";
+
+pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    let settings = settings(&args)?;
+    let inputs = gather(&sources(&args))?;
+    ensure!(!inputs.is_empty(), "no scans found in {:?}", args.inputs);
+    let jobs = plan(inputs, &settings, args.tree)?;
+    if args.dry_run {
+        let shard = jobs.iter().enumerate().filter(|(i, _)| args.shard.has(*i));
+        shard.for_each(|(_, job)| print_job(job, &args.out));
+        return Ok(());
+    }
+    save_settings(&settings, &args.out, global)?;
+    let options = RunOptions {
+        workers: args.jobs.map_or_else(|| workers(global), usize::from),
+        retry_failed: args.retry_failed,
+        trust_sizes: args.trust_sizes,
+        shard: args.shard,
+    };
+    let mut progress = Progress::new(global);
+    let summary = prepare(&jobs, &settings, &args.out, &options, &mut |event| {
+        progress.show(&event);
+    })?;
+    progress.end();
+    write_tables(&args, &jobs, global)?;
+    report(&summary, &args, global)
+}
+
+fn settings(args: &Args) -> anyhow::Result<PrepareSettings> {
+    let steps = &args.steps;
+    if let Some(file) = &steps.settings {
+        let text = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
+        return serde_json::from_str(&text).with_context(|| file.display().to_string());
+    }
+    let mut standardise = match steps.compat {
+        CompatArg::Paper => StandardiseConfig::default(),
+        CompatArg::Release => StandardiseConfig::release(),
+    };
+    if standardise.compat == Compat::Release {
+        ensure!(
+            steps.lungs == Lungs::Mask && steps.interpolation.is_none(),
+            "--compat release has its own interpolation and no lung estimate"
+        );
+    }
+    standardise.estimate_lungs = steps.lungs == Lungs::Estimate;
+    match steps.interpolation {
+        Some(InterpolationArg::Linear) => standardise.interpolation = Interpolation::Linear,
+        Some(InterpolationArg::Cubic) => standardise.interpolation = Interpolation::Cubic,
+        None => {}
+    }
+    match steps.size {
+        Some(Size::Fixed(shape)) => standardise.size = Some(shape.0),
+        Some(Size::Body) => standardise.size = None,
+        None => {}
+    }
+    Ok(PrepareSettings {
+        standardise,
+        format: match args.format {
+            Format::Cache => OutputFormat::Cache,
+            Format::Nifti => OutputFormat::Nifti,
+            Format::Bin => OutputFormat::Bin,
+        },
+    })
+}
+
+fn sources(args: &Args) -> Sources {
+    Sources {
+        inputs: args.inputs.clone(),
+        exclude: Some(args.out.clone()),
+        masks: args.masks.clone(),
+        nodules: args.nodules.clone(),
+        allow_missing_masks: args.allow_missing_masks,
+        hu: match args.hu {
+            Hu::Header => HuChoice::Header,
+            Hu::Table => HuChoice::Table,
+            Hu::Already => HuChoice::AlreadyHu,
+        },
+        hu_table: args.hu_table.clone(),
+    }
+}
+
+fn print_job(job: &Job, out: &Path) {
+    let show =
+        |from: &Path, to: &Path| println!("{} -> {}", from.display(), out.join(to).display());
+    show(&job.input.scan, &job.scan);
+    let masks = [
+        (&job.input.mask, &job.mask),
+        (&job.input.nodules, &job.nodules),
+    ];
+    for (from, to) in masks {
+        if let (Some(from), Some(to)) = (from, to) {
+            show(from, to);
+        }
+    }
+    if let Some(problem) = &job.input.problem {
+        println!("  cannot be prepared: {problem}");
+    }
+}
+
+fn save_settings(settings: &PrepareSettings, out: &Path, global: &Global) -> anyhow::Result<()> {
+    let path = out.join(SETTINGS_FILE);
+    let text = serde_json::to_string_pretty(settings)? + "\n";
+    let before = std::fs::read_to_string(&path).ok();
+    if before.as_deref() == Some(text.as_str()) {
+        return Ok(());
+    }
+    if before.is_some() {
+        global.warn("the settings differ from those of the folder: its scans are prepared again");
+    }
+    std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    // By way of another file, as shards may start at the same time.
+    let temporary = out.join(format!(".{SETTINGS_FILE}.{}", std::process::id()));
+    std::fs::write(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, &path))
+        .with_context(|| path.display().to_string())
+}
+
+/// One scan a thread, as long as each has a GiB of free memory.
+fn workers(global: &Global) -> usize {
+    let free_gib = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
+            let kib: usize = line.split_whitespace().next()?.parse().ok()?;
+            Some(kib >> 20)
+        });
+    global.threads.min(free_gib.unwrap_or(2)).max(1)
+}
+
+/// The tables among the inputs, with the paths of the prepared files.
+fn write_tables(args: &Args, jobs: &[Job], global: &Global) -> anyhow::Result<()> {
+    let is_table = |path: &&PathBuf| {
+        path.extension()
+            .is_some_and(|end| end.eq_ignore_ascii_case("csv"))
+            && path.is_file()
+    };
+    for table in args.inputs.iter().filter(is_table) {
+        let output = args.out.join(table.file_name().unwrap_or_default());
+        let rows = read_ledgers(&args.out)?;
+        let count = write_table(table, jobs, &rows, &output)?;
+        global.hint(format!("{}: {count} prepared scans", output.display()));
+    }
+    Ok(())
+}
+
+fn report(summary: &Summary, args: &Args, global: &Global) -> anyhow::Result<()> {
+    let Summary {
+        prepared,
+        skipped,
+        failed,
+        failed_before,
+        seconds,
+    } = *summary;
+    global.hint(format!(
+        "{prepared} prepared in {seconds:.1} s, {skipped} were there, {} failed",
+        failed + failed_before
+    ));
+    if failed + failed_before == 0 {
+        return Ok(());
+    }
+    let retry = if failed_before > 0 {
+        format!(" ({failed_before} of them before: --retry-failed tries them again)")
+    } else {
+        String::new()
+    };
+    bail!(
+        "{} of {} scans could not be prepared{retry}; the ledger in {} says why",
+        failed + failed_before,
+        prepared + skipped + failed + failed_before,
+        args.out.display()
+    )
+}
+
+/// A bar with rate and time left on a terminal, now and then a line elsewhere.
+struct Progress<'a> {
+    global: &'a Global,
+    bar: Option<ProgressBar>,
+    todo: usize,
+    finished: usize,
+    failed: usize,
+    start: Instant,
+    last_line: Instant,
+}
+
+/// How often a log file gets a line.
+const LINE_EVERY: Duration = Duration::from_secs(30);
+
+impl<'a> Progress<'a> {
+    fn new(global: &'a Global) -> Self {
+        Self {
+            global,
+            bar: None,
+            todo: 0,
+            finished: 0,
+            failed: 0,
+            start: Instant::now(),
+            last_line: Instant::now(),
+        }
+    }
+
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started(count) => self.global.hint(format!("{count} scans")),
+            Event::Checked {
+                done,
+                failed_before,
+                todo,
+            } => {
+                if done + failed_before > 0 {
+                    self.global.hint(format!(
+                        "{done} are there, {failed_before} failed before, {todo} to prepare"
+                    ));
+                }
+                self.todo = *todo;
+                self.start = Instant::now();
+                self.bar = Some(self.global.bar(*todo as u64, "prepare"));
+            }
+            Event::Finished(row) => self.finished(row),
+            _ => {}
+        }
+    }
+
+    fn finished(&mut self, row: &LedgerRow) {
+        self.finished += 1;
+        self.failed += usize::from(row.failed());
+        let Some(bar) = &self.bar else { return };
+        if row.failed() {
+            let text = format!("warning: {}: {}", row.input, row.error);
+            bar.suspend(|| eprintln!("{text}"));
+        }
+        let per_minute = 60.0 * self.finished as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
+        let state = format!("{per_minute:.1} scans/min, {} failed", self.failed);
+        bar.set_message(state.clone());
+        bar.inc(1);
+        let a_line = !std::io::stderr().is_terminal() && self.last_line.elapsed() > LINE_EVERY;
+        if a_line {
+            self.last_line = Instant::now();
+            let left = (self.todo - self.finished) as f64 / per_minute;
+            self.global.hint(format!(
+                "{} of {}, {state}, {left:.0} min left",
+                self.finished, self.todo
+            ));
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}
