@@ -64,7 +64,6 @@ impl PrepareSettings {
 }
 
 /// How a scan of a collection is read.
-#[allow(clippy::needless_update)] // Other options stay as they are by default.
 pub(super) fn read_options(hu: HuSource) -> ReadOptions {
     ReadOptions {
         hu,

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::job::Shard;
 use crate::error::{Error, Result};
+use crate::prep::StandardiseReport;
 
 /// What came of one scan.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ pub struct LedgerRow {
     pub output_bytes: u64,
     /// When the row was written, seconds since 1970.
     pub finished: f64,
-    /// The [`StandardiseReport`](crate::StandardiseReport) as JSON; empty after a failure.
+    /// The [`StandardiseReport`] as JSON; empty after a failure.
     pub report: String,
 }
 
@@ -65,6 +66,11 @@ impl LedgerRow {
         .into_iter()
         .filter(|(path, _)| !path.is_empty())
         .map(|(path, hash)| (path.as_str(), hash.as_str()))
+    }
+
+    /// What was found and done; `None` after a failure.
+    pub fn details(&self) -> Option<StandardiseReport> {
+        serde_json::from_str(&self.report).ok()
     }
 
     /// Whether the scan could not be prepared.

@@ -1,6 +1,6 @@
 //! One scan of a collection: read, standardise, write; and whether that was done before.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use super::job::{Job, OutputFormat, PrepareSettings, read_options};
@@ -29,7 +29,10 @@ pub(super) fn prepare_one(job: &Job, settings: &PrepareSettings, folder: &Path) 
         },
     };
     (row.input_bytes, row.input_modified) = fingerprint(job);
-    row.settings = settings.hash(job.input.hu).to_string();
+    // What is known before the scan is read is looked at anew in every run: such a row is of no settings.
+    if job.input.problem.is_none() {
+        row.settings = settings.hash(job.input.hu).to_string();
+    }
     row.seconds = (start.elapsed().as_secs_f64() * 1e3).round() / 1e3;
     row.finished = seconds_since_1970(SystemTime::now());
     row
@@ -46,9 +49,13 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
     if let Some(problem) = &input.problem {
         return Err(Error::unsupported(&input.scan, problem));
     }
-    let scan = read_ct(&input.scan, &read_options(input.hu))?;
-    let mask = input.mask.as_ref().map(read_mask).transpose()?;
-    let nodules = input.nodules.as_ref().map(read_mask).transpose()?;
+    // Decompression is one thread's work: the masks are read beside the scan.
+    let labels = |path: &Option<PathBuf>| path.as_ref().map(read_mask).transpose();
+    let (scan, masks) = rayon::join(
+        || read_ct(&input.scan, &read_options(input.hu)),
+        || (labels(&input.mask), labels(&input.nodules)),
+    );
+    let (scan, mask, nodules) = (scan?, masks.0?, masks.1?);
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
     let (done, others) =
         standardise_with(&scan.volume, mask.as_ref(), &others, &settings.standardise)?;
@@ -57,13 +64,12 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
     drop((scan.volume, mask, nodules));
     warnings.extend(done.report.warnings.iter().cloned());
     let settings_hash = settings.hash(input.hu);
-    let labels =
-        |path: &Option<std::path::PathBuf>, volume: Option<&Volume<u8>>| match (path, volume) {
-            (Some(path), Some(volume)) => {
-                write_labels(&folder.join(path), volume, settings, settings_hash)
-            }
-            _ => Ok(String::new()),
-        };
+    let labels = |path: &Option<PathBuf>, volume: Option<&Volume<u8>>| match (path, volume) {
+        (Some(path), Some(volume)) => {
+            write_labels(&folder.join(path), volume, settings, settings_hash)
+        }
+        _ => Ok(String::new()),
+    };
     let mask_hash = labels(&job.mask, done.mask.as_ref())?;
     let nodules_hash = labels(&job.nodules, others.first())?;
     let hash = write_scan(
@@ -89,7 +95,7 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
 
 fn row_of(job: &Job) -> LedgerRow {
     let text = |path: &Path| path.to_string_lossy().into_owned();
-    let maybe = |path: &Option<std::path::PathBuf>| path.as_deref().map(text).unwrap_or_default();
+    let maybe = |path: &Option<PathBuf>| path.as_deref().map(text).unwrap_or_default();
     LedgerRow {
         input: text(&job.input.scan),
         output: text(&job.scan),
@@ -171,7 +177,8 @@ pub(super) fn is_done(
 /// Whether a row is about these settings and the inputs as they are now.
 pub(super) fn is_current(row: &LedgerRow, job: &Job, settings: &PrepareSettings) -> bool {
     let expected = row_of(job);
-    row.settings == settings.hash(job.input.hu).to_string()
+    job.input.problem.is_none()
+        && row.settings == settings.hash(job.input.hu).to_string()
         && (row.input_bytes, row.input_modified) == fingerprint(job)
         && row.mask_output == expected.mask_output
         && row.nodules_output == expected.nodules_output

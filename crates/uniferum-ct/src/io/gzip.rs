@@ -41,7 +41,7 @@ pub(crate) fn decompress(path: &Path, compressed: &[u8], limit: u64) -> Result<V
         let mut out = vec![0; size as usize];
         let written = libdeflater::Decompressor::new().gzip_decompress(compressed, &mut out);
         // libdeflate stops after the first member: another one may follow.
-        if written == Ok(out.len()) && !another_member(compressed, out.len()) {
+        if written == Ok(out.len()) && !another_member(compressed, &out) {
             return Ok(out);
         }
     }
@@ -54,32 +54,15 @@ fn claimed_size(compressed: &[u8]) -> Option<u64> {
     Some(u64::from(u32::from_le_bytes(*trailer)))
 }
 
-/// Whether the file may hold a second member: two equal sizes could deceive the one-shot path, so any
-/// further gzip signature sends a file that is small for its content through the careful stream.
-fn another_member(compressed: &[u8], produced: usize) -> bool {
-    produced == 0
-        || (compressed.len() > 36 && compressed[18..].windows(4).any(is_member_start))
-            && count_members(compressed) != Some(1)
-}
-
-fn is_member_start(window: &[u8]) -> bool {
-    window.starts_with(&[0x1f, 0x8b, 8]) && window[3] & 0xe0 == 0
-}
-
-/// Members counted by decoding; `None` where the stream does not decode.
-fn count_members(compressed: &[u8]) -> Option<usize> {
-    let mut rest = compressed;
-    let mut members = 0;
-    while !rest.is_empty() {
-        let mut decoder = flate2::bufread::GzDecoder::new(rest);
-        std::io::copy(&mut decoder, &mut std::io::sink()).ok()?;
-        rest = decoder.into_inner();
-        members += 1;
-        if !is_gzip(rest) {
-            break;
-        }
-    }
-    Some(members)
+/// Whether the file may hold more than the member that gave `produced`.
+///
+/// A member ends with the CRC and the length of its content: where these eight bytes first stand at the
+/// end of the file, the member goes to there.
+fn another_member(compressed: &[u8], produced: &[u8]) -> bool {
+    let mut trailer = [0; 8];
+    trailer[..4].copy_from_slice(&libdeflater::crc32(produced).to_le_bytes());
+    trailer[4..].copy_from_slice(&(produced.len() as u32).to_le_bytes());
+    memchr::memmem::find(compressed, &trailer) != compressed.len().checked_sub(trailer.len())
 }
 
 fn stream(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
@@ -121,6 +104,14 @@ mod tests {
             decompress(path, &two, 100).unwrap(),
             b"0123456789abcdefghij"
         );
+        // The same content twice, and nothing twice: only the place of the trailers tells.
+        let same = [gz(b"0123456789"), gz(b"0123456789")].concat();
+        assert_eq!(
+            decompress(path, &same, 100).unwrap(),
+            b"01234567890123456789"
+        );
+        let empty = [gz(b""), gz(b""), gz(b"abc"), gz(b"")].concat();
+        assert_eq!(decompress(path, &empty, 100).unwrap(), b"abc");
     }
 
     #[test]

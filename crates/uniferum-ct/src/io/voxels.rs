@@ -58,7 +58,9 @@ impl FromStored for u8 {
 
     fn convert(stored: f64, scaling: Option<(f64, f64)>) -> Option<Self> {
         let value = scaling.map_or(stored, |(slope, intercept)| stored * slope + intercept);
-        (value.fract() == 0.0 && (0.0..=255.0).contains(&value)).then_some(value as u8)
+        // The conversion saturates, so that only whole numbers from 0 to 255 come back the same.
+        let label = value as u8;
+        (f64::from(label) == value).then_some(label)
     }
 }
 
@@ -160,7 +162,8 @@ pub(crate) fn too_short(path: &Path, needed: u64, got: u64) -> Error {
     Error::corrupt(path, what)
 }
 
-/// Each task owns a band of x: it reads whole cache lines and writes a few sequential streams.
+/// Each task owns a band of x and goes through it tile by tile: a tile is read and written in whole
+/// cache lines. Written voxel by voxel, planes of a power of two apart would share a few cache lines.
 fn transpose<T: FromStored, const N: usize>(
     out: &mut [T],
     [nx, ny, nz]: [usize; 3],
@@ -168,6 +171,7 @@ fn transpose<T: FromStored, const N: usize>(
     convert: impl Fn(&[u8]) -> Option<T> + Sync,
 ) -> bool {
     const BAND: usize = 32;
+    const DEPTH: usize = 16;
     let plane = ny * nz;
     out.par_chunks_mut(BAND * plane)
         .enumerate()
@@ -175,15 +179,22 @@ fn transpose<T: FromStored, const N: usize>(
             let x0 = band * BAND;
             let width = target.len() / plane;
             let mut fits = true;
+            let mut tile = [[T::default(); DEPTH]; BAND];
             for y in 0..ny {
-                for z in 0..nz {
-                    let at = N * (x0 + nx * (y + ny * z));
-                    let run = &data[at..at + N * width];
-                    for (x, bytes) in run.chunks_exact(N).enumerate() {
-                        match convert(bytes) {
-                            Some(value) => target[x * plane + y * nz + z] = value,
-                            None => fits = false,
+                for z0 in (0..nz).step_by(DEPTH) {
+                    let depth = DEPTH.min(nz - z0);
+                    for z in 0..depth {
+                        let at = N * (x0 + nx * (y + ny * (z0 + z)));
+                        let run = &data[at..at + N * width];
+                        for (line, bytes) in tile.iter_mut().zip(run.chunks_exact(N)) {
+                            match convert(bytes) {
+                                Some(value) => line[z] = value,
+                                None => fits = false,
+                            }
                         }
+                    }
+                    for (x, line) in tile.iter().take(width).enumerate() {
+                        target[x * plane + y * nz + z0..][..depth].copy_from_slice(&line[..depth]);
                     }
                 }
             }

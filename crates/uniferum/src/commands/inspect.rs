@@ -1,10 +1,14 @@
 //! `uniferum inspect`: what a scan is, before anything is done with it.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::Context;
 use clap::ValueEnum;
-use uniferum_ct::{HuCheck, ReadOptions, ScanFacts, read_ct};
+use uniferum::report::contact::contact_sheet;
+use uniferum_ct::{
+    HuCheck, ReadOptions, ScanFacts, StandardiseConfig, Volume, read_ct, standardise,
+};
 
 use crate::global::Global;
 
@@ -22,6 +26,12 @@ pub(crate) struct Args {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
+
+    /// Draw the scan: axial, coronal and sagittal slices, lung and soft-tissue windows, crop box
+    ///
+    /// The box is what `prepare` keeps by default, with the lungs' z range estimated. One scan only.
+    #[arg(long, value_name = "FILE")]
+    png: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,6 +50,11 @@ struct Row {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        args.png.is_none() || args.files.len() == 1,
+        "--png draws one scan, {} were given",
+        args.files.len()
+    );
     let mut rows = Vec::new();
     let mut failed = 0;
     let bar = global.bar(args.files.len() as u64, "reading");
@@ -51,10 +66,15 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     for file in args.files {
         match read_ct(&file, &options) {
-            Ok(scan) => rows.push(Row {
-                facts: ScanFacts::of(&scan),
-                scan: file,
-            }),
+            Ok(scan) => {
+                rows.push(Row {
+                    facts: ScanFacts::of(&scan),
+                    scan: file,
+                });
+                if let Some(png) = &args.png {
+                    draw(scan.volume, png, global)?;
+                }
+            }
             Err(error) => {
                 failed += 1;
                 bar.suspend(|| global.warn(error.to_string()));
@@ -81,6 +101,24 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         failed + rows.len()
     );
     Ok(())
+}
+
+/// Writes the contact sheet with the box that a preparation would keep.
+fn draw(scan: Volume<f32>, png: &Path, global: &Global) -> anyhow::Result<()> {
+    let scan = scan.to_ras();
+    let config = StandardiseConfig {
+        estimate_lungs: true,
+        ..StandardiseConfig::default()
+    };
+    let crop_box = match standardise(&scan, None, &config) {
+        Ok(done) => Some(done.report.crop_box),
+        Err(error) => {
+            global.warn(format!("no crop box drawn: {error}"));
+            None
+        }
+    };
+    let bytes = contact_sheet(&scan, crop_box)?;
+    std::fs::write(png, bytes).with_context(|| png.display().to_string())
 }
 
 fn print_text(out: &mut impl Write, row: &Row) -> std::io::Result<()> {

@@ -42,7 +42,7 @@ impl Window {
         high: 0.7,
     };
 
-    fn grey(self, value: f32) -> f32 {
+    pub(super) fn grey(self, value: f32) -> f32 {
         ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * 255.0
     }
 }
@@ -102,7 +102,7 @@ pub fn inline_image(png: &[u8], width: u32, alt: &str) -> String {
     format!("<img width=\"{width}\" alt=\"{alt}\" src=\"data:image/png;base64,{data}\">")
 }
 
-fn normal(plane: Plane) -> Axis {
+pub(super) fn normal(plane: Plane) -> Axis {
     match plane {
         Plane::Axial => Axis(2),
         Plane::Coronal => Axis(1),
@@ -119,7 +119,11 @@ fn oriented(slice: ArrayView2<'_, f32>) -> Array2<f32> {
     })
 }
 
-fn encode_rgb(bytes: &[u8], width: u32, height: u32) -> Result<Vec<u8>, png::EncodingError> {
+pub(super) fn encode_rgb(
+    bytes: &[u8],
+    width: u32,
+    height: u32,
+) -> Result<Vec<u8>, png::EncodingError> {
     let mut out = Vec::new();
     let mut encoder = png::Encoder::new(&mut out, width, height);
     encoder.set_color(png::ColorType::Rgb);

@@ -67,9 +67,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let config = StandardiseConfig::default();
     let runs = usize::from(args.runs);
     let open = || -> anyhow::Result<(Volume<f32>, Option<Volume<u8>>)> {
-        let volume = read_ct(&scan, &ReadOptions::default())?.volume;
-        let mask = mask.as_ref().map(read_mask).transpose()?;
-        Ok((volume, mask))
+        let (volume, mask) = rayon::join(
+            || read_ct(&scan, &ReadOptions::default()),
+            || mask.as_ref().map(read_mask).transpose(),
+        );
+        Ok((volume?.volume, mask?))
     };
     let (name, timing) = match args.stage {
         Stage::Prepare => {

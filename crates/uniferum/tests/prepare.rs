@@ -1,0 +1,344 @@
+//! `uniferum prepare` as a user runs it: the real program, killed, started again, in shards.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+
+use uniferum_ct::batch::{LedgerRow, read_ledgers};
+use uniferum_ct::io::cache::{Hash, peek_cache};
+use uniferum_ct::{Format, ReadOptions, read_ct, read_mask, read_prepared};
+use uniferum_phantom::{PhantomConfig, write_cohort};
+
+/// `n` phantoms of a doll's size with masks, nodules and `labels.csv`.
+fn cohort(folder: &Path, n: usize) {
+    let config = PhantomConfig {
+        shape: [48, 40, 32],
+        spacing_mm: [8.0; 3],
+        ..PhantomConfig::default()
+    };
+    write_cohort(folder, n, 3, &config, &|| {}).unwrap();
+}
+
+fn command(out: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+    command.arg("prepare").args(arguments).arg("--out").arg(out);
+    command
+}
+
+fn run(out: &Path, arguments: &[&str]) -> Output {
+    command(out, arguments).output().unwrap()
+}
+
+fn succeeds(out: &Path, arguments: &[&str]) -> String {
+    let output = run(out, arguments);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{text}");
+    text
+}
+
+fn rows(out: &Path) -> BTreeMap<String, LedgerRow> {
+    read_ledgers(out).unwrap()
+}
+
+/// Every row without an error names files that are there and have its hash.
+fn check_files(out: &Path) {
+    for row in rows(out).values().filter(|row| !row.failed()) {
+        for (file, hash) in [
+            (&row.output, &row.hash),
+            (&row.mask_output, &row.mask_hash),
+            (&row.nodules_output, &row.nodules_hash),
+        ] {
+            if !file.is_empty() {
+                assert_eq!(Hash::of_file(&out.join(file)).unwrap().to_string(), *hash);
+            }
+        }
+    }
+}
+
+fn changed(out: &Path, row: &LedgerRow) -> SystemTime {
+    let meta = std::fs::metadata(out.join(&row.output)).unwrap();
+    meta.modified().unwrap()
+}
+
+fn files(folder: &Path) -> Vec<String> {
+    let mut names: Vec<String> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn a_killed_run_goes_on_where_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    cohort(&input, 6);
+    let table = input.join("labels.csv");
+    let arguments = [table.to_str().unwrap(), "--threads", "1", "--jobs", "1"];
+    let mut child = command(&out, &arguments)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let prepared = |out: &Path| {
+        let rows = read_ledgers(out).unwrap_or_default();
+        rows.values().filter(|row| !row.failed()).count()
+    };
+    while prepared(&out) < 2 && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap(); // SIGKILL: nothing is tidied up
+    child.wait().unwrap();
+    check_files(&out);
+    let before = rows(&out);
+    assert!(before.len() >= 2);
+    let times: BTreeMap<&String, SystemTime> = before
+        .iter()
+        .map(|(k, row)| (k, changed(&out, row)))
+        .collect();
+
+    // What a crash of the machine could leave: half a row, half a file, a temporary file.
+    let ledger = out.join("ledger.csv");
+    let torn = [std::fs::read(&ledger).unwrap(), b"/in/half,a row".to_vec()].concat();
+    std::fs::write(&ledger, torn).unwrap();
+    let (victim, row) = before.iter().next().unwrap();
+    let path = out.join(&row.output);
+    let whole = std::fs::read(&path).unwrap();
+    let mut spoilt = whole.clone();
+    spoilt[whole.len() / 2] ^= 1;
+    std::fs::write(&path, spoilt).unwrap();
+    let name = path.file_name().unwrap().to_string_lossy().into_owned();
+    std::fs::write(out.join(format!("scans/.{name}.77-0.part")), b"half").unwrap();
+
+    let text = succeeds(&out, &arguments);
+    let done = format!("{} are there", before.len() - 1);
+    assert!(text.contains(&done), "{done:?} in {text}");
+    check_files(&out);
+    let after = rows(&out);
+    assert_eq!(after.len(), 6);
+    assert_eq!(
+        std::fs::read(&path).unwrap(),
+        whole,
+        "the same voxels again"
+    );
+    for (output, time) in times.iter().filter(|(output, _)| **output != victim) {
+        assert_eq!(
+            changed(&out, &after[*output]),
+            *time,
+            "{output} was made twice"
+        );
+    }
+    assert_eq!(files(&out.join("scans")).len(), 6, "temporary files stay");
+    assert!(succeeds(&out, &arguments).contains("6 are there"));
+    assert_eq!(
+        files(&out),
+        [
+            "labels.csv",
+            "ledger.csv",
+            "masks",
+            "nodules",
+            "prepare.json",
+            "scans"
+        ]
+    );
+}
+
+#[test]
+fn failures_are_rows_and_are_tried_again_on_request() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    cohort(&input, 2);
+    let scans = input.join("scans");
+    std::fs::write(scans.join("bad.nii.gz"), b"no scan at all").unwrap();
+    let scans_text = scans.to_str().unwrap().to_owned();
+    let fails = |arguments: &[&str], part: &str| {
+        let arguments = [&[scans_text.as_str()], arguments].concat();
+        let output = run(&out, &arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains(part), "{part:?} in {text}");
+    };
+    fails(&[], "1 of 3 scans could not be prepared");
+    let first = rows(&out)["scans/bad.uct"].clone();
+    assert!(first.error.contains("bad.nii.gz") && first.hash.is_empty());
+    assert_eq!(rows(&out).len(), 3);
+    fails(&[], "--retry-failed tries them again");
+    assert_eq!(rows(&out)["scans/bad.uct"].finished, first.finished);
+    fails(&["--retry-failed"], "0 prepared");
+    assert!(rows(&out)["scans/bad.uct"].finished > first.finished);
+    // A file that was mended is tried again without being asked.
+    std::fs::copy(scans.join("phantom-0000.nii.gz"), scans.join("bad.nii.gz")).unwrap();
+    succeeds(&out, &[&scans_text]);
+    assert!(!rows(&out)["scans/bad.uct"].failed());
+    // A scan without its mask is refused, or taken with a warning.
+    let masks = input.join("masks");
+    let with = ["--masks", masks.to_str().unwrap()];
+    fails(&with, "no mask named as the scan");
+    let text = succeeds(
+        &out,
+        &[&[scans_text.as_str(), "--allow-missing-masks"], &with[..]].concat(),
+    );
+    assert!(text.contains("2 are there"), "{text}");
+    assert!(rows(&out)["scans/bad.uct"].warnings.contains("no mask"));
+    check_files(&out);
+}
+
+#[test]
+fn shards_at_the_same_time_make_one_collection() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    cohort(&input, 5);
+    let table = input.join("labels.csv");
+    let table = table.to_str().unwrap();
+    let shards: Vec<_> = ["1/2", "2/2"]
+        .iter()
+        .map(|shard| {
+            command(&out, &[table, "--shard", shard, "--quiet"])
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for mut shard in shards {
+        assert!(shard.wait().unwrap().success());
+    }
+    assert_eq!(rows(&out).len(), 5);
+    check_files(&out);
+    // Another division of the work finds all of it done.
+    assert!(succeeds(&out, &[table]).contains("5 are there"));
+    let lines = std::fs::read_to_string(out.join("labels.csv")).unwrap();
+    assert_eq!(lines.lines().count(), 6);
+    assert!(
+        lines.contains("scans/phantom-0004.uct,masks/phantom-0004.uct,nodules/phantom-0004.uct"),
+        "{lines}"
+    );
+    // Other settings make everything anew, and say so.
+    let text = succeeds(
+        &out,
+        &[table, "--size", "64x56x48", "--interpolation", "linear"],
+    );
+    assert!(
+        text.contains("settings differ") && text.contains("5 prepared"),
+        "{text}"
+    );
+    assert_eq!(
+        peek_cache(out.join("scans/phantom-0000.uct"))
+            .unwrap()
+            .shape,
+        [64, 56, 48]
+    );
+}
+
+#[test]
+fn every_format_comes_in_by_the_same_door() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in");
+    cohort(&input, 1);
+    let table = input.join("labels.csv");
+    let prepare = |format: &str| {
+        let out = dir.path().join(format);
+        let arguments = [
+            table.to_str().unwrap(),
+            "--format",
+            format,
+            "--size",
+            "96x80x64",
+        ];
+        succeeds(&out, &arguments);
+        check_files(&out);
+        out
+    };
+    let (cache, nifti, bin) = (prepare("cache"), prepare("nifti"), prepare("bin"));
+    let scan = |path: PathBuf| read_ct(path, &ReadOptions::default()).unwrap();
+    let a = scan(cache.join("scans/phantom-0000.uct"));
+    let b = scan(nifti.join("scans/phantom-0000.nii.gz"));
+    let c = scan(bin.join("bin/phantom-0000.bin"));
+    assert_eq!(
+        (a.format, b.format, c.format),
+        (Format::Cache, Format::Nifti1, Format::ReleaseBin)
+    );
+    assert_eq!(a.volume.shape(), [96, 80, 64]);
+    assert_eq!(a.volume.voxels, b.volume.voxels);
+    assert_eq!(a.volume.voxels, c.volume.voxels);
+    a.volume.check_same_grid(&b.volume, "nifti").unwrap();
+    assert!(
+        c.warnings.iter().any(|w| w.contains("affine")),
+        "{:?}",
+        c.warnings
+    );
+    let mask = read_mask(cache.join("masks/phantom-0000.uct")).unwrap();
+    assert!(mask.voxels.iter().any(|&label| label == 51));
+    for other in [nifti.join("masks"), bin.join("seg")] {
+        assert_eq!(
+            mask.voxels,
+            read_mask(other.join("phantom-0000.nii.gz")).unwrap().voxels
+        );
+    }
+    let nodules = read_mask(cache.join("nodules/phantom-0000.uct")).unwrap();
+    a.volume.check_same_grid(&nodules, "nodules").unwrap();
+    // Prepared volumes are whole HU: nothing is lost on the way to training.
+    let whole = read_prepared(nifti.join("scans/phantom-0000.nii.gz")).unwrap();
+    assert_eq!(
+        whole.voxels,
+        read_prepared(cache.join("scans/phantom-0000.uct"))
+            .unwrap()
+            .voxels
+    );
+    assert_eq!(whole.voxels.mapv(f32::from), a.volume.voxels);
+    let release = dir.path().join("release");
+    succeeds(
+        &release,
+        &[
+            table.to_str().unwrap(),
+            "--compat",
+            "release",
+            "--format",
+            "bin",
+        ],
+    );
+    assert!(
+        rows(&release)["bin/phantom-0000.bin"]
+            .report
+            .contains("\"release\"")
+    );
+}
+
+#[test]
+fn wrong_arguments_are_told_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    cohort(&input, 1);
+    let scans = input.join("scans");
+    let scans = scans.to_str().unwrap();
+    let fails = |arguments: &[&str], code: i32, part: &str| {
+        let output = run(&out, arguments);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(text.contains(part), "{part:?} in {text}");
+    };
+    fails(&[scans, "--shard", "3/2"], 2, "i/n");
+    fails(&[scans, "--size", "12"], 2, "three whole numbers");
+    fails(
+        &[scans, "--compat", "release", "--lungs", "estimate"],
+        1,
+        "no lung estimate",
+    );
+    fails(&[scans, "--size", "0x1x1"], 1, "size");
+    fails(
+        &[dir.path().to_str().unwrap(), scans, "--masks", "nowhere"],
+        1,
+        "nowhere",
+    );
+    let elsewhere = run(&dir.path().join("elsewhere"), &["missing.nii"]);
+    assert_eq!(
+        elsewhere.status.code(),
+        Some(1),
+        "a scan that is not there is a failed scan"
+    );
+    let output = run(&out, &[scans, "--dry-run"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("phantom-0000.nii.gz -> ") && !out.exists(),
+        "{text}"
+    );
+}
