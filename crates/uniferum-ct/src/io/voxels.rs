@@ -47,6 +47,7 @@ pub trait FromStored: Copy + Default + Send + Sync {
 impl FromStored for f32 {
     const EXPECTED: &'static str = "finite HU";
 
+    #[inline(always)]
     fn convert(stored: f64, scaling: Option<(f64, f64)>) -> Option<Self> {
         let value = scaling.map_or(stored, |(slope, intercept)| stored * slope + intercept) as f32;
         value.is_finite().then_some(value)
@@ -56,6 +57,7 @@ impl FromStored for f32 {
 impl FromStored for u8 {
     const EXPECTED: &'static str = "whole numbers from 0 to 255 (a label map)";
 
+    #[inline(always)]
     fn convert(stored: f64, scaling: Option<(f64, f64)>) -> Option<Self> {
         let value = scaling.map_or(stored, |(slope, intercept)| stored * slope + intercept);
         // The conversion saturates, so that only whole numbers from 0 to 255 come back the same.
@@ -141,19 +143,32 @@ impl Grid {
         decode: impl Fn([u8; N]) -> f64 + Sync,
         scaling: Option<(f64, f64)>,
     ) -> Option<Array3<T>> {
-        let convert = |bytes: &[u8]| {
+        let stored = |bytes: &[u8]| {
             let mut stored = [0; N];
             stored.copy_from_slice(bytes);
-            T::convert(decode(stored), scaling)
+            decode(stored)
         };
         let [nx, ny, nz] = self.shape;
         let mut out = vec![T::default(); nx * ny * nz];
-        let fits = match self.order {
-            Order::FirstFastest => transpose::<T, N>(&mut out, self.shape, data, convert),
-            Order::LastFastest => copy::<T, N>(&mut out, data, convert),
+        // One loop for unscaled and one for scaled values, so that neither asks which it is.
+        let fits = match scaling {
+            None => self.fill::<T, N>(&mut out, data, |b| T::convert(stored(b), None)),
+            Some(s) => self.fill::<T, N>(&mut out, data, |b| T::convert(stored(b), Some(s))),
         };
         fits.then(|| Array3::from_shape_vec((nx, ny, nz), out).ok())
             .flatten()
+    }
+
+    fn fill<T: FromStored, const N: usize>(
+        &self,
+        out: &mut [T],
+        data: &[u8],
+        convert: impl Fn(&[u8]) -> Option<T> + Sync,
+    ) -> bool {
+        match self.order {
+            Order::FirstFastest => transpose::<T, N>(out, self.shape, data, convert),
+            Order::LastFastest => copy::<T, N>(out, data, convert),
+        }
     }
 }
 
@@ -179,22 +194,24 @@ fn transpose<T: FromStored, const N: usize>(
             let x0 = band * BAND;
             let width = target.len() / plane;
             let mut fits = true;
-            let mut tile = [[T::default(); DEPTH]; BAND];
+            let mut tile = [[T::default(); BAND]; DEPTH];
             for y in 0..ny {
                 for z0 in (0..nz).step_by(DEPTH) {
                     let depth = DEPTH.min(nz - z0);
                     for z in 0..depth {
                         let at = N * (x0 + nx * (y + ny * (z0 + z)));
                         let run = &data[at..at + N * width];
-                        for (line, bytes) in tile.iter_mut().zip(run.chunks_exact(N)) {
-                            match convert(bytes) {
-                                Some(value) => line[z] = value,
-                                None => fits = false,
-                            }
+                        for (cell, bytes) in tile[z].iter_mut().zip(run.chunks_exact(N)) {
+                            let value = convert(bytes);
+                            fits &= value.is_some();
+                            *cell = value.unwrap_or_default();
                         }
                     }
-                    for (x, line) in tile.iter().take(width).enumerate() {
-                        target[x * plane + y * nz + z0..][..depth].copy_from_slice(&line[..depth]);
+                    for x in 0..width {
+                        let line = &mut target[x * plane + y * nz + z0..][..depth];
+                        for (cell, row) in line.iter_mut().zip(&tile) {
+                            *cell = row[x];
+                        }
                     }
                 }
             }
@@ -228,7 +245,7 @@ mod tests {
 
     #[test]
     fn both_orders_and_both_endians_agree() {
-        let shape = [33, 4, 5];
+        let shape = [33, 4, 37];
         let expected = Array3::from_shape_fn(shape, |(x, y, z)| (x * 100 + y * 10 + z) as f32);
         let path = Path::new("x");
         for big_endian in [false, true] {
