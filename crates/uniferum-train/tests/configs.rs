@@ -90,10 +90,8 @@ fn without_a_list_the_tasks_are_those_with_answers() {
 fn plain() -> Scan {
     Scan {
         path: "scan.nii.gz".into(),
-        mask: None,
-        nodules: None,
         patient: "p".into(),
         split: Split::Train,
-        labels: Default::default(),
+        ..Scan::default()
     }
 }

@@ -7,7 +7,7 @@ use candle_core::Device;
 use uniferum::report::html::Page;
 use uniferum::report::plots::{ForestAxis, ForestRow, forest_svg};
 use uniferum_data::{Dataset, InputSettings, Split};
-use uniferum_fusion::{UniferumConfig, checkpoint};
+use uniferum_fusion::checkpoint;
 use uniferum_metrics::{
     Bootstrap, EvaluateOptions, MacroAuroc, TaskColumn, TaskDetails, TaskMetrics, cluster_ids,
     describe_task, evaluate_tasks,
@@ -182,7 +182,7 @@ impl ModelArgs {
         let transform = InputSettings::beside(path)?.transform;
         // A baseline's configuration is of another kind; it has no masks to be cut into patches.
         let own = checkpoint::read_config(path).ok().flatten();
-        let patch = own.unwrap_or_else(UniferumConfig::default).patch;
+        let patch = own.unwrap_or_default().patch;
         Ok(Dataset::new(manifest, tasks, transform, patch, 0)?)
     }
 }
