@@ -299,7 +299,5 @@ fn real_heads_are_told_from_real_chests() {
     ] {
         assert!(litres(chest) > 0.8);
     }
-    for head in ["nifti_odd/real_ct_head_gantry_shear_scl.nii.gz"] {
-        assert!(litres(head) < 0.3);
-    }
+    assert!(litres("nifti_odd/real_ct_head_gantry_shear_scl.nii.gz") < 0.3);
 }
