@@ -10,6 +10,9 @@ use crate::error::Result;
 
 /// Standard deviation of BERT's initial weights.
 pub(crate) const BERT_STD: f64 = 0.02;
+/// Width of the model that [`BERT_STD`] is meant for; maps of fewer inputs start with larger weights, so
+/// that their outputs vary as much.
+const BERT_WIDTH: f64 = 768.0;
 
 /// One forward pass.
 pub(crate) struct Pass {
@@ -73,7 +76,7 @@ impl Linear {
     pub(crate) fn new(c_in: usize, c_out: usize, vb: VarBuilder) -> Result<Self> {
         let normal = Init::Randn {
             mean: 0.0,
-            stdev: BERT_STD,
+            stdev: BERT_STD * (BERT_WIDTH / c_in as f64).sqrt().max(1.0),
         };
         Ok(Self {
             weight: vb.get_with_hints((c_out, c_in), "weight", normal)?,

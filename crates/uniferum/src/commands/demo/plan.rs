@@ -41,7 +41,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(scans: usize, steps: u64, seed: u64) -> Self {
-        let shape = [96, 64, 64];
+        let shape = [64, 64, 64];
         Self {
             scans,
             seed,
@@ -49,8 +49,8 @@ impl Plan {
             // The paper's field of view of 384x320x256 mm, with coarser voxels.
             input: InputSettings {
                 standardise: StandardiseConfig {
-                    spacing_mm: [4.0, 5.0, 4.0],
-                    size: Some([104, 67, 64]),
+                    spacing_mm: [6.0, 5.0, 4.0],
+                    size: Some([69, 67, 64]),
                     ..StandardiseConfig::default()
                 },
                 transform: ModelTransform { crop: shape, shape },
@@ -58,7 +58,7 @@ impl Plan {
             train: TrainConfig {
                 steps,
                 scans_per_step: 8,
-                questions_per_scan: 6,
+                questions_per_scan: 12,
                 learning_rate: 1e-3,
                 warmup_steps: steps.min(20),
                 sampler: SamplerConfig {
@@ -71,7 +71,7 @@ impl Plan {
                 ..TrainConfig::default()
             },
             augment: Augment::default(),
-            hidden: 768,
+            hidden: 256,
         }
     }
 

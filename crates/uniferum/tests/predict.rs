@@ -1,0 +1,218 @@
+//! `uniferum predict` as a user meets it: answers on standard output, one line for a mistake.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{DType, Device};
+use candle_nn::VarMap;
+use uniferum::fusion::{
+    BertConfig, Prompts, Uniferum, UniferumConfig, checkpoint, seeded_var_builder,
+};
+use uniferum_ct::prep::StandardiseConfig;
+use uniferum_ct::transform::ModelTransform;
+use uniferum_data::InputSettings;
+use uniferum_phantom::{PhantomConfig, write_cohort};
+
+/// A tiny model with random weights, its tokenizer and preparation, and two phantoms.
+struct Setup {
+    folder: tempfile::TempDir,
+}
+
+impl Setup {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path();
+        let prompts = Prompts::from_sentences(&["Segment the heart in the image."]).unwrap();
+        let bert = BertConfig {
+            hidden: 48,
+            heads: 4,
+            intermediate: 96,
+            layers: 2,
+            ..prompts.bert_config()
+        };
+        let config = UniferumConfig {
+            bert,
+            ..UniferumConfig::default()
+        };
+        let vars = VarMap::new();
+        let builder = seeded_var_builder(&vars, 3, DType::F32, &Device::Cpu);
+        Uniferum::new(&config, builder).unwrap();
+        checkpoint::save(path.join("model.safetensors"), &vars, &config).unwrap();
+        prompts.save(path.join("tokenizer.json")).unwrap();
+        let settings = InputSettings {
+            standardise: StandardiseConfig {
+                spacing_mm: [12.0, 10.0, 8.0],
+                size: Some([34, 34, 32]),
+                ..StandardiseConfig::default()
+            },
+            transform: ModelTransform {
+                crop: [32; 3],
+                shape: [32; 3],
+            },
+        };
+        settings.save(path).unwrap();
+        let phantoms = PhantomConfig {
+            shape: [32; 3],
+            spacing_mm: [12.0, 10.0, 8.0],
+            ..PhantomConfig::default()
+        };
+        write_cohort(&path.join("cohort"), 10, 2, &phantoms, &|| {}).unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn scan(&self, number: usize) -> PathBuf {
+        self.path(&format!("cohort/scans/phantom-{number:04}.nii.gz"))
+    }
+
+    fn predict(&self, scan: &Path, more: &[&str]) -> Output {
+        let checkpoint = self.path("model.safetensors");
+        run(scan, &checkpoint, more)
+    }
+}
+
+fn run(scan: &Path, checkpoint: &Path, more: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_uniferum"))
+        .args(["predict", "--quiet", "--checkpoint"])
+        .arg(checkpoint)
+        .arg(scan)
+        .args(more)
+        .output()
+        .unwrap()
+}
+
+/// The message of a run that failed: no panic, no rows, the last line says what is wrong.
+fn refused(output: &Output) -> String {
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{text}");
+    assert!(!text.contains("panicked"), "{text}");
+    text
+}
+
+#[test]
+fn answers_are_an_array_of_rows_and_masks_lie_on_the_scan() {
+    let setup = Setup::new();
+    let out = setup.path("out");
+    let output = setup.predict(
+        &setup.scan(0),
+        &[
+            "--task",
+            "Diagnose the presence of emphysema in the lungs",
+            "--task",
+            "anatomy.heart",
+            "--format",
+            "json",
+            "--save-masks",
+            "--out",
+            out.to_str().unwrap(),
+        ],
+    );
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    for row in rows {
+        let number = |key: &str| row[key].as_f64().unwrap();
+        let sigmoid = 1.0 / (1.0 + (-number("logit")).exp());
+        assert!((number("probability") - sigmoid).abs() < 1e-5);
+        assert!(
+            row["scan"]
+                .as_str()
+                .unwrap()
+                .ends_with("phantom-0000.nii.gz")
+        );
+    }
+    assert_eq!(
+        (&rows[0]["kind"], &rows[1]["kind"]),
+        (&"diagnosis".into(), &"segmentation".into())
+    );
+    let mask = uniferum_ct::read_mask(rows[1]["mask_file"].as_str().unwrap()).unwrap();
+    let scan = uniferum_ct::read_ct(setup.scan(0), &Default::default()).unwrap();
+    scan.volume.check_same_grid(&mask, "mask").unwrap();
+    assert!(out.join("predictions.json").is_file());
+}
+
+#[test]
+fn an_array_needs_no_preparation() {
+    let setup = Setup::new();
+    let array = setup.path("array.nii.gz");
+    let voxels =
+        ndarray::Array3::from_shape_fn((32, 64, 32), |(x, y, z)| (x + y + z) as f32 * 9.0 - 900.0);
+    let volume = uniferum_ct::Volume::new(voxels, uniferum_ct::Affine::IDENTITY);
+    uniferum_ct::write_nifti(&array, &volume).unwrap();
+    let stage = [
+        "--input-stage",
+        "array",
+        "--tasks",
+        "nodule",
+        "--format",
+        "csv",
+    ];
+    let output = setup.predict(&array, &stage);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn mistakes_are_told_in_a_line() {
+    let setup = Setup::new();
+    let scan = setup.scan(1);
+    let task = ["--task", "anatomy.heart"];
+    let expect = |output: Output, part: &str| {
+        let text = refused(&output);
+        assert!(text.contains(part), "{part:?} is not in {text}");
+    };
+    expect(
+        setup.predict(&setup.path("none.nii.gz"), &task),
+        "none.nii.gz",
+    );
+    expect(setup.predict(&scan, &["--task", "  "]), "--task");
+    expect(setup.predict(&scan, &[]), "no question");
+    expect(
+        setup.predict(&scan, &["--task", "anatomy.hart"]),
+        "anatomy.hart",
+    );
+
+    let cut = setup.path("cut.nii.gz");
+    let bytes = std::fs::read(&scan).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    expect(setup.predict(&cut, &task), "cut.nii.gz");
+
+    let other = setup.path("other.json");
+    let words: Vec<String> = (0..400).map(|i| format!("word{i}x")).collect();
+    Prompts::from_sentences(&words)
+        .unwrap()
+        .save(&other)
+        .unwrap();
+    let wrong = [
+        "--task",
+        "anatomy.heart",
+        "--tokenizer",
+        other.to_str().unwrap(),
+    ];
+    expect(setup.predict(&scan, &wrong), "tokenizer");
+
+    let mut tensors =
+        candle_core::safetensors::load(setup.path("model.safetensors"), &Device::Cpu).unwrap();
+    tensors.remove("lm_head_cls.weight").unwrap();
+    let part = setup.path("part");
+    std::fs::create_dir(&part).unwrap();
+    for name in ["model.json", "tokenizer.json", "input.json"] {
+        std::fs::copy(setup.path(name), part.join(name)).unwrap();
+    }
+    let broken = part.join("model.safetensors");
+    candle_core::safetensors::save(&tensors, &broken).unwrap();
+    expect(run(&scan, &broken, &task), "lm_head_cls.weight");
+}
