@@ -52,6 +52,16 @@ pub fn assert_close(got: &Tensor, want: &Array5, tolerance: f64) {
     assert!(d < tolerance, "relative distance {d}");
 }
 
+/// As [`assert_close`] for means of values up to about 1, which may cancel: the error is that of the
+/// values, not of the mean.
+#[allow(dead_code)] // Each test binary uses a part of this module.
+pub fn assert_near(got: &Tensor, want: &Array5, tolerance: f64) {
+    assert_eq!(got.dims(), want.dims);
+    let errors = flat(got).into_iter().zip(&want.data);
+    let d = errors.fold(0.0, |m: f64, (g, w)| m.max((g - w).abs()));
+    assert!(d < tolerance, "distance {d}");
+}
+
 /// Checks the gradient of `sum(weights * f(args))` to each argument against finite
 /// differences of `oracle` in double precision.
 pub fn check_gradients(
