@@ -15,6 +15,6 @@ mod wordpiece;
 pub use bert::Bert;
 pub use config::{BertConfig, NormPlacement, UniferumConfig};
 pub use error::{Error, Result};
-pub use model::{Freeze, Output, Uniferum, trainable_vars};
+pub use model::{Freeze, Output, Uniferum, mask_volume, trainable_vars};
 pub use prompts::{PromptBatch, Prompts};
 pub use uniferum_encoder::seeded_var_builder;

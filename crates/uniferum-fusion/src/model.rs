@@ -47,18 +47,24 @@ impl Output {
     /// # Errors
     /// [`Error::Input`](crate::Error::Input) when `grid` has not `L` tokens.
     pub fn mask_volume(&self, grid: [usize; 3]) -> Result<Tensor> {
-        let (batch, tokens, voxels) = self.seg.dims3()?;
-        if grid.iter().product::<usize>() != tokens {
-            return Err(input("mask grid", format!("{tokens} tokens"), grid));
-        }
-        let patch = (1..=voxels).find(|p| p.pow(3) >= voxels).unwrap_or(1);
-        let [x, y, z] = grid;
-        let cubes = self
-            .seg
-            .reshape(vec![batch, x, y, z, patch, patch, patch])?;
-        let placed = cubes.permute(vec![0, 1, 4, 2, 5, 3, 6])?;
-        Ok(placed.reshape((batch, x * patch, y * patch, z * patch))?)
+        mask_volume(&self.seg, grid)
     }
+}
+
+/// Mask logits as volumes: [`Output::mask_volume`] for what [`Uniferum::segment`] gives.
+///
+/// # Errors
+/// As [`Output::mask_volume`].
+pub fn mask_volume(seg: &Tensor, grid: [usize; 3]) -> Result<Tensor> {
+    let (batch, tokens, voxels) = seg.dims3()?;
+    if grid.iter().product::<usize>() != tokens {
+        return Err(input("mask grid", format!("{tokens} tokens"), grid));
+    }
+    let patch = (1..=voxels).find(|p| p.pow(3) >= voxels).unwrap_or(1);
+    let [x, y, z] = grid;
+    let cubes = seg.reshape(vec![batch, x, y, z, patch, patch, patch])?;
+    let placed = cubes.permute(vec![0, 1, 4, 2, 5, 3, 6])?;
+    Ok(placed.reshape((batch, x * patch, y * patch, z * patch))?)
 }
 
 /// A chest CT and a sentence in; a probability and a mask out.

@@ -9,15 +9,12 @@ use candle_nn::ops::sigmoid;
 use ndarray::Array3;
 use uniferum_ct::{CtVolume, Volume};
 use uniferum_data::{InputSettings, image_tensor};
-use uniferum_fusion::{Prompts, Uniferum};
+use uniferum_fusion::{PromptBatch, Prompts, Uniferum, mask_volume};
 use uniferum_tasks::{Task, TaskKind};
 
 use crate::error::{Error, Result};
 
 pub use input::{InputStage, ModelInput};
-
-/// Questions that go through the transformer together: bounds memory, not results.
-const QUESTIONS_AT_ONCE: usize = 32;
 
 /// A model, its tokenizer and the way its scans are prepared.
 ///
@@ -178,22 +175,45 @@ impl Predictor {
     /// # Errors
     /// [`Error::Model`] for an empty question or one that is too long.
     pub fn ask(&self, encoded: &Encoded, tasks: &[Task]) -> Result<Vec<Answer>> {
-        let mut answers = Vec::with_capacity(tasks.len());
-        for tasks in tasks.chunks(QUESTIONS_AT_ONCE) {
-            let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
-            let text = self.prompts.encode(&sentences, &self.device)?;
-            let output = self.model.ask(&encoded.tokens, &text.ids, &text.mask)?;
-            let labels = output.cls.flatten_all()?.to_vec1::<f32>()?;
-            let masks = output.mask_volume(encoded.grid)?;
-            for (index, task) in tasks.iter().enumerate() {
-                answers.push(if task.kind == TaskKind::Segmentation {
-                    mask_answer(task, &masks.get(index)?)?
-                } else {
-                    label_answer(task, labels[index])
-                });
-            }
+        // Each question is asked of the head that answers it.
+        let is_mask = |t: &&Task| t.kind == TaskKind::Segmentation;
+        let (masks, labels): (Vec<&Task>, Vec<&Task>) = tasks.iter().partition(is_mask);
+        let mut labels = self.labels(encoded, &labels)?.into_iter();
+        let mut masks = self.masks(encoded, &masks)?.into_iter();
+        let next = |task: &Task| match is_mask(&task) {
+            true => masks.next(),
+            false => labels.next(),
+        };
+        Ok(tasks.iter().filter_map(next).collect())
+    }
+
+    fn labels(&self, encoded: &Encoded, tasks: &[&Task]) -> Result<Vec<Answer>> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
         }
-        Ok(answers)
+        let text = self.text(tasks)?;
+        let logits = self
+            .model
+            .classify(&encoded.tokens, &text.ids, &text.mask)?;
+        let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+        let answers = tasks.iter().zip(logits);
+        Ok(answers.map(|(t, logit)| label_answer(t, logit)).collect())
+    }
+
+    fn masks(&self, encoded: &Encoded, tasks: &[&Task]) -> Result<Vec<Answer>> {
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
+        let text = self.text(tasks)?;
+        let logits = self.model.segment(&encoded.tokens, &text.ids, &text.mask)?;
+        let volumes = mask_volume(&logits, encoded.grid)?;
+        let answer = |(i, task): (usize, &&Task)| mask_answer(task, &volumes.get(i)?);
+        tasks.iter().enumerate().map(answer).collect()
+    }
+
+    fn text(&self, tasks: &[&Task]) -> Result<PromptBatch> {
+        let sentences: Vec<&str> = tasks.iter().map(|t| t.prompt.as_str()).collect();
+        Ok(self.prompts.encode(&sentences, &self.device)?)
     }
 }
 
