@@ -75,6 +75,18 @@ impl<T> Volume<T> {
     }
 }
 
+impl CtVolume {
+    /// The same volume in whole numbers, as standardised volumes are kept: to the nearest, halves away
+    /// from 0, and into the range of `i16`.
+    ///
+    /// # Units
+    /// HU in and out.
+    pub fn whole_hu(&self) -> Volume<i16> {
+        let whole = |hu: &f32| hu.round().clamp(-32768.0, 32767.0) as i16;
+        Volume::new(self.voxels.map(whole), self.affine)
+    }
+}
+
 impl<T: Clone> Volume<T> {
     /// Permutes and flips the array axes so that they run closest to RAS+; no voxel is interpolated.
     ///

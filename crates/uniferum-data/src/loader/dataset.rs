@@ -321,7 +321,5 @@ fn read_hu(row: &Scan) -> uniferum_ct::Result<Volume<i16>> {
         hu: row.hu,
         ..ReadOptions::default()
     };
-    let scan = read_ct(&row.path, &options)?.volume;
-    let whole = |hu: f32| hu.round().clamp(-32768.0, 32767.0) as i16;
-    Ok(Volume::new(scan.voxels.mapv(whole), scan.affine))
+    Ok(read_ct(&row.path, &options)?.volume.whole_hu())
 }

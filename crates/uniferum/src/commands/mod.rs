@@ -10,6 +10,7 @@ pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod label_reports;
 pub(crate) mod manifest;
+mod phantoms;
 pub(crate) mod predict;
 pub(crate) mod prepare;
 pub(crate) mod tasks;

@@ -45,7 +45,7 @@ impl ModelInput {
                 (array, affine, done.report.warnings)
             }
             InputStage::Standardised => {
-                let (array, affine) = transformed(&settings.transform, &whole_hu(scan))?;
+                let (array, affine) = transformed(&settings.transform, &scan.whole_hu().to_ras())?;
                 (array, affine, Vec::new())
             }
             InputStage::Array => {
@@ -102,15 +102,6 @@ fn transformed(transform: &ModelTransform, volume: &Volume<i16>) -> Result<(Arra
     let array = transform.model_array(volume)?;
     let affine = transform.grid_affine(volume.shape(), &volume.affine, transform.shape);
     Ok((array, affine))
-}
-
-fn whole_hu(scan: &CtVolume) -> Volume<i16> {
-    let ras = scan.clone().to_ras();
-    Volume::new(
-        ras.voxels
-            .mapv(|hu| hu.round().clamp(-32768.0, 32767.0) as i16),
-        ras.affine,
-    )
 }
 
 /// Any sides that the encoder can take will do; others than those of the training are pointed out.

@@ -16,6 +16,7 @@ use uniferum_data::{Dataset, Loader, Manifest, Split};
 use uniferum_tasks::Catalogue;
 use uniferum_train::{EvaluationReport, Trainer, evaluate};
 
+use crate::commands::phantoms::cohort;
 use crate::global::Global;
 use plan::Plan;
 
@@ -53,7 +54,15 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let out = args.out.as_path();
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     agree(&out.join("demo.json"), &plan)?;
-    let table = prepare::phantoms(&out.join("phantoms"), &plan, global)?;
+    let raw = out.join("phantoms");
+    let table = cohort(
+        &raw,
+        plan.scans,
+        plan.seed,
+        &plan.phantom,
+        "phantoms",
+        global,
+    )?;
     let table = prepare::standardised(&table, &out.join("standardised"), &plan, global)?;
     let catalogue = Catalogue::standard();
     let manifest = Manifest::read_csv(table, &catalogue, "phantom")?;

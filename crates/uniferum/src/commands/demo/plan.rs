@@ -9,15 +9,7 @@ use uniferum_phantom::PhantomConfig;
 use uniferum_tasks::{Catalogue, Task};
 use uniferum_train::TrainConfig;
 
-/// Organs that the demonstration learns to segment.
-const ORGANS: [&str; 6] = [
-    "anatomy.lungs",
-    "anatomy.heart",
-    "anatomy.thoracic-aorta",
-    "anatomy.thoracic-vertebrae",
-    "anatomy.right-lung",
-    "anatomy.liver",
-];
+use crate::commands::phantoms::ORGANS;
 
 /// What a demonstration is made of. Two runs with equal plans leave equal files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

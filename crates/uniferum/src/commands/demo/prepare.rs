@@ -1,4 +1,4 @@
-//! Phantoms on disk, standardised.
+//! The phantoms, standardised.
 
 use std::path::{Path, PathBuf};
 
@@ -7,29 +7,9 @@ use uniferum_ct::batch::{
     Event, OutputFormat, PrepareSettings, RunOptions, Sources, gather, plan, prepare, read_ledgers,
     write_table,
 };
-use uniferum_phantom::write_cohort;
 
 use super::plan::Plan;
 use crate::global::Global;
-
-/// Writes the cohort as NIfTI where that was not done before; returns its table.
-pub(super) fn phantoms(folder: &Path, settings: &Plan, global: &Global) -> anyhow::Result<PathBuf> {
-    let table = folder.join("labels.csv");
-    // The table is written last: where it is, the scans are.
-    if !table.is_file() {
-        let bar = global.bar(settings.scans as u64, "phantoms");
-        let tick = || bar.inc(1);
-        write_cohort(
-            folder,
-            settings.scans,
-            settings.seed,
-            &settings.phantom,
-            &tick,
-        )?;
-        bar.finish_and_clear();
-    }
-    Ok(table)
-}
 
 /// Standardises every scan of a table that was not done before; returns the table of the results.
 pub(super) fn standardised(

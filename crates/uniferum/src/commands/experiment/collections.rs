@@ -4,12 +4,13 @@ use std::path::Path;
 
 use anyhow::Context;
 use uniferum_data::{Dataset, Manifest, Scan, Split};
-use uniferum_phantom::{PhantomConfig, write_cohort};
+use uniferum_phantom::PhantomConfig;
 use uniferum_tasks::{Catalogue, Task, TaskKind};
 use uniferum_train::RunConfig;
 
 use super::plan::Plan;
 use super::rows::Row;
+use crate::commands::phantoms::{ORGANS, cohort};
 use crate::global::Global;
 
 /// What a collection knows of its scans.
@@ -32,16 +33,6 @@ pub(super) struct Collection {
 pub(super) struct Collections {
     pub(super) all: Vec<Collection>,
 }
-
-/// Organs of the rows with masks; nodules come besides.
-const ORGANS: [&str; 6] = [
-    "anatomy.lungs",
-    "anatomy.heart",
-    "anatomy.thoracic-aorta",
-    "anatomy.thoracic-vertebrae",
-    "anatomy.right-lung",
-    "anatomy.liver",
-];
 
 /// A has many labels and many scanners; B few patients with findings, an outcome and one finding of its
 /// own; C many findings, two of its own.
@@ -131,14 +122,9 @@ impl Collections {
                 ..PhantomConfig::default()
             };
             let folder = folder.join(collection.name);
-            let table = folder.join("labels.csv");
-            // The table is written last: where it is, the scans are.
-            if !table.is_file() {
-                let bar = global.bar(total as u64, &format!("phantoms {}", collection.name));
-                let seed = plan.seed.wrapping_mul(16).wrapping_add(i as u64);
-                write_cohort(&folder, total, seed, &phantom, &|| bar.inc(1))?;
-                bar.finish_and_clear();
-            }
+            let what = format!("phantoms {}", collection.name);
+            let seed = plan.seed.wrapping_mul(16).wrapping_add(i as u64);
+            let table = cohort(&folder, total, seed, &phantom, &what, global)?;
             let mut manifest = Manifest::read_csv(&table, catalogue, "phantom")?;
             choose_validation(&mut manifest, val);
             let known: Vec<&str> = collection.labels().collect();
