@@ -1,4 +1,4 @@
-//! Times the encoder: `time_encoder [f32|bf16] [RUNS] [X Y Z]`.
+//! Times the encoder: `time_encoder [f32|bf16|train] [RUNS] [X Y Z]`.
 
 use std::time::Instant;
 
@@ -20,6 +20,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let vars = VarMap::new();
     let vb = seeded_var_builder(&vars, 0, DType::F32, &Device::Cpu);
     let net = EfficientNet3d::new(&EncoderConfig::default(), vb)?;
+    if args.first().is_some_and(|a| a == "train") {
+        return train(&net, runs, sides);
+    }
     let fast = InferenceEncoder::new(&net, precision)?;
     let (x, y, z) = sides;
     let volume = Tensor::rand(0f32, 1f32, (1, 1, x, y, z), &Device::Cpu)?;
@@ -39,5 +42,27 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seconds[runs - 1],
         fast.arena_bytes() >> 20,
     );
+    Ok(())
+}
+
+/// Forward and backward of the network alone.
+fn train(
+    net: &EfficientNet3d,
+    runs: usize,
+    (x, y, z): (usize, usize, usize),
+) -> Result<(), Box<dyn std::error::Error>> {
+    let volume = Tensor::rand(0f32, 1f32, (1, 1, x, y, z), &Device::Cpu)?;
+    for run in 0..=runs {
+        let start = Instant::now();
+        let features = net.forward_t(&volume, true)?;
+        let forward = start.elapsed().as_secs_f64();
+        let loss = features.sqr()?.sum_all()?;
+        drop(features);
+        loss.backward()?;
+        let total = start.elapsed().as_secs_f64();
+        let backward = total - forward;
+        let note = if run == 0 { ", warming up" } else { "" };
+        println!("forward {forward:.3} s, backward {backward:.3} s, together {total:.3} s{note}");
+    }
     Ok(())
 }

@@ -118,7 +118,10 @@ impl EfficientNet3d {
         self.check(x)?;
         if train {
             self.inference.clear();
-        } else if x.device().is_cpu()
+            return self.forward_composed(x, train);
+        }
+        uniferum_kernels::release_memory();
+        if x.device().is_cpu()
             && x.dtype() == DType::F32
             && !x.track_op()
             && let Some(packed) = self.inference.get(self)?

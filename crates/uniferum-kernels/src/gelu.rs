@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::host;
+use crate::memory::zeros;
 use crate::simd::{Simd, exp, madd, multiversion};
 
 const OP: &str = "gelu_erf";
@@ -30,7 +31,7 @@ impl CustomOp1 for Gelu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = host::f32_slice(OP, x, layout)?;
         let simd = Simd::detect();
-        let mut y = vec![0.0; x.len()];
+        let mut y = zeros(x.len());
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
             .for_each(|(y, x)| gelu(simd, y, x));
@@ -41,7 +42,7 @@ impl CustomOp1 for Gelu {
         let simd = Simd::detect();
         let dx = host::with_f32(OP, x, |x| {
             host::with_f32(OP, &dy.contiguous()?, |dy| {
-                let mut dx = vec![0.0; x.len()];
+                let mut dx = zeros(x.len());
                 dx.par_chunks_mut(CHUNK)
                     .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
                     .for_each(|(dx, (x, dy))| gelu_grad(simd, dx, x, dy));

@@ -1,20 +1,33 @@
-//! Matrix products over borrowed, strided `f32` matrices.
+//! Matrix products over borrowed, strided matrices.
 
 use gemm::Parallelism;
 
+/// Numbers that matrices are made of.
+pub(crate) trait Number: Copy + 'static {
+    const ONE: Self;
+}
+
+impl Number for f32 {
+    const ONE: Self = 1.0;
+}
+
+impl Number for f64 {
+    const ONE: Self = 1.0;
+}
+
 /// A strided view of a matrix inside a slice.
 #[derive(Clone, Copy)]
-pub(crate) struct Mat<'a> {
-    data: &'a [f32],
+pub(crate) struct Mat<'a, T = f32> {
+    data: &'a [T],
     rows: usize,
     cols: usize,
     row_stride: usize,
     col_stride: usize,
 }
 
-impl<'a> Mat<'a> {
+impl<'a, T> Mat<'a, T> {
     /// A row-major matrix whose rows start `row_stride` elements apart.
-    pub(crate) fn rows(data: &'a [f32], rows: usize, cols: usize, row_stride: usize) -> Self {
+    pub(crate) fn rows(data: &'a [T], rows: usize, cols: usize, row_stride: usize) -> Self {
         Self {
             data,
             rows,
@@ -49,10 +62,10 @@ fn span(rows: usize, cols: usize, row_stride: usize, col_stride: usize) -> usize
 }
 
 /// `dst = a b`, or `dst += a b` when `add`; `dst` is row-major, its rows `dst_stride` apart.
-pub(crate) fn gemm(
-    a: Mat<'_>,
-    b: Mat<'_>,
-    dst: &mut [f32],
+pub(crate) fn gemm<T: Number>(
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    dst: &mut [T],
     dst_stride: usize,
     add: bool,
     parallel: bool,
@@ -67,10 +80,10 @@ pub(crate) fn gemm(
 /// # Safety
 /// `dst` must be valid for reads and writes at `i * dst_stride + j` for every row `i` of `a`
 /// and column `j` of `b`, and nobody else may access those elements meanwhile.
-pub(crate) unsafe fn gemm_into(
-    a: Mat<'_>,
-    b: Mat<'_>,
-    dst: *mut f32,
+pub(crate) unsafe fn gemm_into<T: Number>(
+    a: Mat<'_, T>,
+    b: Mat<'_, T>,
+    dst: *mut T,
     dst_stride: usize,
     add: bool,
     parallel: bool,
@@ -99,8 +112,8 @@ pub(crate) unsafe fn gemm_into(
             b.data.as_ptr(),
             b.col_stride as isize,
             b.row_stride as isize,
-            1.0,
-            1.0,
+            T::ONE,
+            T::ONE,
             false,
             false,
             false,

@@ -16,6 +16,7 @@ mod layer_norm;
 mod linear;
 mod loss;
 mod mbconv;
+mod memory;
 #[doc(hidden)]
 pub mod oracle;
 mod parallel;
@@ -38,6 +39,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use loss::{bce_with_logits, sigmoid_focal};
 pub use mbconv::{BatchStatistics, MbConv, NormedConv, SqueezeExcite, mbconv};
+pub use memory::release_memory;
 pub use pool::{adaptive_avg_pool3d, avg_pool3d, global_avg_pool3d, max_pool3d};
 pub use silu::silu;
 pub use squeeze_excite::{scale_channels, squeeze_excite};

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::error::invalid;
 use crate::gemm::{Mat, gemm};
 use crate::host;
+use crate::memory::zeros;
 use crate::parallel::{accumulate, part};
 
 const OP: &str = "linear";
@@ -41,7 +42,7 @@ impl Linear {
     fn forward(&self, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
         let &Self { n, k } = self;
         let rows = x.len() / k;
-        let mut y = vec![0.0; rows * n];
+        let mut y = zeros(rows * n);
         y.par_chunks_mut(n.max(1))
             .with_min_len(16)
             .for_each(|y| y.copy_from_slice(b));
@@ -53,7 +54,7 @@ impl Linear {
     fn grad_input(&self, w: &[f32], dy: &[f32]) -> Vec<f32> {
         let &Self { n, k } = self;
         let rows = dy.len() / n;
-        let mut dx = vec![0.0; rows * k];
+        let mut dx = zeros(rows * k);
         let (dy, w) = (Mat::rows(dy, rows, n, n), Mat::rows(w, n, k, k));
         gemm(dy, w, &mut dx, k, false, true);
         dx
@@ -62,7 +63,7 @@ impl Linear {
     fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let &Self { n, k } = self;
         let rows = dy.len() / n;
-        let mut dw = vec![0.0; n * k];
+        let mut dw = zeros(n * k);
         let (dy, x) = (Mat::rows(dy, rows, n, n), Mat::rows(x, rows, k, k));
         gemm(dy.t(), x, &mut dw, k, false, true);
         dw

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::host;
+use crate::memory::zeros;
 use crate::simd::{self, Simd};
 
 const OP: &str = "silu";
@@ -32,7 +33,7 @@ impl CustomOp1 for Silu {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = host::f32_slice(OP, x, layout)?;
         let simd = Simd::detect();
-        let mut y = vec![0.0; x.len()];
+        let mut y = zeros(x.len());
         y.par_chunks_mut(CHUNK)
             .zip(x.par_chunks(CHUNK))
             .for_each(|(y, x)| simd::silu(simd, y, x));
@@ -44,7 +45,7 @@ impl CustomOp1 for Silu {
         let simd = Simd::detect();
         let dx = host::with_f32(OP, x, |x| {
             host::with_f32(OP, &dy, |dy| {
-                let mut dx = vec![0.0; x.len()];
+                let mut dx = zeros(x.len());
                 let inputs = x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK));
                 dx.par_chunks_mut(CHUNK)
                     .zip(inputs)

@@ -10,6 +10,7 @@ use super::cpu::softmax;
 use crate::error::invalid;
 use crate::gemm::{Mat, gemm, gemm_into};
 use crate::host;
+use crate::memory::zeros;
 use crate::parallel::SharedMut;
 use crate::simd::Simd;
 
@@ -74,7 +75,7 @@ fn forward([q, k, v]: [&[f32]; 3], width: usize, spans: &[Span], heads: usize) -
     let simd = Simd::detect();
     let own = width / heads;
     let scale = (1.0 / (own as f64).sqrt()) as f32;
-    let mut y = vec![0.0; q.len()];
+    let mut y = zeros(q.len());
     let out = SharedMut::new(&mut y);
     let tasks: Vec<(&Span, usize)> = spans
         .iter()

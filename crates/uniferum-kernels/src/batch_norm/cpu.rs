@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 
 use super::{BatchNorm, Plan};
+use crate::memory::zeros;
 use crate::parallel::SharedMut;
 use crate::simd::{Simd, affine, affine2, sum, sum_and_dot, sum_squares};
 
@@ -43,7 +44,7 @@ pub(super) fn forward(op: &BatchNorm, x: &[f32], gamma: &[f32], beta: &[f32]) ->
     let Plan {
         channels, voxels, ..
     } = op.plan;
-    let mut y = vec![0.0; x.len()];
+    let mut y = zeros(x.len());
     y.par_chunks_mut(voxels)
         .zip(x.par_chunks(voxels))
         .enumerate()
@@ -77,7 +78,7 @@ pub(super) fn backward(
         channels,
         voxels,
     } = op.plan;
-    let mut dx = vec![0.0; if want_dx { x.len() } else { 0 }];
+    let mut dx = zeros(if want_dx { x.len() } else { 0 });
     let out = SharedMut::new(&mut dx);
     let sums = (0..channels).into_par_iter().map(|c| {
         let (mean, inv) = (op.mean[c], op.inv_std[c]);

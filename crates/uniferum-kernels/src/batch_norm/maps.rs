@@ -88,10 +88,29 @@ multiversion! {
 fn norm_silu_gradient_body<const FMA: bool>(u: &mut [f32], x: &[f32], s: &Slope) {
     let s = *s;
     for (u, x) in u.iter_mut().zip(x) {
-        let (_, slope) = silu_pair::<FMA>(madd::<FMA>(*x, s.scale, s.shift));
-        let dy = madd::<FMA>(*u, s.gain, s.add) * slope;
-        *u = madd::<FMA>(dy, s.scale, madd::<FMA>(*x, s.p, s.q));
+        *u = gradient::<FMA>(*u, *x, s);
     }
+}
+
+multiversion! {
+    /// As [`norm_silu_gradient`], to another place.
+    pub(crate) fn norm_silu_gradient_of(out: &mut [f32], u: &[f32], x: &[f32], slope: &Slope)
+        = norm_silu_gradient_of_body;
+}
+
+#[inline(always)]
+fn norm_silu_gradient_of_body<const FMA: bool>(out: &mut [f32], u: &[f32], x: &[f32], s: &Slope) {
+    let s = *s;
+    for (out, (u, x)) in out.iter_mut().zip(u.iter().zip(x)) {
+        *out = gradient::<FMA>(*u, *x, s);
+    }
+}
+
+#[inline(always)]
+fn gradient<const FMA: bool>(u: f32, x: f32, s: Slope) -> f32 {
+    let (_, slope) = silu_pair::<FMA>(madd::<FMA>(x, s.scale, s.shift));
+    let dy = madd::<FMA>(u, s.gain, s.add) * slope;
+    madd::<FMA>(dy, s.scale, madd::<FMA>(x, s.p, s.q))
 }
 
 multiversion! {

@@ -3,9 +3,10 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::maps::{Slope, norm_silu, norm_silu_gradient, silu_sums};
+use super::maps::{Slope, norm_silu, norm_silu_gradient_of, silu_sums};
 use super::{BatchNorm, OP, Plan, check_channels, cpu, vector};
 use crate::host;
+use crate::memory::zeros;
 use crate::parallel::SharedMut;
 use crate::simd::Simd;
 
@@ -60,7 +61,7 @@ impl NormSilu {
     fn forward(&self, x: &[f32], gamma: &[f32], beta: &[f32]) -> Vec<f32> {
         let simd = Simd::detect();
         let plan = &self.0.plan;
-        let mut y = vec![0.0; x.len()];
+        let mut y = zeros(x.len());
         y.par_chunks_mut(plan.voxels)
             .zip(x.par_chunks(plan.voxels))
             .enumerate()
@@ -86,7 +87,7 @@ impl NormSilu {
             channels,
             voxels,
         } = self.0.plan;
-        let mut dx = vec![0.0; if want_dx { x.len() } else { 0 }];
+        let mut dx = zeros(if want_dx { x.len() } else { 0 });
         let out = SharedMut::new(&mut dx);
         let sums = (0..channels).into_par_iter().map(|c| {
             let (scale, shift) = self.affine(c, gamma, beta);
@@ -111,8 +112,8 @@ impl NormSilu {
             for at in rows.filter(|_| want_dx) {
                 // SAFETY: the rows of this channel belong to this task alone.
                 let dx = unsafe { std::slice::from_raw_parts_mut(out.at(at), voxels) };
-                dx.copy_from_slice(&dy[at..][..voxels]);
-                norm_silu_gradient(simd, dx, &x[at..][..voxels], &slope);
+                let (x, dy) = (&x[at..][..voxels], &dy[at..][..voxels]);
+                norm_silu_gradient_of(simd, dx, dy, x, &slope);
             }
             (dgamma as f32, dbeta as f32)
         });
@@ -137,7 +138,8 @@ impl CustomOp3 for NormSilu {
     ) -> Result<(CpuStorage, Shape)> {
         let gamma = host::f32_slice(OP, gamma, lg)?;
         let beta = host::f32_slice(OP, beta, lb)?;
-        let y = self.forward(host::f32_slice(OP, x, lx)?, gamma, beta);
+        let x = host::f32_slice(OP, x, lx)?;
+        let y = self.forward(x, gamma, beta);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use super::Conv3d;
 use crate::gemm::{Mat, gemm, gemm_into};
 use crate::geometry::Geometry;
+use crate::memory::zeros;
 use crate::parallel::{SharedMut, accumulate};
 use crate::simd::{Simd, sum};
 
@@ -24,7 +25,7 @@ const COLUMNS: usize = 4096;
 pub(super) fn forward(conv: &Conv3d, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
     let g = &conv.geometry;
     let n = g.out_voxels();
-    let mut y = vec![0.0; conv.batch * conv.c_out * n];
+    let mut y = zeros(conv.batch * conv.c_out * n);
     if let Some(bias) = bias {
         y.par_chunks_mut(n)
             .enumerate()
@@ -79,7 +80,7 @@ pub(super) fn grad_weight(conv: &Conv3d, x: &[f32], dy: &[f32]) -> Vec<f32> {
 
 pub(super) fn grad_input(conv: &Conv3d, weight: &[f32], dy: &[f32]) -> Vec<f32> {
     let g = &conv.geometry;
-    let mut dx = vec![0.0; conv.batch * conv.c_in * g.in_voxels()];
+    let mut dx = zeros(conv.batch * conv.c_in * g.in_voxels());
     if g.is_pointwise() {
         grad_input_pointwise(conv, weight, dy, &mut dx);
         return dx;

@@ -154,12 +154,9 @@ impl CustomOp2 for Conv3d {
         w: &CpuStorage,
         lw: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let y = cpu::forward(
-            self,
-            host::f32_slice(OP, x, lx)?,
-            host::f32_slice(OP, w, lw)?,
-            None,
-        );
+        let x = host::f32_slice(OP, x, lx)?;
+        let w = host::f32_slice(OP, w, lw)?;
+        let y = cpu::forward(self, x, w, None);
         Ok((CpuStorage::F32(y), self.out_shape().into()))
     }
 

@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use super::Depthwise;
 use super::phases::Phases;
+use crate::memory::zeros;
 use crate::simd::Simd;
 
 pub(super) fn forward(
@@ -18,7 +19,7 @@ pub(super) fn forward(
     let (n, taps) = (g.out_voxels(), g.taps());
     let [depth, height, width] = g.output;
     let layout = Phases::new(g, false);
-    let mut y = vec![0.0; conv.batch * conv.channels * n];
+    let mut y = zeros(conv.batch * conv.channels * n);
     y.par_chunks_mut(n)
         .zip(x.par_chunks(g.in_voxels()))
         .enumerate()
@@ -47,7 +48,7 @@ pub(super) fn grad_input(simd: Simd, conv: &Depthwise, weight: &[f32], dy: &[f32
     let taps = g.taps();
     let [depth, height, width] = g.input;
     let layout = Phases::new(g, true);
-    let mut dx = vec![0.0; conv.batch * conv.channels * g.in_voxels()];
+    let mut dx = zeros(conv.batch * conv.channels * g.in_voxels());
     dx.par_chunks_mut(g.in_voxels())
         .zip(dy.par_chunks(g.out_voxels()))
         .enumerate()

@@ -19,6 +19,7 @@ use std::ops::Range;
 
 use super::fir::{STEP, correlate, fir};
 use crate::geometry::Geometry;
+use crate::memory::Scratch;
 use crate::simd::Simd;
 
 /// The layout of a channel and of its gradient.
@@ -82,19 +83,19 @@ impl Phases {
     }
 
     /// A zeroed buffer for an input channel.
-    pub(crate) fn input_buffer(&self) -> Vec<f32> {
-        vec![0.0; self.g.input[0] * self.plane() + 2 * STEP]
+    pub(crate) fn input_buffer(&self) -> Scratch {
+        Scratch::zeroed(self.g.input[0] * self.plane() + 2 * STEP)
     }
 
     /// A zeroed buffer for the gradient of an output channel.
-    pub(crate) fn gradient_buffer(&self) -> Vec<f32> {
-        vec![0.0; self.g.output[0] * self.dy_plane + 2 * STEP]
+    pub(crate) fn gradient_buffer(&self) -> Scratch {
+        Scratch::zeroed(self.g.output[0] * self.dy_plane + 2 * STEP)
     }
 
     /// A buffer for what [`output_plane`](Self::output_plane) and
     /// [`input_gradient_plane`](Self::input_gradient_plane) make.
-    pub(crate) fn plane_buffer(&self) -> Vec<f32> {
-        vec![0.0; self.plane() + 2 * STEP]
+    pub(crate) fn plane_buffer(&self) -> Scratch {
+        Scratch::zeroed(self.plane() + 2 * STEP)
     }
 
     /// Writes row `h` of input plane `d` into a channel's buffer.

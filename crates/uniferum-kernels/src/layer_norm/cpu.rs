@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::memory::zeros;
 use crate::parallel::accumulate;
 use crate::simd::{self, Simd, madd, multiversion};
 
@@ -10,7 +11,7 @@ const ROWS: usize = 16;
 
 pub(super) fn forward(x: &[f32], weight: &[f32], bias: &[f32], width: usize, eps: f64) -> Vec<f32> {
     let simd = Simd::detect();
-    let mut y = vec![0.0; x.len()];
+    let mut y = zeros(x.len());
     y.par_chunks_mut(ROWS * width)
         .zip(x.par_chunks(ROWS * width))
         .for_each(|(y, x)| {
@@ -30,7 +31,7 @@ pub(super) fn backward(
     eps: f64,
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     let simd = Simd::detect();
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = zeros(x.len());
     let rows = x.len() / width;
     dx.par_chunks_mut(ROWS * width)
         .enumerate()

@@ -15,12 +15,15 @@
 
 use rayon::prelude::*;
 
-use super::forward::{Saved, Scratch, activated, cached_columns, expanded, groups};
+use super::channels::ChannelScratch;
+use super::forward::{Saved, activated, cached_columns, expanded, groups};
+use super::norm::quadratic_form;
 use super::plan::{Places, Plan};
 use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{Slope, norm_silu_gradient, silu_back, silu_sums};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm, gemm_into};
+use crate::memory::{Scratch, copied, zeros};
 use crate::parallel::{SharedMut, accumulate};
 use crate::simd::{Simd, affine2, sum_and_dot};
 
@@ -40,9 +43,9 @@ impl Backward<'_> {
         let mut dwide = self.project(dy, &mut grads);
         self.excite(&mut dwide, &mut grads);
         let mut dx = if self.plan.residual {
-            dy.to_vec()
+            copied(dy)
         } else {
-            vec![0.0; self.plan.c_in * self.plan.in_columns()]
+            zeros(self.plan.c_in * self.plan.in_columns())
         };
         match self.places.expand {
             Some(_) => self.expand(&dwide, &mut dx, &mut grads),
@@ -52,13 +55,13 @@ impl Backward<'_> {
     }
 
     /// Step 1; returns the gradient of the activated channels, `[mid, B, voxels]`.
-    fn project(&self, dy: &[f32], grads: &mut [f32]) -> Vec<f32> {
+    fn project(&self, dy: &[f32], grads: &mut [f32]) -> Scratch {
         let (plan, saved) = (self.plan, self.saved);
         let (m, k, columns) = (plan.c_out, plan.mid, plan.out_columns());
         let through = self.project_norm(dy, grads);
         let w = Mat::rows(&self.weights[self.places.project.weight.clone()], m, k, k);
         let tiles = tiles(plan.batch, plan.geometry.out_voxels(), cached_columns(k));
-        let mut dactive = vec![0.0; k * columns];
+        let mut dactive = Scratch::new(k * columns);
         let out = SharedMut::new(&mut dactive);
         let dw = accumulate(m * k, tiles.len(), |i, dw| {
             let tile = &tiles[i];
@@ -230,50 +233,35 @@ impl Backward<'_> {
             return;
         };
         let (plan, c_in) = (self.plan, self.plan.c_in);
-        let mut expansion = Vec::new();
         let mut scaled = self.weights[layer.weight.clone()].to_vec();
         for (w, scale) in scaled.chunks_exact_mut(c_in).zip(&norm.scale) {
             w.iter_mut().for_each(|w| *w *= scale);
         }
-        // The quadratic form and the constant that the statistics add to `dx`.
-        let (mut form, mut constant) = (vec![0.0f64; c_in * c_in], vec![0.0f64; c_in]);
+        let mut through = Vec::with_capacity(plan.mid);
         for group in groups(plan) {
             let rows = group.start * c_in..group.end * c_in;
             let w = &self.weights[layer.weight.clone()][rows.clone()];
-            expansion.resize(group.len() * plan.in_columns(), 0.0);
+            let mut expansion = Scratch::new(group.len() * plan.in_columns());
             expanded(plan, w, self.x, &mut expansion);
             let sums = self.widening(dwide, group.clone(), &mut expansion, grads);
-            let dw = self.widening_products(&expansion, &scaled[rows], dx);
+            let dw = self.widening_products(&expansion, &scaled[rows.clone()], dx);
             for (i, c) in group.enumerate() {
                 let (along, plain) = (sums[i][1] * f64::from(norm.inv_std[c]), sums[i][0]);
                 grads[layer.gamma.start + c] = along as f32;
                 grads[layer.beta.start + c] = plain as f32;
-                let (p, q) = norm.through_statistics(c, along, plain);
-                let w = &w[i * c_in..][..c_in];
+                through.push(norm.through_statistics(c, along, plain));
                 let to = &mut grads[layer.weight.clone()][c * c_in..][..c_in];
-                self.weight_row(&dw[i * c_in..][..c_in], w, norm.scale[c], (p, q), to);
-                for (a, wa) in w.iter().enumerate() {
-                    constant[a] += q * f64::from(*wa);
-                    let row = form[a * c_in..][..c_in].iter_mut().zip(w);
-                    row.for_each(|(f, wb)| *f += p * f64::from(*wa) * f64::from(*wb));
-                }
+                let dw = &dw[i * c_in..][..c_in];
+                to.iter_mut()
+                    .zip(dw)
+                    .for_each(|(to, dw)| *to = norm.scale[c] * dw);
             }
         }
-        if self.saved.moments.is_some() {
+        if let Some(moments) = &self.saved.moments {
+            let w = &self.weights[layer.weight.clone()];
+            moments.add_products(w, &through, &mut grads[layer.weight.clone()]);
+            let (form, constant) = quadratic_form(w, &through);
             self.add_through_statistics(&form, &constant, dx);
-        }
-    }
-
-    /// `scale dw + p w (x xᵀ) + q (Σ x)ᵀ`.
-    fn weight_row(&self, dw: &[f32], w: &[f32], scale: f32, (p, q): (f64, f64), to: &mut [f32]) {
-        for (a, (to, dw)) in to.iter_mut().zip(dw).enumerate() {
-            let mut sum = f64::from(scale) * f64::from(*dw);
-            if let Some(moments) = &self.saved.moments {
-                let row = moments.products[a * w.len()..].iter().zip(w);
-                let inner: f64 = row.map(|(m, w)| m * f64::from(*w)).sum();
-                sum += p * inner + q * moments.sums[a];
-            }
-            *to = sum as f32;
         }
     }
 
@@ -360,62 +348,5 @@ impl Backward<'_> {
             // SAFETY: `out` is `dx`, and no other task has this tile.
             unsafe { tile.add_product(form, x, c_in, out, &mut scratch) };
         });
-    }
-}
-
-/// Buffers of a thread for one channel of one sample and its gradient.
-struct ChannelScratch {
-    inner: Scratch,
-    input: [usize; 3],
-    output: [usize; 3],
-    gradient: Vec<f32>,
-}
-
-impl ChannelScratch {
-    fn new(plan: &Plan, layout: &Phases) -> Self {
-        Self {
-            inner: Scratch::new(plan, layout),
-            input: plan.geometry.input,
-            output: plan.geometry.output,
-            gradient: layout.gradient_buffer(),
-        }
-    }
-
-    fn load(&mut self, simd: Simd, layout: &Phases, x: &[f32], norm: Option<(f32, f32)>) {
-        self.inner.load(simd, layout, x, norm);
-    }
-
-    fn load_gradient(&mut self, layout: &Phases, dy: &[f32]) {
-        let [_, height, width] = self.output;
-        for (row, dy) in dy.chunks_exact(width).enumerate() {
-            let at = layout.gradient_row(row / height, row % height);
-            self.gradient[at].copy_from_slice(dy);
-        }
-    }
-
-    fn add_weight_gradient(&self, simd: Simd, layout: &Phases, sums: &mut [f64]) {
-        for d in 0..self.output[0] {
-            layout.weight_gradient_plane(simd, &self.inner.channel, &self.gradient, d, sums);
-        }
-    }
-
-    /// Calls `f(its voxels, gradient)` for each plane of the gradient of the input.
-    fn planes(
-        &mut self,
-        simd: Simd,
-        layout: &Phases,
-        kernel: &[f32],
-        mut f: impl FnMut(std::ops::Range<usize>, &[f32]),
-    ) {
-        let [depth, height, width] = self.input;
-        let area = height * width;
-        for d in 0..depth {
-            let Scratch { plane, plain, .. } = &mut self.inner;
-            layout.input_gradient_plane(simd, &self.gradient, kernel, d, plane);
-            for (h, row) in plain.chunks_exact_mut(width).enumerate() {
-                layout.get_row(plane, h, row);
-            }
-            f(d * area..(d + 1) * area, plain);
-        }
     }
 }

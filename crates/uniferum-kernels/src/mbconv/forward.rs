@@ -7,6 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::channels::ChannelBuffer;
 use super::excite::Excite;
 use super::norm::{Moments, Norm, Statistics, row_statistics, statistics_of};
 use super::plan::{Places, Plan};
@@ -14,6 +15,7 @@ use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{norm_silu, norm_silu_sum};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm_into};
+use crate::memory::{Scratch, zeros};
 use crate::parallel::SharedMut;
 use crate::simd::{Simd, affine, affine2};
 
@@ -29,9 +31,9 @@ pub(super) struct Saved {
     pub(super) project: Norm,
     pub(super) excite: Excite,
     /// Output of the depthwise convolution, `[mid, B, voxels]`.
-    pub(super) wide: Vec<f32>,
+    pub(super) wide: Scratch,
     /// Output of the projection, `[c_out, B, voxels]`.
-    pub(super) narrow: Vec<f32>,
+    pub(super) narrow: Scratch,
 }
 
 /// The block's output, what backward needs, and the statistics of each norm in order.
@@ -122,25 +124,28 @@ fn widen(
     weights: &[f32],
     norm: Option<&Norm>,
     x: &[f32],
-) -> (Vec<f32>, Statistics) {
+) -> (Scratch, Statistics) {
     let simd = Simd::detect();
     let layout = Phases::new(&plan.geometry, false);
     let (inputs, outputs) = (plan.in_columns(), plan.out_columns());
     let voxels = plan.geometry.in_voxels();
     let taps = plan.geometry.taps();
     let kernels = &weights[places.depthwise.weight.clone()];
-    let mut wide = vec![0.0; plan.mid * outputs];
+    let mut wide = Scratch::new(plan.mid * outputs);
     let mut statistics = Vec::new();
-    let mut expansion = Vec::new();
     for group in groups(plan) {
+        let mut expansion = Scratch::new(if norm.is_some() {
+            group.len() * inputs
+        } else {
+            0
+        });
         if let Some(layer) = &places.expand {
-            expansion.resize(group.len() * inputs, 0.0);
             let rows = &weights[layer.weight.clone()][group.start * plan.c_in..];
             expanded(plan, &rows[..group.len() * plan.c_in], x, &mut expansion);
         }
         let rows = &mut wide[group.start * outputs..group.end * outputs];
         let own = rows.par_chunks_mut(outputs).enumerate().map_init(
-            || Scratch::new(plan, &layout),
+            || ChannelBuffer::new(plan, &layout),
             |scratch, (i, row)| {
                 let c = group.start + i;
                 let w = &kernels[c * taps..][..taps];
@@ -165,62 +170,6 @@ fn widen(
     }
     let (mean, var) = statistics.into_iter().unzip();
     (wide, Statistics { mean, var })
-}
-
-/// Buffers of a thread for one channel of one sample.
-pub(super) struct Scratch {
-    input: [usize; 3],
-    output: [usize; 3],
-    /// The channel with its borders.
-    pub(super) channel: Vec<f32>,
-    /// A plane with its borders.
-    pub(super) plane: Vec<f32>,
-    /// A plane as it lies in the array.
-    pub(super) plain: Vec<f32>,
-}
-
-impl Scratch {
-    pub(super) fn new(plan: &Plan, layout: &Phases) -> Self {
-        let [_, h, w] = plan.geometry.input;
-        Self {
-            input: plan.geometry.input,
-            output: plan.geometry.output,
-            channel: layout.input_buffer(),
-            plane: layout.plane_buffer(),
-            plain: vec![0.0; h * w],
-        }
-    }
-
-    /// Takes in a channel, after `silu(scale x + shift)` if there is such a norm.
-    pub(super) fn load(
-        &mut self,
-        simd: Simd,
-        layout: &Phases,
-        x: &[f32],
-        norm: Option<(f32, f32)>,
-    ) {
-        let [depth, height, width] = self.input;
-        for d in 0..depth {
-            let mut plane = &x[d * height * width..][..height * width];
-            if let Some((scale, shift)) = norm {
-                norm_silu(simd, &mut self.plain, plane, scale, shift, 1.0);
-                plane = &self.plain;
-            }
-            for (h, row) in plane.chunks_exact(width).enumerate() {
-                layout.put_row(&mut self.channel, d, h, row);
-            }
-        }
-    }
-
-    fn convolve(&mut self, simd: Simd, layout: &Phases, w: &[f32], out: &mut [f32]) {
-        let [_, height, width] = self.output;
-        for (d, out) in out.chunks_exact_mut(height * width).enumerate() {
-            layout.output_plane(simd, &self.channel, w, d, &mut self.plane);
-            for (h, row) in out.chunks_exact_mut(width).enumerate() {
-                row.copy_from_slice(layout.output_row(&self.plane, h));
-            }
-        }
-    }
 }
 
 /// The means of the activated channels, `[B, mid]`.
@@ -273,10 +222,10 @@ fn narrow(
     norm: &Norm,
     excite: &Excite,
     wide: &[f32],
-) -> Vec<f32> {
+) -> Scratch {
     let columns = plan.out_columns();
     let (m, k) = (plan.c_out, plan.mid);
-    let mut y = vec![0.0; m * columns];
+    let mut y = Scratch::new(m * columns);
     let out = SharedMut::new(&mut y);
     let w = Mat::rows(&weights[places.project.weight.clone()], m, k, k);
     tiles(plan.batch, plan.geometry.out_voxels(), cached_columns(k))
@@ -294,7 +243,7 @@ fn narrow(
 fn finish(plan: &Plan, norm: &Norm, narrow: &[f32], x: &[f32]) -> Vec<f32> {
     let simd = Simd::detect();
     let (batch, voxels) = (plan.batch, plan.geometry.out_voxels());
-    let mut y = vec![0.0; narrow.len()];
+    let mut y = zeros(narrow.len());
     y.par_chunks_mut(voxels).enumerate().for_each(|(i, y)| {
         let (b, c) = (i / plan.c_out, i % plan.c_out);
         let from = &narrow[(c * batch + b) * voxels..][..voxels];

@@ -1,6 +1,7 @@
 //! The inverted-residual block of MobileNets and EfficientNets as one operation.
 
 mod backward;
+mod channels;
 mod excite;
 mod forward;
 mod norm;

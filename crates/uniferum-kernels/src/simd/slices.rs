@@ -27,21 +27,26 @@ pub(crate) fn reduce<const N: usize>(
     let n = a.len().min(b.len());
     let mut total = [0.0; N];
     for (a, b) in a[..n].chunks(BLOCK).zip(b[..n].chunks(BLOCK)) {
-        let mut acc = [[0.0f32; N]; LANES];
+        // The lanes of each sum side by side: the other way round costs shuffles.
+        let mut acc = [[0.0f32; LANES]; N];
+        let mut step = |i: usize, a: f32, b: f32| {
+            let own = f(std::array::from_fn(|j| acc[j][i]), a, b);
+            for (acc, own) in acc.iter_mut().zip(own) {
+                acc[i] = own;
+            }
+        };
         let (a_lanes, a_tail) = a.as_chunks::<LANES>();
         let (b_lanes, b_tail) = b.as_chunks::<LANES>();
         for (a, b) in a_lanes.iter().zip(b_lanes) {
             for i in 0..LANES {
-                acc[i] = f(acc[i], a[i], b[i]);
+                step(i, a[i], b[i]);
             }
         }
         for (a, b) in a_tail.iter().zip(b_tail) {
-            acc[0] = f(acc[0], *a, *b);
+            step(0, *a, *b);
         }
-        for lane in acc {
-            for j in 0..N {
-                total[j] += f64::from(lane[j]);
-            }
+        for (total, lanes) in total.iter_mut().zip(acc) {
+            *total += lanes.iter().map(|v| f64::from(*v)).sum::<f64>();
         }
     }
     total
