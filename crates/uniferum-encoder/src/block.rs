@@ -87,7 +87,8 @@ impl ConvNorm {
 }
 
 /// The tensors of a [`ConvNorm`] as one pass sees them.
-struct LayerTensors {
+pub(crate) struct LayerTensors {
+    cfg: Conv3dConfig,
     weight: Tensor,
     gamma: Tensor,
     beta: Tensor,
@@ -95,14 +96,24 @@ struct LayerTensors {
 }
 
 impl LayerTensors {
-    fn new(layer: &ConvNorm, mode: Mode) -> Self {
+    pub(crate) fn new(layer: &ConvNorm, mode: Mode) -> Self {
         let (gamma, beta) = layer.norm.parameters(mode);
         Self {
+            cfg: layer.cfg,
             weight: mode.weight(&layer.weight),
             gamma,
             beta,
             running: (mode != Mode::Train).then(|| layer.norm.running()),
         }
+    }
+
+    /// The layer with SiLU behind it.
+    pub(crate) fn stage(&self) -> kernels::Stage<'_> {
+        kernels::Stage::ConvNormSilu(kernels::ConvNormSilu {
+            conv: self.view(),
+            cfg: self.cfg,
+            eps: EPS,
+        })
     }
 
     fn view(&self) -> kernels::NormedConv<'_> {
@@ -259,35 +270,73 @@ impl InvertedResidual {
 
     /// Training on the CPU: one operation that keeps little and computes the rest again.
     fn forward_as_one(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        let expand = self.expand.as_ref().map(|l| LayerTensors::new(l, mode));
-        let depthwise = LayerTensors::new(&self.depthwise, mode);
-        let project = LayerTensors::new(&self.project, mode);
-        let se = &self.squeeze_excite;
-        let se = [&se.w_reduce, &se.b_reduce, &se.w_expand, &se.b_expand].map(|t| mode.weight(t));
-        let block = kernels::MbConv {
-            expand: expand.as_ref().map(LayerTensors::view),
-            depthwise: depthwise.view(),
-            squeeze_excite: kernels::SqueezeExcite {
-                w_reduce: &se[0],
-                b_reduce: &se[1],
-                w_expand: &se[2],
-                b_expand: &se[3],
-            },
-            project: project.view(),
-            stride: self.depthwise.cfg.stride,
-            padding: self.depthwise.cfg.padding,
-            residual: self.spec.has_skip(),
-            eps: EPS,
-        };
-        let (y, statistics) = kernels::mbconv(x, &block)?;
-        let layers = self.expand.iter().chain([&self.depthwise, &self.project]);
-        for (layer, own) in layers.zip(&statistics) {
-            if own.count < 2 {
-                return Err(too_few_values(y.dims()));
-            }
-            layer.norm.record(&own.mean, &own.var, own.count)?;
-        }
+        let tensors = BlockTensors::new(self, mode);
+        let (y, statistics) = kernels::sequence(x, &[tensors.stage()])?;
+        record(self.norms(), &statistics, &y)?;
         Ok(y)
+    }
+
+    /// The norms in their order.
+    pub(crate) fn norms(&self) -> impl Iterator<Item = &BatchNorm> {
+        let layers = self.expand.iter().chain([&self.depthwise, &self.project]);
+        layers.map(|layer| &layer.norm)
+    }
+}
+
+/// Moves the running statistics of norms towards those of a batch.
+pub(crate) fn record<'a>(
+    norms: impl Iterator<Item = &'a BatchNorm>,
+    statistics: &[kernels::BatchStatistics],
+    y: &Tensor,
+) -> Result<()> {
+    if statistics.iter().any(|own| own.count < 2) {
+        return Err(too_few_values(y.dims()));
+    }
+    for (norm, own) in norms.zip(statistics) {
+        norm.record(&own.mean, &own.var, own.count)?;
+    }
+    Ok(())
+}
+
+/// The tensors of an [`InvertedResidual`] as one pass sees them.
+pub(crate) struct BlockTensors<'a> {
+    block: &'a InvertedResidual,
+    expand: Option<LayerTensors>,
+    depthwise: LayerTensors,
+    project: LayerTensors,
+    squeeze_excite: [Tensor; 4],
+}
+
+impl<'a> BlockTensors<'a> {
+    pub(crate) fn new(block: &'a InvertedResidual, mode: Mode) -> Self {
+        let se = &block.squeeze_excite;
+        let se = [&se.w_reduce, &se.b_reduce, &se.w_expand, &se.b_expand];
+        Self {
+            block,
+            expand: block.expand.as_ref().map(|l| LayerTensors::new(l, mode)),
+            depthwise: LayerTensors::new(&block.depthwise, mode),
+            project: LayerTensors::new(&block.project, mode),
+            squeeze_excite: se.map(|t| mode.weight(t)),
+        }
+    }
+
+    pub(crate) fn stage(&self) -> kernels::Stage<'_> {
+        let [w_reduce, b_reduce, w_expand, b_expand] = &self.squeeze_excite;
+        kernels::Stage::MbConv(kernels::MbConv {
+            expand: self.expand.as_ref().map(LayerTensors::view),
+            depthwise: self.depthwise.view(),
+            squeeze_excite: kernels::SqueezeExcite {
+                w_reduce,
+                b_reduce,
+                w_expand,
+                b_expand,
+            },
+            project: self.project.view(),
+            stride: self.block.depthwise.cfg.stride,
+            padding: self.block.depthwise.cfg.padding,
+            residual: self.block.spec.has_skip(),
+            eps: EPS,
+        })
     }
 }
 

@@ -2,9 +2,10 @@
 
 use candle_core::{DType, ModuleT, Tensor};
 use candle_nn::VarBuilder;
+use uniferum_kernels as kernels;
 
 use crate::batch_norm::Mode;
-use crate::block::{ConvNorm, ConvShape, InvertedResidual};
+use crate::block::{BlockTensors, ConvNorm, ConvShape, InvertedResidual, LayerTensors, record};
 use crate::config::EncoderConfig;
 use crate::error::{Error, Result};
 use crate::inference::{InferenceCache, Precision};
@@ -118,9 +119,12 @@ impl EfficientNet3d {
         self.check(x)?;
         if train {
             self.inference.clear();
+            if x.device().is_cpu() {
+                return self.forward_as_one(x);
+            }
             return self.forward_composed(x, train);
         }
-        uniferum_kernels::release_memory();
+        kernels::release_memory();
         if x.device().is_cpu()
             && x.dtype() == DType::F32
             && !x.track_op()
@@ -131,8 +135,25 @@ impl EfficientNet3d {
         self.forward_composed(x, train)
     }
 
-    /// As [`forward_t`](Self::forward_t), operation by operation even in evaluation: the
-    /// reference for the packed form.
+    /// Training on the CPU: the whole network as one operation, since what passes between its
+    /// layers is too large to become tensors.
+    fn forward_as_one(&self, x: &Tensor) -> Result<Tensor> {
+        let mode = self.mode(true);
+        let ends = [&self.stem, &self.head].map(|layer| LayerTensors::new(layer, mode));
+        let blocks = self.blocks.iter().map(|b| BlockTensors::new(b, mode));
+        let blocks: Vec<_> = blocks.collect();
+        let mut stages = vec![ends[0].stage()];
+        stages.extend(blocks.iter().map(BlockTensors::stage));
+        stages.push(ends[1].stage());
+        let (y, statistics) = kernels::sequence(x, &stages)?;
+        let blocks = self.blocks.iter().flat_map(InvertedResidual::norms);
+        let norms = std::iter::once(self.stem.norm()).chain(blocks);
+        record(norms.chain([self.head.norm()]), &statistics, &y)?;
+        Ok(y)
+    }
+
+    /// As [`forward_t`](Self::forward_t), block by block in training and operation by operation in
+    /// evaluation: the reference for the faster forms.
     ///
     /// # Errors
     /// As [`forward_t`](Self::forward_t).

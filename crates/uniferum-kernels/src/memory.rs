@@ -26,10 +26,14 @@ pub(crate) fn zeros(n: usize) -> Vec<f32> {
 /// A copy made by all threads.
 pub(crate) fn copied(from: &[f32]) -> Vec<f32> {
     let mut to = zeros(from.len());
+    copy(&mut to, from);
+    to
+}
+
+fn copy(to: &mut [f32], from: &[f32]) {
     to.par_chunks_mut(CHUNK)
         .zip(from.par_chunks(CHUNK))
         .for_each(|(to, from)| to.copy_from_slice(from));
-    to
 }
 
 /// Asks for huge pages; nothing is lost where the system refuses.
@@ -64,6 +68,13 @@ impl Scratch {
             pool().take(n).unwrap_or_else(|| zeros(n))
         };
         Self { data, len: n }
+    }
+
+    /// A copy.
+    pub(crate) fn of(from: &[f32]) -> Self {
+        let mut scratch = Self::new(from.len());
+        copy(&mut scratch, from);
+        scratch
     }
 
     pub(crate) fn zeroed(n: usize) -> Self {

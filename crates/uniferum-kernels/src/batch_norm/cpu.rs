@@ -23,7 +23,7 @@ impl Plan {
 }
 
 /// Mean and biased variance of each channel, in two passes.
-pub(super) fn statistics(plan: &Plan, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn statistics(plan: &Plan, x: &[f32]) -> (Vec<f32>, Vec<f32>) {
     let simd = Simd::detect();
     (0..plan.channels)
         .into_par_iter()

@@ -1,6 +1,6 @@
 //! Batch normalisation over `[B, C, ...]`.
 
-mod cpu;
+pub(crate) mod cpu;
 pub(crate) mod maps;
 mod silu;
 
@@ -9,6 +9,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use crate::error::invalid;
 use crate::host;
 
+pub(crate) use silu::NormSilu;
 pub use silu::batch_norm_silu;
 
 const OP: &str = "batch_norm";
@@ -119,14 +120,14 @@ fn vector(t: &Tensor) -> Result<Vec<f32>> {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Plan {
+pub(crate) struct Plan {
     batch: usize,
     channels: usize,
     voxels: usize,
 }
 
 impl Plan {
-    fn new(dims: &[usize]) -> Result<Self> {
+    pub(crate) fn new(dims: &[usize]) -> Result<Self> {
         match *dims {
             [batch, channels, ref rest @ ..] if dims.iter().all(|n| *n > 0) => Ok(Self {
                 batch,
@@ -141,7 +142,7 @@ impl Plan {
     }
 }
 
-struct BatchNorm {
+pub(crate) struct BatchNorm {
     plan: Plan,
     mean: Vec<f32>,
     inv_std: Vec<f32>,
@@ -150,7 +151,7 @@ struct BatchNorm {
 }
 
 impl BatchNorm {
-    fn new(plan: Plan, mean: Vec<f32>, var: &[f32], eps: f64, of_batch: bool) -> Self {
+    pub(crate) fn new(plan: Plan, mean: Vec<f32>, var: &[f32], eps: f64, of_batch: bool) -> Self {
         let inv_std = var
             .iter()
             .map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32)

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::maps::{Slope, norm_silu, norm_silu_gradient_of, silu_sums};
+use super::maps::{Slope, norm_silu, norm_silu_gradient, norm_silu_gradient_of, silu_sums};
 use super::{BatchNorm, OP, Plan, check_channels, cpu, vector};
 use crate::host;
 use crate::memory::zeros;
@@ -49,7 +49,7 @@ pub fn batch_norm_silu(
     Ok((y, made))
 }
 
-struct NormSilu(BatchNorm);
+pub(crate) struct NormSilu(pub(crate) BatchNorm);
 
 impl NormSilu {
     /// Scale and shift of a channel.
@@ -59,9 +59,14 @@ impl NormSilu {
     }
 
     fn forward(&self, x: &[f32], gamma: &[f32], beta: &[f32]) -> Vec<f32> {
+        let mut y = zeros(x.len());
+        self.forward_into(x, gamma, beta, &mut y);
+        y
+    }
+
+    pub(crate) fn forward_into(&self, x: &[f32], gamma: &[f32], beta: &[f32], y: &mut [f32]) {
         let simd = Simd::detect();
         let plan = &self.0.plan;
-        let mut y = zeros(x.len());
         y.par_chunks_mut(plan.voxels)
             .zip(x.par_chunks(plan.voxels))
             .enumerate()
@@ -69,7 +74,6 @@ impl NormSilu {
                 let (scale, shift) = self.affine(i % plan.channels, gamma, beta);
                 norm_silu(simd, y, x, scale, shift, 1.0);
             });
-        y
     }
 
     /// Gradients of input (if wanted), gamma and beta.
@@ -82,43 +86,90 @@ impl NormSilu {
         want_dx: bool,
     ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
         let simd = Simd::detect();
+        let (channels, voxels) = (self.0.plan.channels, self.0.plan.voxels);
+        let mut dx = zeros(if want_dx { x.len() } else { 0 });
+        let out = SharedMut::new(&mut dx);
+        let sums = (0..channels).into_par_iter().map(|c| {
+            let row = |at: usize| (&x[at..][..voxels], &dy[at..][..voxels]);
+            let (slope, dgamma, dbeta) = self.channel(c, gamma, beta, row);
+            for at in self.rows(c).filter(|_| want_dx) {
+                // SAFETY: the rows of this channel belong to this task alone.
+                let dx = unsafe { std::slice::from_raw_parts_mut(out.at(at), voxels) };
+                let (x, dy) = row(at);
+                norm_silu_gradient_of(simd, dx, dy, x, &slope);
+            }
+            (dgamma, dbeta)
+        });
+        let (dgamma, dbeta) = sums.unzip();
+        (dx, dgamma, dbeta)
+    }
+
+    /// Replaces `dy` by the input's gradient; returns those of gamma and beta.
+    pub(crate) fn backward_in_place(
+        &self,
+        x: &[f32],
+        gamma: &[f32],
+        beta: &[f32],
+        dy: &mut [f32],
+    ) -> (Vec<f32>, Vec<f32>) {
+        let simd = Simd::detect();
+        let (channels, voxels) = (self.0.plan.channels, self.0.plan.voxels);
+        let out = SharedMut::new(dy);
+        let sums = (0..channels).into_par_iter().map(|c| {
+            // SAFETY: the rows of this channel belong to this task alone, which only reads them
+            // until the loop below.
+            let of = |at: usize| unsafe { std::slice::from_raw_parts(out.at(at), voxels) };
+            let row = |at: usize| (&x[at..][..voxels], of(at));
+            let (slope, dgamma, dbeta) = self.channel(c, gamma, beta, row);
+            for at in self.rows(c) {
+                // SAFETY: as above; nothing else refers to this row now.
+                let dy = unsafe { std::slice::from_raw_parts_mut(out.at(at), voxels) };
+                norm_silu_gradient(simd, dy, &x[at..][..voxels], &slope);
+            }
+            (dgamma, dbeta)
+        });
+        sums.unzip()
+    }
+
+    /// Where the rows of a channel begin.
+    fn rows(&self, c: usize) -> impl Iterator<Item = usize> + use<> {
         let Plan {
             batch,
             channels,
             voxels,
         } = self.0.plan;
-        let mut dx = zeros(if want_dx { x.len() } else { 0 });
-        let out = SharedMut::new(&mut dx);
-        let sums = (0..channels).into_par_iter().map(|c| {
-            let (scale, shift) = self.affine(c, gamma, beta);
-            let (mean, inv) = (self.0.mean[c], f64::from(self.0.inv_std[c]));
-            let (mut dgamma, mut dbeta) = (0.0, 0.0);
-            let rows = (0..batch).map(|b| (b * channels + c) * voxels);
-            for at in rows.clone() {
-                let (x, dy) = (&x[at..][..voxels], &dy[at..][..voxels]);
-                let [_, steep, steep_x, ..] = silu_sums(simd, dy, x, scale, shift, mean);
-                dbeta += steep;
-                dgamma += steep_x * inv;
-            }
-            let (p, q) = self.0.through_statistics(scale, c, dgamma, dbeta);
-            let slope = Slope {
-                scale,
-                shift,
-                gain: 1.0,
-                add: 0.0,
-                p,
-                q,
-            };
-            for at in rows.filter(|_| want_dx) {
-                // SAFETY: the rows of this channel belong to this task alone.
-                let dx = unsafe { std::slice::from_raw_parts_mut(out.at(at), voxels) };
-                let (x, dy) = (&x[at..][..voxels], &dy[at..][..voxels]);
-                norm_silu_gradient_of(simd, dx, dy, x, &slope);
-            }
-            (dgamma as f32, dbeta as f32)
-        });
-        let (dgamma, dbeta) = sums.unzip();
-        (dx, dgamma, dbeta)
+        (0..batch).map(move |b| (b * channels + c) * voxels)
+    }
+
+    /// How a channel's gradient comes from `row(start)` = (input, output's gradient), and the
+    /// gradients of gamma and beta.
+    fn channel<'a>(
+        &self,
+        c: usize,
+        gamma: &[f32],
+        beta: &[f32],
+        row: impl Fn(usize) -> (&'a [f32], &'a [f32]),
+    ) -> (Slope, f32, f32) {
+        let simd = Simd::detect();
+        let (scale, shift) = self.affine(c, gamma, beta);
+        let (mean, inv) = (self.0.mean[c], f64::from(self.0.inv_std[c]));
+        let (mut dgamma, mut dbeta) = (0.0, 0.0);
+        for at in self.rows(c) {
+            let (x, dy) = row(at);
+            let [_, steep, steep_x, ..] = silu_sums(simd, dy, x, scale, shift, mean);
+            dbeta += steep;
+            dgamma += steep_x * inv;
+        }
+        let (p, q) = self.0.through_statistics(scale, c, dgamma, dbeta);
+        let slope = Slope {
+            scale,
+            shift,
+            gain: 1.0,
+            add: 0.0,
+            p,
+            q,
+        };
+        (slope, dgamma as f32, dbeta as f32)
     }
 }
 

@@ -23,9 +23,21 @@ const SLAB: usize = 1 << 16;
 const COLUMNS: usize = 4096;
 
 pub(super) fn forward(conv: &Conv3d, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+    let mut y = zeros(conv.batch * conv.c_out * conv.geometry.out_voxels());
+    forward_into(conv, x, weight, bias, &mut y);
+    y
+}
+
+/// As [`forward`], over whatever `y` holds.
+pub(crate) fn forward_into(
+    conv: &Conv3d,
+    x: &[f32],
+    weight: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
     let g = &conv.geometry;
     let n = g.out_voxels();
-    let mut y = zeros(conv.batch * conv.c_out * n);
     if let Some(bias) = bias {
         y.par_chunks_mut(n)
             .enumerate()
@@ -35,7 +47,7 @@ pub(super) fn forward(conv: &Conv3d, x: &[f32], weight: &[f32], bias: Option<&[f
     let (c, m) = (conv.group_in(), conv.group_out());
     let k = c * g.taps();
     let slabs = Slabs::new(g, k);
-    let out = SharedMut::new(&mut y);
+    let out = SharedMut::new(y);
     tasks(conv, slabs.count)
         .into_par_iter()
         .for_each_init(Vec::new, |lowered, (b, group, s)| {
@@ -49,10 +61,9 @@ pub(super) fn forward(conv: &Conv3d, x: &[f32], weight: &[f32], bias: Option<&[f
                 gemm_into(w, xs, y, n, add, slabs.count == 1);
             }
         });
-    y
 }
 
-pub(super) fn grad_weight(conv: &Conv3d, x: &[f32], dy: &[f32]) -> Vec<f32> {
+pub(crate) fn grad_weight(conv: &Conv3d, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let g = &conv.geometry;
     let n = g.out_voxels();
     let (c, m) = (conv.group_in(), conv.group_out());
@@ -79,11 +90,16 @@ pub(super) fn grad_weight(conv: &Conv3d, x: &[f32], dy: &[f32]) -> Vec<f32> {
 }
 
 pub(super) fn grad_input(conv: &Conv3d, weight: &[f32], dy: &[f32]) -> Vec<f32> {
+    let mut dx = zeros(conv.batch * conv.c_in * conv.geometry.in_voxels());
+    grad_input_into(conv, weight, dy, &mut dx);
+    dx
+}
+
+/// As [`grad_input`], into zeros.
+pub(crate) fn grad_input_into(conv: &Conv3d, weight: &[f32], dy: &[f32], dx: &mut [f32]) {
     let g = &conv.geometry;
-    let mut dx = zeros(conv.batch * conv.c_in * g.in_voxels());
     if g.is_pointwise() {
-        grad_input_pointwise(conv, weight, dy, &mut dx);
-        return dx;
+        return grad_input_pointwise(conv, weight, dy, dx);
     }
     let (n, taps) = (g.out_voxels(), g.taps());
     let (c, m) = (conv.group_in(), conv.group_out());
@@ -92,7 +108,7 @@ pub(super) fn grad_input(conv: &Conv3d, weight: &[f32], dy: &[f32]) -> Vec<f32> 
     let block = c.div_ceil(want.min(c)).max(1);
     let blocks = c.div_ceil(block);
     let slabs = Slabs::new(g, block * taps);
-    let out = SharedMut::new(&mut dx);
+    let out = SharedMut::new(dx);
     tasks(conv, blocks)
         .into_par_iter()
         .for_each_init(Vec::new, |lowered, (b, group, i)| {
@@ -114,7 +130,6 @@ pub(super) fn grad_input(conv: &Conv3d, weight: &[f32], dy: &[f32]) -> Vec<f32> 
                 raise(g, channels.len(), lowered, slabs.rows(s), dx);
             }
         });
-    dx
 }
 
 fn grad_input_pointwise(conv: &Conv3d, weight: &[f32], dy: &[f32], dx: &mut [f32]) {

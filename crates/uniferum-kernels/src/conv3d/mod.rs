@@ -1,6 +1,6 @@
 //! Dense and grouped 3-D convolution.
 
-mod cpu;
+pub(crate) mod cpu;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -79,7 +79,7 @@ pub(crate) struct Conv3d {
 }
 
 impl Conv3d {
-    fn new(x: &[usize], weight: &[usize], cfg: &Conv3dConfig) -> Result<Self> {
+    pub(crate) fn new(x: &[usize], weight: &[usize], cfg: &Conv3dConfig) -> Result<Self> {
         let (batch, c_in, input) = dims5(OP, "input shape", x)?;
         let (c_out, c_group, kernel) = dims5(OP, "weight shape", weight)?;
         let groups = cfg.groups;
@@ -112,6 +112,11 @@ impl Conv3d {
     fn in_shape(&self) -> (usize, usize, usize, usize, usize) {
         let [d, h, w] = self.geometry.input;
         (self.batch, self.c_in, d, h, w)
+    }
+
+    pub(crate) fn out_dims(&self) -> [usize; 5] {
+        let [d, h, w] = self.geometry.output;
+        [self.batch, self.c_out, d, h, w]
     }
 
     fn out_shape(&self) -> (usize, usize, usize, usize, usize) {

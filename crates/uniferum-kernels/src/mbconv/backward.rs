@@ -23,7 +23,7 @@ use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{Slope, norm_silu_gradient, silu_back, silu_sums};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm, gemm_into};
-use crate::memory::{Scratch, copied, zeros};
+use crate::memory::Scratch;
 use crate::parallel::{SharedMut, accumulate};
 use crate::simd::{Simd, affine2, sum_and_dot};
 
@@ -37,21 +37,20 @@ pub(super) struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    /// Gradients of the input and of the parameters.
-    pub(super) fn run(&self, dy: &[f32]) -> (Vec<f32>, Vec<f32>) {
-        let mut grads = vec![0.0; self.places.total()];
-        let mut dwide = self.project(dy, &mut grads);
-        self.excite(&mut dwide, &mut grads);
+    /// The input's gradient; writes the parameters' to `grads`, which must be zeros.
+    pub(super) fn run(&self, dy: Scratch, grads: &mut [f32]) -> Scratch {
+        let mut dwide = self.project(&dy, grads);
+        self.excite(&mut dwide, grads);
         let mut dx = if self.plan.residual {
-            copied(dy)
+            dy
         } else {
-            zeros(self.plan.c_in * self.plan.in_columns())
+            Scratch::zeroed(self.plan.c_in * self.plan.in_columns())
         };
         match self.places.expand {
-            Some(_) => self.expand(&dwide, &mut dx, &mut grads),
-            None => self.depthwise_alone(&dwide, &mut dx, &mut grads),
+            Some(_) => self.expand(&dwide, &mut dx, grads),
+            None => self.depthwise_alone(&dwide, &mut dx, grads),
         }
-        (dx, grads)
+        dx
     }
 
     /// Step 1; returns the gradient of the activated channels, `[mid, B, voxels]`.

@@ -15,7 +15,7 @@ use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{norm_silu, norm_silu_sum};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm_into};
-use crate::memory::{Scratch, zeros};
+use crate::memory::Scratch;
 use crate::parallel::SharedMut;
 use crate::simd::{Simd, affine, affine2};
 
@@ -24,7 +24,7 @@ const GROUP: usize = 1 << 24;
 
 /// What backward needs beside the input and the parameters. The expanded activation, the
 /// largest of all, is not among it.
-pub(super) struct Saved {
+pub(crate) struct Saved {
     pub(super) moments: Option<Moments>,
     pub(super) expand: Option<Norm>,
     pub(super) depthwise: Norm,
@@ -42,7 +42,7 @@ pub(super) fn forward(
     weights: &[f32],
     running: Option<&[Statistics]>,
     x: &[f32],
-) -> (Vec<f32>, Saved, Vec<Statistics>) {
+) -> (Scratch, Saved, Vec<Statistics>) {
     let places = plan.places();
     let mut statistics = Vec::new();
     let mut running = running.map(|r| r.iter());
@@ -240,10 +240,10 @@ fn narrow(
 }
 
 /// The last norm and the residual, `[B, c_out, voxels]`.
-fn finish(plan: &Plan, norm: &Norm, narrow: &[f32], x: &[f32]) -> Vec<f32> {
+fn finish(plan: &Plan, norm: &Norm, narrow: &[f32], x: &[f32]) -> Scratch {
     let simd = Simd::detect();
     let (batch, voxels) = (plan.batch, plan.geometry.out_voxels());
-    let mut y = zeros(narrow.len());
+    let mut y = Scratch::new(narrow.len());
     y.par_chunks_mut(voxels).enumerate().for_each(|(i, y)| {
         let (b, c) = (i / plan.c_out, i % plan.c_out);
         let from = &narrow[(c * batch + b) * voxels..][..voxels];

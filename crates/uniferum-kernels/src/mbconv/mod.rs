@@ -8,17 +8,17 @@ mod norm;
 mod plan;
 mod tiles;
 
-use std::sync::{Arc, Mutex};
-
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::error::invalid;
 use crate::geometry::{Conv3dConfig, Geometry, Padding3, dims5};
-use crate::host;
+use crate::memory::Scratch;
+use crate::sequence::{Differentiable, Stage, sequence};
 use backward::Backward;
 use forward::{Saved, forward};
-use norm::Statistics;
 use plan::Plan;
+
+pub(crate) use norm::Statistics;
 
 const OP: &str = "mbconv";
 
@@ -103,38 +103,7 @@ pub struct BatchStatistics {
 /// # Reference
 /// Sandler et al. 2018, *MobileNetV2*; Tan and Le 2019, *EfficientNet*.
 pub fn mbconv(x: &Tensor, block: &MbConv<'_>) -> Result<(Tensor, Vec<BatchStatistics>)> {
-    let plan = block.plan(x)?;
-    let running = block.running(&plan)?;
-    let batch_statistics = running.is_none();
-    let layers = block.layers();
-    let se = &block.squeeze_excite;
-    let norms = layers.iter().flat_map(|l| [l.weight, l.gamma, l.beta]);
-    let parts = norms.chain([se.w_reduce, se.b_reduce, se.w_expand, se.b_expand]);
-    let flat: Vec<Tensor> = parts.map(Tensor::flatten_all).collect::<Result<_>>()?;
-    let weights = Tensor::cat(&flat, 0)?;
-    let state = Arc::new(State::default());
-    let counts = block.counts(&plan);
-    let op = Op {
-        plan,
-        running,
-        state: state.clone(),
-    };
-    let y = x.contiguous()?.apply_op2(&weights.contiguous()?, op)?;
-    let made = std::mem::take(&mut *lock(&state.statistics));
-    let made = made.into_iter().zip(counts).map(|(s, count)| {
-        let channels = s.mean.len();
-        BatchStatistics {
-            mean: host::tensor(s.mean, channels),
-            var: host::tensor(s.var, channels),
-            count,
-        }
-    });
-    let statistics = if batch_statistics {
-        made.collect()
-    } else {
-        Vec::new()
-    };
-    Ok((y, statistics))
+    sequence(x, &[Stage::MbConv(*block)])
 }
 
 impl<'a> MbConv<'a> {
@@ -143,14 +112,18 @@ impl<'a> MbConv<'a> {
         self.expand.into_iter().chain(rest).collect()
     }
 
-    /// Values per channel of each norm.
-    fn counts(&self, plan: &Plan) -> Vec<usize> {
-        let expand = self.expand.iter().map(|_| plan.in_columns());
-        expand.chain([plan.out_columns(); 2]).collect()
+    /// Every parameter in the order of [`Places`](plan::Places).
+    pub(crate) fn parts(&self) -> Vec<&'a Tensor> {
+        let se = &self.squeeze_excite;
+        let layers = self.layers();
+        let norms = layers.iter().flat_map(|l| [l.weight, l.gamma, l.beta]);
+        norms
+            .chain([se.w_reduce, se.b_reduce, se.w_expand, se.b_expand])
+            .collect()
     }
 
-    fn plan(&self, x: &Tensor) -> Result<Plan> {
-        let (batch, c_in, input) = dims5(OP, "input shape", x.dims())?;
+    fn plan(&self, dims: &[usize]) -> Result<Plan> {
+        let (batch, c_in, input) = dims5(OP, "input shape", dims)?;
         let (mid, _, kernel) = dims5(OP, "depthwise weight", self.depthwise.weight.dims())?;
         let (c_out, _, _) = dims5(OP, "projection weight", self.project.weight.dims())?;
         let cfg = Conv3dConfig {
@@ -230,13 +203,7 @@ impl<'a> MbConv<'a> {
             return Err(invalid(OP, "running statistics", expected, given.len()).into());
         }
         debug_assert_eq!(plan.expands, layers.len() == 3);
-        let vector = |t: &Tensor| t.to_vec1::<f32>();
-        let read = |(mean, var): &(&Tensor, &Tensor)| {
-            Ok(Statistics {
-                mean: vector(mean)?,
-                var: vector(var)?,
-            })
-        };
+        let read = |(mean, var): &(&Tensor, &Tensor)| Statistics::read(mean, var);
         if given.is_empty() {
             return Ok(None);
         }
@@ -257,78 +224,58 @@ fn expect(what: &'static str, tensor: &Tensor, dims: &[usize]) -> Result<()> {
     .into())
 }
 
-#[derive(Default)]
-struct State {
-    statistics: Mutex<Vec<Statistics>>,
-    saved: Mutex<Option<Saved>>,
-}
-
-/// A poisoned lock means that a kernel panicked; its data are replaced whole, never half.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
-struct Op {
+/// A block with its sizes and its constant statistics, if it has any.
+pub(crate) struct Planned {
     plan: Plan,
     running: Option<Vec<Statistics>>,
-    state: Arc<State>,
 }
 
-impl CustomOp2 for Op {
-    fn name(&self) -> &'static str {
-        OP
+impl Planned {
+    pub(crate) fn new(block: &MbConv<'_>, dims: &[usize]) -> Result<Self> {
+        let plan = block.plan(dims)?;
+        let running = block.running(&plan)?;
+        Ok(Self { plan, running })
+    }
+}
+
+impl Differentiable for Planned {
+    type Kept = Saved;
+
+    fn forward(&self, weights: &[f32], x: &[f32]) -> (Scratch, Saved, Vec<Statistics>) {
+        forward(&self.plan, weights, self.running.as_deref(), x)
     }
 
-    fn cpu_fwd(
+    fn backward(
         &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        weights: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = host::f32_slice(OP, x, lx)?;
-        let weights = host::f32_slice(OP, weights, lw)?;
-        let (y, saved, statistics) = forward(&self.plan, weights, self.running.as_deref(), x);
-        *lock(&self.state.saved) = Some(saved);
-        *lock(&self.state.statistics) = statistics;
+        weights: &[f32],
+        x: &[f32],
+        saved: Saved,
+        dy: Scratch,
+        grads: &mut [f32],
+        _want_dx: bool,
+    ) -> Scratch {
+        let backward = Backward {
+            plan: &self.plan,
+            places: &self.plan.places(),
+            weights,
+            x,
+            saved: &saved,
+        };
+        backward.run(dy, grads)
+    }
+
+    fn out_dims(&self) -> Vec<usize> {
         let [d, h, w] = self.plan.geometry.output;
-        let shape = (self.plan.batch, self.plan.c_out, d, h, w);
-        Ok((CpuStorage::F32(y), shape.into()))
+        vec![self.plan.batch, self.plan.c_out, d, h, w]
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weights: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let places = self.plan.places();
-        // A second pass over the same graph finds nothing kept and computes it again.
-        let saved = lock(&self.state.saved).take();
-        let (dx, dw) = host::with_f32(OP, x, |xs| {
-            host::with_f32(OP, weights, |ws| {
-                host::with_f32(OP, &dy, |dy| {
-                    let running = self.running.as_deref();
-                    let saved = saved.unwrap_or_else(|| forward(&self.plan, ws, running, xs).1);
-                    let backward = Backward {
-                        plan: &self.plan,
-                        places: &places,
-                        weights: ws,
-                        x: xs,
-                        saved: &saved,
-                    };
-                    backward.run(dy)
-                })
-            })
-        })???;
-        let dx = x.track_op().then(|| host::tensor(dx, x.shape()));
-        let dw = weights
-            .track_op()
-            .then(|| host::tensor(dw, weights.shape()));
-        Ok((dx, dw))
+    fn counts(&self) -> Vec<usize> {
+        let plan = &self.plan;
+        let expand = plan.expands.then(|| plan.in_columns());
+        expand.into_iter().chain([plan.out_columns(); 2]).collect()
+    }
+
+    fn of_batch(&self) -> bool {
+        self.running.is_none()
     }
 }

@@ -1,5 +1,6 @@
 //! Batch normalisation as an affine map per channel, and its derivative likewise.
 
+use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::plan::{LayerPlaces, Plan};
@@ -9,9 +10,19 @@ use crate::simd::{Simd, affine, sum, sum_squares};
 
 /// Mean and biased variance of each channel.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Statistics {
-    pub(super) mean: Vec<f32>,
-    pub(super) var: Vec<f32>,
+pub(crate) struct Statistics {
+    pub(crate) mean: Vec<f32>,
+    pub(crate) var: Vec<f32>,
+}
+
+impl Statistics {
+    /// Copies two vectors.
+    pub(crate) fn read(mean: &Tensor, var: &Tensor) -> Result<Self> {
+        Ok(Self {
+            mean: mean.to_vec1()?,
+            var: var.to_vec1()?,
+        })
+    }
 }
 
 /// A norm ready for use: `y = scale x + shift`.

@@ -79,10 +79,3 @@ pub(super) struct Places {
     pub(super) w_excite: Range<usize>,
     pub(super) b_excite: Range<usize>,
 }
-
-impl Places {
-    /// Elements of all parameters.
-    pub(super) fn total(&self) -> usize {
-        self.b_excite.end
-    }
-}
