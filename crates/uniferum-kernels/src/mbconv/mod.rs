@@ -239,17 +239,18 @@ impl Planned {
 }
 
 impl Differentiable for Planned {
-    type Kept = Saved;
+    type Kept = Box<Saved>;
 
-    fn forward(&self, weights: &[f32], x: &[f32]) -> (Scratch, Saved, Vec<Statistics>) {
-        forward(&self.plan, weights, self.running.as_deref(), x)
+    fn forward(&self, weights: &[f32], x: &[f32]) -> (Scratch, Box<Saved>, Vec<Statistics>) {
+        let (y, saved, own) = forward(&self.plan, weights, self.running.as_deref(), x);
+        (y, Box::new(saved), own)
     }
 
     fn backward(
         &self,
         weights: &[f32],
         x: &[f32],
-        saved: Saved,
+        saved: Box<Saved>,
         dy: Scratch,
         grads: &mut [f32],
         _want_dx: bool,
