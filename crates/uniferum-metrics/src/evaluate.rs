@@ -1,6 +1,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::bootstrap::Bootstrap;
 use crate::cases::Cases;
 use crate::delong::{AucEstimate, covariance_matrix};
 use crate::error::{Result, check_open_unit};
@@ -15,6 +16,8 @@ pub struct EvaluateOptions<'a> {
     pub level: f64,
     /// How the AUROC's interval is computed.
     pub interval: IntervalMethod,
+    /// Replicates and seed of [`IntervalMethod::Bootstrap`]; its level is [`level`](Self::level).
+    pub bootstrap: Bootstrap,
     /// The patient of each row; when given, variances are clustered. See [`crate::cluster_ids`].
     pub clusters: Option<&'a [u32]>,
     /// Weight of each row.
@@ -27,6 +30,7 @@ impl Default for EvaluateOptions<'_> {
         EvaluateOptions {
             level: 0.95,
             interval,
+            bootstrap: Bootstrap::default(),
             clusters: None,
             weights: None,
         }
@@ -272,6 +276,7 @@ fn measure(
     let ranked = Ranked::new(&cases);
     let estimate = AucEstimate::from_ranked(&ranked).ok();
     let interval = match &estimate {
+        Some(_) if options.interval == IntervalMethod::Bootstrap => resampled(&cases, options)?,
         Some(estimate) => auroc_interval(estimate, options.level, options.interval)?,
         None => None,
     };
@@ -296,9 +301,38 @@ fn measure(
     Ok((metrics, estimate))
 }
 
+/// The bootstrap's interval of the AUROC; `None` when most resamples lack a class.
+fn resampled(cases: &Cases, options: &EvaluateOptions<'_>) -> Result<Option<Interval>> {
+    let bootstrap = Bootstrap {
+        level: options.level,
+        ..options.bootstrap
+    };
+    let found = bootstrap.run(std::slice::from_ref(cases), |r| r[0].auroc().ok())?;
+    let method = IntervalMethod::Bootstrap;
+    let limits = found.ci_low.zip(found.ci_high);
+    Ok(limits.map(|(low, high)| Interval { low, high, method }))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bootstrap_interval_is_like_the_closed_form() {
+        let scores: Vec<f64> = (0..300).map(|i| f64::from(i * 7919 % 1009)).collect();
+        let noisy = |i: u32| Some(f64::from(i * 7919 % 1009) > f64::from(i * 104_729 % 1009));
+        let labels: Vec<Option<bool>> = (0..300).map(noisy).collect();
+        let ask = |interval| EvaluateOptions {
+            interval,
+            ..Default::default()
+        };
+        let [a, b] = [IntervalMethod::Logit, IntervalMethod::Bootstrap]
+            .map(|m| evaluate_task("t", &scores, &labels, &ask(m)).unwrap());
+        assert_eq!(b.ci_method, Some(IntervalMethod::Bootstrap));
+        let off = |x: Option<f64>, y: Option<f64>| (x.unwrap() - y.unwrap()).abs();
+        assert!(off(a.ci_low, b.ci_low) < 0.01 && off(a.ci_high, b.ci_high) < 0.01);
+        assert_eq!(evaluate_task("t", &scores, &labels, &ask(IntervalMethod::Bootstrap)).unwrap(), b);
+    }
 
     fn column<'a>(task: &'a str, scores: &'a [f64], labels: &'a [Option<bool>]) -> TaskColumn<'a> {
         TaskColumn {

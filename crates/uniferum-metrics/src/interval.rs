@@ -25,6 +25,9 @@ pub enum IntervalMethod {
     Score,
     /// Holds its level for any score distribution and any number of cases, hence wide.
     Exact,
+    /// Percentiles of resamples, drawn by patient; see [`Bootstrap`](crate::Bootstrap). With few cases
+    /// of a class it is too narrow: what `Auto` takes there holds its level.
+    Bootstrap,
     /// Mean of several intervals, each at a level so corrected that all hold together; only macro
     /// averages use it.
     Simultaneous,
@@ -45,6 +48,8 @@ pub struct Interval {
 ///
 /// `None` when the method asked for needs a variance and there is none, or the variance is 0
 /// ([`IntervalMethod::Wald`] and [`Logit`](IntervalMethod::Logit)); `Auto` always answers.
+/// [`IntervalMethod::Bootstrap`] needs the cases themselves, which [`crate::evaluate_tasks`] has; here
+/// it is `None`.
 ///
 /// # Errors
 /// [`crate::Error::Option`] when `level` is not strictly between 0 and 1.
@@ -73,6 +78,7 @@ pub fn auroc_interval(
         IntervalMethod::Exact | IntervalMethod::Simultaneous => {
             Some(hoeffding(auroc, m.min(n) as f64, level))
         }
+        IntervalMethod::Bootstrap => None,
     };
     Ok(limits.map(|(low, high)| Interval { low, high, method }))
 }

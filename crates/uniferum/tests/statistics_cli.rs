@@ -190,6 +190,26 @@ fn patients_widen_intervals_and_studies_can_be_judged() {
 }
 
 #[test]
+fn bootstrap_intervals_come_on_request_and_need_replicates() {
+    let ask = ["--interval", "bootstrap", "--seed", "3"];
+    let (one, again) = (
+        evaluate("predictions.csv", &ask),
+        evaluate("predictions.csv", &ask),
+    );
+    assert_eq!(one, again);
+    let task = &one["tasks"][0];
+    assert_eq!(task["ci_method"], "bootstrap");
+    let number = |key: &str| task[key].as_f64().unwrap();
+    assert!(number("ci_low") < number("auroc") && number("auroc") < number("ci_high"));
+    let scratch = Scratch::new();
+    let table = scratch.write("t.csv", "case,t\na,1\nb,0\n");
+    let args = ["evaluate", "-p", &table, "-l", &table];
+    let none = ["--interval", "bootstrap", "--bootstrap", "0"];
+    let message = error(&[&args[..], &none[..]].concat());
+    assert!(message.contains("--bootstrap 1 or more"), "{message}");
+}
+
+#[test]
 fn aggregation_takes_mean_or_maximum_of_labelled_volumes() {
     let scratch = Scratch::new();
     let p = scratch.write(

@@ -174,6 +174,8 @@ enum IntervalArg {
     Score,
     /// Holds its level always, hence wide
     Exact,
+    /// Percentiles of resamples, drawn by patient; too narrow with few positives
+    Bootstrap,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -351,15 +353,20 @@ impl Args {
     }
 
     fn judge(&self, cases: &Aligned, fitted: &[Fitted], global: &Global) -> anyhow::Result<Output> {
+        let bootstrap = self.bootstrap(cases, global);
+        ensure!(
+            bootstrap.is_some() || self.statistics.interval != IntervalArg::Bootstrap,
+            "--interval bootstrap needs replicates: expected --bootstrap 1 or more"
+        );
         let options = EvaluateOptions {
             level: self.statistics.level.level,
             interval: self.statistics.interval.into(),
+            bootstrap: bootstrap.unwrap_or_default(),
             clusters: cases.clusters.as_deref(),
             weights: cases.weights.as_deref(),
         };
         let columns = cases.columns(0);
         let Evaluation { tasks, macro_auroc } = evaluate_tasks(&columns, &options)?;
-        let bootstrap = self.bootstrap(cases, global);
         let mut outputs = Vec::new();
         for ((metrics, column), fit) in tasks.into_iter().zip(&columns).zip(fitted) {
             let scores = fit.scale.apply(column.scores);
@@ -463,6 +470,7 @@ impl From<IntervalArg> for IntervalMethod {
             IntervalArg::Logit => IntervalMethod::Logit,
             IntervalArg::Score => IntervalMethod::Score,
             IntervalArg::Exact => IntervalMethod::Exact,
+            IntervalArg::Bootstrap => IntervalMethod::Bootstrap,
         }
     }
 }
