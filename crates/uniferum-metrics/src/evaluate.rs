@@ -331,7 +331,10 @@ mod tests {
         assert_eq!(b.ci_method, Some(IntervalMethod::Bootstrap));
         let off = |x: Option<f64>, y: Option<f64>| (x.unwrap() - y.unwrap()).abs();
         assert!(off(a.ci_low, b.ci_low) < 0.01 && off(a.ci_high, b.ci_high) < 0.01);
-        assert_eq!(evaluate_task("t", &scores, &labels, &ask(IntervalMethod::Bootstrap)).unwrap(), b);
+        assert_eq!(
+            evaluate_task("t", &scores, &labels, &ask(IntervalMethod::Bootstrap)).unwrap(),
+            b
+        );
     }
 
     fn column<'a>(task: &'a str, scores: &'a [f64], labels: &'a [Option<bool>]) -> TaskColumn<'a> {

@@ -14,6 +14,8 @@ pub struct PhantomConfig {
     pub spacing_mm: [f64; 3],
     /// Share of scans with each finding; findings are independent of one another.
     pub prevalence: f64,
+    /// The slightest grade that a finding has, 0 to 1; grades are uniform from here to 1.
+    pub least_grade: f64,
     /// How far scanners differ in spacing, sharpness, noise, field of view and orientation: 0 to 1.
     pub scanner_variation: f64,
     /// How far patients differ in size, proportions and pose: 0 to 1.
@@ -29,6 +31,7 @@ impl Default for PhantomConfig {
             shape: [96, 80, 64],
             spacing_mm: [4.0; 3],
             prevalence: 0.4,
+            least_grade: 0.0,
             scanner_variation: 1.0,
             patient_variation: 1.0,
             test_fraction: 0.3,
@@ -65,6 +68,7 @@ impl PhantomConfig {
         }
         for (field, share) in [
             ("prevalence", self.prevalence),
+            ("least_grade", self.least_grade),
             ("scanner_variation", self.scanner_variation),
             ("patient_variation", self.patient_variation),
             ("test_fraction", self.test_fraction),

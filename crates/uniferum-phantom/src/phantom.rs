@@ -47,7 +47,7 @@ pub struct Phantom {
 /// ```
 pub fn generate(seed: u64, config: &PhantomConfig) -> Result<Phantom> {
     config.validate()?;
-    generate_with(seed, draw_findings(seed, config.prevalence), config)
+    generate_with(seed, draw_findings(seed, config), config)
 }
 
 /// As [`generate`], with the findings given instead of drawn.
@@ -91,12 +91,17 @@ fn paints(patient: &Patient, heart: &Heart, findings: &Findings, seed: u64) -> V
     paints
 }
 
-fn draw_findings(seed: u64, prevalence: f64) -> Findings {
+fn draw_findings(seed: u64, config: &PhantomConfig) -> Findings {
     let mut rng = stream(seed, Stream::Findings);
     let mut findings = Findings::none();
     for finding in Finding::ALL {
         // Both numbers are drawn always, so that one finding's presence never moves another's draw.
-        let (present, grade) = (rng.random_bool(prevalence), rng.random_range(0.0..1.0));
+        let (present, drawn) = (
+            rng.random_bool(config.prevalence),
+            rng.random_range(0.0..1.0),
+        );
+        let least = config.least_grade as f32;
+        let grade = least + (1.0 - least) * drawn;
         findings.set(finding, present.then_some(grade));
     }
     findings
@@ -234,16 +239,16 @@ mod tests {
 
     #[test]
     fn prevalence_is_what_was_asked_for() {
-        let n = 2000;
+        let (n, config) = (2000, PhantomConfig::default());
         for finding in Finding::ALL {
             let share = (0..n)
-                .filter(|&s| draw_findings(s, 0.4).has(finding))
+                .filter(|&s| draw_findings(s, &config).has(finding))
                 .count() as f64
                 / n as f64;
             assert!((share - 0.4).abs() < 0.04, "{finding:?}: {share}");
         }
         let deaths = (0..n)
-            .filter(|&s| draw_outcome(s, &draw_findings(s, 0.4)))
+            .filter(|&s| draw_outcome(s, &draw_findings(s, &config)))
             .count();
         assert!((500..1200).contains(&deaths), "{deaths}");
     }

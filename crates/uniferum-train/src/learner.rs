@@ -10,8 +10,9 @@ use uniferum_fusion::{Freeze, Prompts, Uniferum, UniferumConfig, checkpoint, tra
 use uniferum_metrics::losses::{LossConfig, MultitaskLoss, Targets, multitask_loss};
 use uniferum_tasks::{Task, TaskKind};
 
+use crate::baseline::Baseline;
 use crate::config::TrainConfig;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{Answer, values};
 use crate::lora::Adapter;
 
@@ -157,6 +158,34 @@ impl Fusion {
         };
         fusion.prepare();
         Ok(fusion)
+    }
+
+    /// Takes over the image encoder of a baseline that was trained before, statistics included.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) where the encoders differ.
+    pub fn take_encoder(&self, baseline: &Baseline) -> Result<()> {
+        let (own, theirs) = (&self.config.encoder, &baseline.config().encoder);
+        if own != theirs {
+            let (expected, got) = (format!("{own:?}"), format!("{theirs:?}"));
+            return Err(Error::config("encoder of the baseline", expected, got));
+        }
+        let lock = |vars: &VarMap| {
+            vars.data()
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .clone()
+        };
+        let (from, to) = (lock(baseline.variables()), lock(&self.vars));
+        for (name, var) in &from {
+            let Some(name) = name.strip_prefix("encoder.") else {
+                continue;
+            };
+            if let Some(own) = to.get(&format!("vision_model.model.{name}")) {
+                own.set(var.as_tensor())?;
+            }
+        }
+        Ok(())
     }
 
     fn prepare(&mut self) {

@@ -4,7 +4,53 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{ALL, config, setup};
-use uniferum_train::{Error, LearningRate, LoraConfig, Precision, TrainConfig, Trainer, evaluate};
+use uniferum_train::{
+    Baseline, BaselineConfig, Error, Fusion, Learner, LearningRate, LoraConfig, Precision,
+    TrainConfig, Trainer, evaluate,
+};
+
+#[test]
+fn a_baselines_encoder_becomes_the_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 2, false, &ALL);
+    let recipe = TrainConfig {
+        seed: 9,
+        ..config(1)
+    };
+    let baseline = |encoder| {
+        let config = BaselineConfig {
+            encoder,
+            questions: vec!["a question".into()],
+            ..Default::default()
+        };
+        Baseline::new(&config, &recipe, &Device::Cpu).unwrap()
+    };
+    let fusion = Fusion::new(&s.model, s.prompts.clone(), &config(1), &Device::Cpu).unwrap();
+    let theirs = baseline(s.model.encoder.clone());
+    fusion.take_encoder(&theirs).unwrap();
+    let (from, to) = (theirs.variables().data(), fusion.variables().data());
+    let (from, to) = (from.lock().unwrap(), to.lock().unwrap());
+    let values = |t: &candle_core::Var| {
+        let t = t.to_dtype(candle_core::DType::F32).unwrap();
+        t.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let mut taken = 0;
+    for (name, var) in to.iter() {
+        if let Some(name) = name.strip_prefix("vision_model.model.") {
+            assert_eq!(
+                values(var),
+                values(&from[&format!("encoder.{name}")]),
+                "{name}"
+            );
+            taken += 1;
+        }
+    }
+    assert!(taken > 50, "{taken}");
+    drop((from, to));
+    let other = baseline(uniferum_encoder::EncoderConfig::default());
+    let message = fusion.take_encoder(&other).unwrap_err().to_string();
+    assert!(message.contains("B0"), "{message}");
+}
 
 #[test]
 fn a_run_that_stopped_goes_on_bit_for_bit() {

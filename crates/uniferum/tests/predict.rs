@@ -190,6 +190,22 @@ fn mistakes_are_told_in_a_line() {
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
     expect(setup.predict(&cut, &task), "cut.nii.gz");
 
+    // A header that says two volumes, with the voxels of two.
+    let series = setup.path("series.nii");
+    uniferum_ct::write_nifti(
+        &series,
+        &uniferum_ct::read_ct(&scan, &Default::default())
+            .unwrap()
+            .volume,
+    )
+    .unwrap();
+    let mut bytes = std::fs::read(&series).unwrap();
+    bytes[40..42].copy_from_slice(&4i16.to_le_bytes());
+    bytes[48..50].copy_from_slice(&2i16.to_le_bytes());
+    bytes.extend(bytes[352..].to_vec());
+    std::fs::write(&series, bytes).unwrap();
+    expect(setup.predict(&series, &task), "series.nii");
+
     let other = setup.path("other.json");
     let words: Vec<String> = (0..400).map(|i| format!("word{i}x")).collect();
     Prompts::from_sentences(&words)

@@ -3,6 +3,7 @@
 mod plan;
 mod prepare;
 mod report;
+mod training;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +12,8 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use candle_core::Device;
 use uniferum::Predictor;
-use uniferum::fusion::{Prompts, Uniferum};
-use uniferum_data::{Dataset, Loader, Manifest, Split};
+use uniferum::fusion::Uniferum;
+use uniferum_data::{Dataset, Manifest, Split};
 use uniferum_tasks::Catalogue;
 use uniferum_train::{EvaluationReport, Trainer, evaluate};
 
@@ -22,9 +23,9 @@ use plan::Plan;
 
 /// Make synthetic chest CTs, train the model on them, and report how well it answers
 ///
-/// Needs no download. Writes a labelled cohort of phantoms as NIfTI, standardises it, trains the
-/// model on findings, an outcome and organ masks mixed in one batch, asks it about phantoms that it
-/// has not seen, and leaves model.safetensors, predictions.csv, metrics.json and report.html.
+/// Needs no download. Writes a labelled cohort of phantoms as NIfTI, standardises it, warms
+/// the image encoder up on the labels, trains the whole model on findings, an outcome and organ masks
+/// mixed in one batch, asks it about phantoms that it has not seen, and leaves model.safetensors, predictions.csv, metrics.json and report.html.
 /// A run that was stopped goes on where it was when the same command is given again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -32,12 +33,12 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "uniferum-demo")]
     out: PathBuf,
 
-    /// Phantoms, of which three in ten are kept for the test
-    #[arg(long, value_name = "N", default_value_t = 240, value_parser = clap::value_parser!(u32).range(10..=100_000))]
+    /// Phantoms, of which a quarter is kept for the test
+    #[arg(long, value_name = "N", default_value_t = 900, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     scans: u32,
 
-    /// Training steps
-    #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..))]
+    /// Training steps of the whole model
+    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 
     /// Seed of phantoms, weights and training
@@ -69,7 +70,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let tasks = plan.tasks(&catalogue);
     let transform = plan.input.transform.clone();
     let dataset = Arc::new(Dataset::new(manifest, tasks, transform, 4, CACHE_BYTES)?);
-    let trainer = train(out, &plan, &catalogue, &dataset, global)?;
+    let trainer = training::train(out, &plan, &catalogue, &dataset, global)?;
     let evaluation = test(&trainer, &dataset, global)?;
     leave(out, &plan, &trainer, &dataset, &evaluation)?;
     tell(out, &evaluation, start, global);
@@ -90,49 +91,6 @@ fn agree(path: &Path, plan: &Plan) -> anyhow::Result<()> {
     }
     let text = serde_json::to_string_pretty(plan)? + "\n";
     std::fs::write(path, text).with_context(|| path.display().to_string())
-}
-
-fn train(
-    out: &Path,
-    plan: &Plan,
-    catalogue: &Catalogue,
-    dataset: &Arc<Dataset>,
-    global: &Global,
-) -> anyhow::Result<Trainer> {
-    let all = catalogue.tasks().iter();
-    let sentences: Vec<&str> = all.map(|t| t.prompt.as_str()).collect();
-    let prompts = Prompts::from_sentences(&sentences)?;
-    prompts.save(out.join("tokenizer.json"))?;
-    plan.input.save(out)?;
-    let loader = Loader {
-        dataset: Arc::clone(dataset),
-        scans: dataset.manifest.of(Split::Train),
-        sampler: plan.train.sampler,
-        augment: Some(plan.augment.clone()),
-        scans_per_step: plan.train.scans_per_step,
-        questions_per_scan: plan.train.questions_per_scan,
-        seed: plan.seed,
-        device: Device::Cpu,
-    };
-    let (summary, steps) = loader.summary();
-    let epochs = plan.train.steps as f64 / steps as f64;
-    global.hint(format!(
-        "{} scans, {epochs:.1} epochs of {steps} steps; an epoch asks\n  {}",
-        loader.scans.len(),
-        summary.join("\n  ")
-    ));
-    let model = plan.model(&prompts);
-    let mut trainer = Trainer::new(&model, prompts, plan.train.clone(), &Device::Cpu)?;
-    let done = trainer.resume_in(&out.join("run"))?;
-    let bar = global.bar(plan.train.steps, "training");
-    bar.set_position(done);
-    bar.reset_eta();
-    trainer.run(&loader, |p| {
-        bar.set_position(p.step);
-        bar.set_message(format!("loss {:.3}", p.loss));
-    })?;
-    bar.finish_and_clear();
-    Ok(trainer)
 }
 
 fn test(trainer: &Trainer, dataset: &Dataset, global: &Global) -> anyhow::Result<EvaluationReport> {
