@@ -67,6 +67,9 @@ pub fn adamw_step(
         let got = format!("{:?}, {:?}, {step}", gradient.dims(), state.dims());
         return Err(invalid("adamw_step", "arguments", expected, got).into());
     }
+    on_cuda!(parameter => {
+        crate::cuda::adamw("adamw_step", [parameter, gradient, state], step, options)
+    });
     state.inplace_op2(&gradient.contiguous()?, &Moments(*options))?;
     parameter.inplace_op2(
         state,
@@ -82,11 +85,27 @@ pub fn adamw_step(
 /// # Errors
 /// For a tensor that is not `f32`.
 pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    on_cuda!(x => crate::cuda::squared_norm("sum_of_squares", &[x]));
     host::with_f32("sum_of_squares", &x.contiguous()?, |x| {
         let simd = Simd::detect();
         let chunks: Vec<f64> = x.par_chunks(CHUNK).map(|x| simd::dot(simd, x, x)).collect();
         chunks.iter().sum()
     })
+}
+
+/// The sum of squares of all elements of several tensors of one device, in double precision.
+///
+/// On a GPU the host waits once, however many tensors there are.
+///
+/// # Errors
+/// For a tensor that is not `f32`.
+pub fn squared_norm(tensors: &[&Tensor]) -> Result<f64> {
+    if let Some(first) = tensors.first() {
+        on_cuda!(first => crate::cuda::squared_norm("squared_norm", tensors));
+    }
+    tensors
+        .iter()
+        .try_fold(0.0, |sum, x| Ok(sum + sum_of_squares(x)?))
 }
 
 struct Moments(AdamW);

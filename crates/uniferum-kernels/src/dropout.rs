@@ -25,6 +25,7 @@ pub fn dropout(x: &Tensor, p: f32, seed: u64) -> Result<Tensor> {
     if p == 0.0 {
         return Ok(x.clone());
     }
+    on_cuda!(x => crate::cuda::dropout(OP, x, Keep::new(p, seed)));
     x.contiguous()?.apply_op1(Dropout(Keep::new(p, seed)))
 }
 

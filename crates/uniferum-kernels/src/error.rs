@@ -27,6 +27,14 @@ pub enum Error {
         /// The kind of device.
         device: &'static str,
     },
+    /// A device that was asked for and cannot be used.
+    #[error("device {device}: {reason}")]
+    NoDevice {
+        /// As it was asked for.
+        device: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
 }
 
 /// The result of this crate's own checks.

@@ -18,6 +18,7 @@ const CHUNK: usize = 1 << 13;
 /// # Errors
 /// For a tensor that is not `f32`.
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
+    on_cuda!(x => crate::cuda::gelu(OP, x));
     x.contiguous()?.apply_op1(Gelu)
 }
 

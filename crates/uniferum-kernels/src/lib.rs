@@ -1,10 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+/// For a tensor on a GPU, returns what the expression makes of it.
+macro_rules! on_cuda {
+    ($tensor:expr => $result:expr) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() {
+            return $result;
+        }
+    };
+}
+
 mod adamw;
 mod attention;
 mod batch_norm;
 mod conv3d;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod depthwise;
+mod device;
 mod dropout;
 mod error;
 mod gelu;
@@ -27,11 +40,12 @@ mod silu;
 pub mod simd;
 mod squeeze_excite;
 
-pub use adamw::{AdamW, adamw_step, sum_of_squares};
+pub use adamw::{AdamW, adamw_step, squared_norm, sum_of_squares};
 pub use attention::{Span, attention, attention_packed};
 pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
+pub use device::DeviceChoice;
 pub use dropout::dropout;
 pub use error::{Error, Result};
 pub use gelu::gelu_erf;

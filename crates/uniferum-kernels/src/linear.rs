@@ -28,6 +28,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         let got = format!("{:?}, {:?}", x.dims(), bias.dims());
         return Err(invalid(OP, "shapes", expected, got).into());
     }
+    on_cuda!(x => crate::cuda::linear(OP, x, weight, bias));
     let op = Linear { n, k };
     x.contiguous()?
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)

@@ -31,6 +31,18 @@ impl Keep {
         }
     }
 
+    /// Seed of the stream that the mask is drawn from.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Elements whose bits are below it are dropped.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn threshold(&self) -> u32 {
+        self.threshold
+    }
+
     /// The factor of element `index`: 0 or `scale`.
     #[inline(always)]
     pub(crate) fn factor(&self, index: usize) -> f32 {

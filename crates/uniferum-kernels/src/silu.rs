@@ -20,6 +20,7 @@ const CHUNK: usize = 1 << 14;
 /// # Errors
 /// For a tensor that is not `f32`.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
+    on_cuda!(x => crate::cuda::silu(OP, x));
     x.contiguous()?.apply_op1(Silu)
 }
 

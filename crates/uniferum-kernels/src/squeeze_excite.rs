@@ -52,6 +52,7 @@ pub fn scale_channels(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
         let expected = format!("[{batch}, {channels}]");
         return Err(invalid(OP, "gate shape", expected, format!("{:?}", gate.dims())).into());
     }
+    on_cuda!(x => crate::cuda::scale_channels(OP, x, gate));
     let op = ScaleChannels {
         voxels: spatial.iter().product(),
     };

@@ -185,11 +185,11 @@ fn bad_arguments_are_errors_that_name_them() {
         .unwrap_err()
         .to_string();
     assert!(flat.contains("[B, C, D, H, W]"), "{flat}");
-    let half = x.to_dtype(candle_core::DType::F16).unwrap();
+    let double = x.to_dtype(candle_core::DType::F64).unwrap();
     let depthwise = Conv3dConfig {
         groups: 2,
         ..Default::default()
     };
-    let error = conv3d(&half, &w, None, &depthwise).unwrap_err().to_string();
-    assert!(error.contains("F16"), "{error}");
+    let error = conv3d(&double, &w, None, &depthwise).unwrap_err().to_string();
+    assert!(error.contains("F64"), "{error}");
 }

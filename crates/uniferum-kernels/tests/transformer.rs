@@ -2,8 +2,8 @@
 
 mod common;
 
-use candle_core::{DType, Device, Tensor, Var};
-use common::{check_gradients, distance, flat, tensor, values};
+use candle_core::{DType, Tensor, Var};
+use common::{check_gradients, device, distance, flat, tensor, values};
 use uniferum_kernels::{
     AdamW, Span, adamw_step, attention, attention_packed, bce_with_logits, dropout, gelu_erf,
     layer_norm, linear, sigmoid_focal, sum_of_squares,
@@ -58,8 +58,8 @@ fn layer_norm_and_its_gradients() {
             2e-4,
         );
     }
-    let x = Tensor::zeros((2, 3), DType::F32, &Device::Cpu).unwrap();
-    let w = Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap();
+    let x = Tensor::zeros((2, 3), DType::F32, &device()).unwrap();
+    let w = Tensor::zeros(4, DType::F32, &device()).unwrap();
     assert!(
         layer_norm(&x, &w, &w, 1e-5)
             .unwrap_err()
@@ -83,7 +83,7 @@ fn gelu_and_its_gradient() {
         |a| a[0].iter().map(|v| gelu64(*v)).collect(),
         1e-5,
     );
-    let far = Tensor::new(&[-100f32, 100.0], &Device::Cpu).unwrap();
+    let far = Tensor::new(&[-100f32, 100.0], &device()).unwrap();
     assert_eq!(gelu_erf(&far).unwrap().to_vec1::<f32>().unwrap()[1], 100.0);
 }
 
@@ -160,7 +160,7 @@ fn attention_and_its_gradients() {
 #[test]
 fn a_query_without_keys_gives_zero() {
     let x = tensor(&values(1, 12), &[1, 1, 3, 4]);
-    let none = Tensor::zeros((1, 3), DType::F32, &Device::Cpu).unwrap();
+    let none = Tensor::zeros((1, 3), DType::F32, &device()).unwrap();
     assert!(
         flat(&attention(&x, &x, &x, Some(&none), None).unwrap())
             .iter()
@@ -187,7 +187,7 @@ fn attention_dropout_is_the_same_in_backward() {
 
 #[test]
 fn dropout_drops_its_share_and_nothing_else() {
-    let x = Var::from_tensor(&Tensor::ones((300, 400), DType::F32, &Device::Cpu).unwrap()).unwrap();
+    let x = Var::from_tensor(&Tensor::ones((300, 400), DType::F32, &device()).unwrap()).unwrap();
     let y = dropout(x.as_tensor(), 0.1, 3).unwrap();
     let v = flat(&y);
     let dropped = v.iter().filter(|v| **v == 0.0).count() as f64 / v.len() as f64;
@@ -261,13 +261,13 @@ fn losses_stay_finite_at_the_ends() {
     for dtype in [DType::F32, DType::BF16] {
         for target in [0f32, 1.0] {
             let x = Var::from_tensor(
-                &Tensor::new(&ends, &Device::Cpu)
+                &Tensor::new(&ends, &device())
                     .unwrap()
                     .to_dtype(dtype)
                     .unwrap(),
             )
             .unwrap();
-            let t = Tensor::full(target, 5, &Device::Cpu).unwrap();
+            let t = Tensor::full(target, 5, &device()).unwrap();
             for loss in [
                 bce_with_logits(x.as_tensor(), &t),
                 sigmoid_focal(x.as_tensor(), &t, 0.25, 2.0),
@@ -297,7 +297,7 @@ fn adamw_follows_its_definition() {
     let n = 1003;
     let mut p = values(1, n);
     let var = Var::from_tensor(&tensor(&p, &[n])).unwrap();
-    let state = Tensor::zeros((2, n), DType::F32, &Device::Cpu).unwrap();
+    let state = Tensor::zeros((2, n), DType::F32, &device()).unwrap();
     let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
     for step in 1..=10u64 {
         let g = values(100 + step, n);

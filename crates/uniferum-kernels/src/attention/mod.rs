@@ -1,6 +1,8 @@
 //! Multi-head scaled dot-product attention with a key mask and dropout.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod packed;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
@@ -43,6 +45,14 @@ pub fn attention(
             return Err(invalid(OP, what, expected, format!("{:?}", t.dims())).into());
         }
     }
+    if let Some(mask) = key_mask {
+        check_mask(mask, batch, keys)?;
+    }
+    let keep = dropout
+        .filter(|(p, _)| *p != 0.0)
+        .map(|(p, seed)| check_probability(OP, p).map(|()| Keep::new(p, seed)))
+        .transpose()?;
+    on_cuda!(q => cuda::attention([q, k, v], key_mask, keep));
     let op = Attention {
         plan: cpu::Plan {
             heads,
@@ -50,21 +60,22 @@ pub fn attention(
             keys,
             width,
         },
-        mask: key_mask.map(|m| mask_values(m, batch, keys)).transpose()?,
-        keep: dropout
-            .filter(|(p, _)| *p != 0.0)
-            .map(|(p, seed)| check_probability(OP, p).map(|()| Keep::new(p, seed)))
-            .transpose()?,
+        mask: key_mask.map(mask_values).transpose()?,
+        keep,
     };
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
-fn mask_values(mask: &Tensor, batch: usize, keys: usize) -> Result<Vec<f32>> {
-    if mask.dims() != [batch, keys] {
-        let expected = format!("[{batch}, {keys}]");
-        return Err(invalid(OP, "key_mask", expected, format!("{:?}", mask.dims())).into());
+fn check_mask(mask: &Tensor, batch: usize, keys: usize) -> Result<()> {
+    if mask.dims() == [batch, keys] {
+        return Ok(());
     }
+    let expected = format!("[{batch}, {keys}]");
+    Err(invalid(OP, "key_mask", expected, format!("{:?}", mask.dims())).into())
+}
+
+fn mask_values(mask: &Tensor) -> Result<Vec<f32>> {
     let mask = mask.to_dtype(candle_core::DType::F32)?;
     mask.flatten_all()?.to_vec1()
 }

@@ -1,6 +1,8 @@
 //! Batch normalisation over `[B, C, ...]`.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 pub(crate) mod maps;
 mod silu;
 
@@ -39,6 +41,12 @@ pub fn batch_norm(
     ] {
         check_channels(what, t, plan.channels)?;
     }
+    on_cuda!(x => {
+        check_channels("gamma", gamma, plan.channels)?;
+        check_channels("beta", beta, plan.channels)?;
+        let running = Some((running_mean, running_var));
+        cuda::batch_norm(x, (gamma, beta), running, eps, false).map(|(y, _)| y)
+    });
     let mean = vector(running_mean)?;
     let var = vector(running_var)?;
     apply(x, gamma, beta, BatchNorm::new(plan, mean, &var, eps, false))
@@ -75,6 +83,13 @@ pub fn batch_norm_train(
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
     let plan = Plan::new(x.dims())?;
+    on_cuda!(x => {
+        check_channels("gamma", gamma, plan.channels)?;
+        check_channels("beta", beta, plan.channels)?;
+        let (y, made) = cuda::batch_norm(x, (gamma, beta), None, eps, false)?;
+        let none = || invalid(OP, "statistics", "those of the batch", "none").into();
+        made.map(|(mean, var)| (y, mean, var)).ok_or_else(none)
+    });
     let x = x.contiguous()?;
     let (mean, var) = host::with_f32(OP, &x, |x| cpu::statistics(&plan, x))?;
     let stats = (mean.clone(), var.clone());

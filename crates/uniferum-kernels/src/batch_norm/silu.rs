@@ -29,17 +29,18 @@ pub fn batch_norm_silu(
     eps: f64,
 ) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
     let plan = Plan::new(x.dims())?;
-    let x = x.contiguous()?;
     let channels = plan.channels;
     for (what, t) in [("gamma", gamma), ("beta", beta)] {
         check_channels(what, t, channels)?;
     }
+    if let Some((mean, var)) = running {
+        check_channels("running mean", mean, channels)?;
+        check_channels("running variance", var, channels)?;
+    }
+    on_cuda!(x => super::cuda::batch_norm(x, (gamma, beta), running, eps, true));
+    let x = x.contiguous()?;
     let (mean, var) = match running {
-        Some((mean, var)) => {
-            check_channels("running mean", mean, channels)?;
-            check_channels("running variance", var, channels)?;
-            (vector(mean)?, vector(var)?)
-        }
+        Some((mean, var)) => (vector(mean)?, vector(var)?),
         None => host::with_f32(OP, &x, |x| cpu::statistics(&plan, x))?,
     };
     let made = running.is_none().then(|| (mean.clone(), var.clone()));

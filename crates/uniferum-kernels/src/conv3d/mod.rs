@@ -1,6 +1,8 @@
 //! Dense and grouped 3-D convolution.
 
 pub(crate) mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -45,13 +47,14 @@ pub fn conv3d(
     if cfg.groups > 1 && cfg.groups == conv.c_in && conv.c_out == conv.c_in {
         return depthwise::depthwise_conv3d(x, weight, bias, cfg);
     }
+    if let Some(bias) = bias {
+        check_bias(OP, bias, conv.c_out)?;
+    }
+    on_cuda!(x => cuda::conv3d(x, weight, bias, cfg));
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         None => x.apply_op2(&weight, conv),
-        Some(bias) => {
-            check_bias(OP, bias, conv.c_out)?;
-            x.apply_op3(&weight, &bias.contiguous()?, conv)
-        }
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, conv),
     }
 }
 

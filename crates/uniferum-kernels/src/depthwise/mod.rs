@@ -1,6 +1,8 @@
 //! Depthwise 3-D convolution: each channel has its own kernel.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+pub(crate) mod cuda;
 mod fir;
 mod phases;
 
@@ -34,13 +36,14 @@ pub fn depthwise_conv3d(
     cfg: &Conv3dConfig,
 ) -> Result<Tensor> {
     let conv = Depthwise::new(x.dims(), weight.dims(), cfg)?;
+    if let Some(bias) = bias {
+        check_bias(OP, bias, conv.channels)?;
+    }
+    on_cuda!(x => cuda::depthwise_conv3d(x, weight, bias, cfg));
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         None => x.apply_op2(&weight, conv),
-        Some(bias) => {
-            check_bias(OP, bias, conv.channels)?;
-            x.apply_op3(&weight, &bias.contiguous()?, conv)
-        }
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, conv),
     }
 }
 

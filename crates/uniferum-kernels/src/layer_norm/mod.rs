@@ -1,6 +1,8 @@
 //! Layer normalisation over the last axis.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
@@ -26,6 +28,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Resul
             return Err(invalid(OP, what, format!("shape [{width}]"), got).into());
         }
     }
+    on_cuda!(x => cuda::layer_norm(x, weight, bias, eps));
     x.contiguous()?.apply_op3(
         &weight.contiguous()?,
         &bias.contiguous()?,

@@ -54,6 +54,7 @@ fn apply(op: &'static str, logits: &Tensor, targets: &Tensor, kind: Kind) -> Res
         );
         return Err(invalid(op, "shape of targets", expected, got).into());
     }
+    on_cuda!(logits => crate::cuda::loss(op, logits, targets, kind.focal()));
     let targets = targets
         .detach()
         .to_dtype(DType::F32)?
@@ -69,6 +70,16 @@ fn apply(op: &'static str, logits: &Tensor, targets: &Tensor, kind: Kind) -> Res
 enum Kind {
     Bce,
     Focal { alpha: f32, gamma: f32 },
+}
+
+#[cfg(feature = "cuda")]
+impl Kind {
+    fn focal(self) -> Option<(f32, f32)> {
+        match self {
+            Self::Bce => None,
+            Self::Focal { alpha, gamma } => Some((alpha, gamma)),
+        }
+    }
 }
 
 struct Loss {

@@ -2,6 +2,8 @@
 
 mod backward;
 mod channels;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod excite;
 mod forward;
 mod norm;
@@ -18,6 +20,8 @@ use backward::Backward;
 use forward::{Saved, forward};
 use plan::Plan;
 
+#[cfg(feature = "cuda")]
+pub(crate) use cuda::mbconv as mbconv_on_cuda;
 pub(crate) use norm::Statistics;
 
 const OP: &str = "mbconv";
@@ -98,7 +102,7 @@ pub struct BatchStatistics {
 ///
 /// # Errors
 /// When shapes do not fit together, some norms have running statistics and others not, or for
-/// tensors that are not `f32` on the CPU.
+/// tensors that are not `f32` (on CUDA the input may be `bf16`).
 ///
 /// # Reference
 /// Sandler et al. 2018, *MobileNetV2*; Tan and Le 2019, *EfficientNet*.
@@ -195,7 +199,8 @@ impl<'a> MbConv<'a> {
         Ok(())
     }
 
-    fn running(&self, plan: &Plan) -> Result<Option<Vec<Statistics>>> {
+    /// The running statistics of every norm, if they are to be used.
+    fn given(&self, plan: &Plan) -> Result<Option<Vec<(&'a Tensor, &'a Tensor)>>> {
         let layers = self.layers();
         let given: Vec<_> = layers.iter().filter_map(|l| l.running).collect();
         if !given.is_empty() && given.len() != layers.len() {
@@ -203,11 +208,13 @@ impl<'a> MbConv<'a> {
             return Err(invalid(OP, "running statistics", expected, given.len()).into());
         }
         debug_assert_eq!(plan.expands, layers.len() == 3);
+        Ok((!given.is_empty()).then_some(given))
+    }
+
+    fn running(&self, plan: &Plan) -> Result<Option<Vec<Statistics>>> {
         let read = |(mean, var): &(&Tensor, &Tensor)| Statistics::read(mean, var);
-        if given.is_empty() {
-            return Ok(None);
-        }
-        given.iter().map(read).collect::<Result<_>>().map(Some)
+        let given = self.given(plan)?;
+        given.map(|g| g.iter().map(read).collect()).transpose()
     }
 }
 

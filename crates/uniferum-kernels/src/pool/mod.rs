@@ -1,6 +1,8 @@
 //! Pooling over windows of a volume.
 
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 
 use std::ops::Range;
 
@@ -21,10 +23,13 @@ use crate::host;
 /// When a window is larger than the volume or a size is 0, or for a tensor that is not `f32`.
 pub fn max_pool3d(x: &Tensor, kernel: [usize; 3], stride: [usize; 3]) -> Result<Tensor> {
     let windows = Windows::sliding("max_pool3d", x, kernel, stride)?;
-    x.contiguous()?.apply_op1(Pool {
-        windows,
-        kind: Kind::Max,
-    })
+    apply(
+        x,
+        Pool {
+            windows,
+            kind: Kind::Max,
+        },
+    )
 }
 
 /// Mean over windows, without padding, with backward.
@@ -37,10 +42,13 @@ pub fn max_pool3d(x: &Tensor, kernel: [usize; 3], stride: [usize; 3]) -> Result<
 /// When a window is larger than the volume or a size is 0, or for a tensor that is not `f32`.
 pub fn avg_pool3d(x: &Tensor, kernel: [usize; 3], stride: [usize; 3]) -> Result<Tensor> {
     let windows = Windows::sliding("avg_pool3d", x, kernel, stride)?;
-    x.contiguous()?.apply_op1(Pool {
-        windows,
-        kind: Kind::Mean,
-    })
+    apply(
+        x,
+        Pool {
+            windows,
+            kind: Kind::Mean,
+        },
+    )
 }
 
 /// Mean over windows that split each axis into `output` nearly equal, possibly overlapping
@@ -64,14 +72,17 @@ pub fn adaptive_avg_pool3d(x: &Tensor, output: [usize; 3]) -> Result<Tensor> {
             .map(|i| i * n / m..((i + 1) * n).div_ceil(m))
             .collect()
     });
-    x.contiguous()?.apply_op1(Pool {
-        windows: Windows {
-            op: OP,
-            input,
-            axes,
+    apply(
+        x,
+        Pool {
+            windows: Windows {
+                op: OP,
+                input,
+                axes,
+            },
+            kind: Kind::Mean,
         },
-        kind: Kind::Mean,
-    })
+    )
 }
 
 /// Mean over the whole volume, with backward.
@@ -83,6 +94,11 @@ pub fn adaptive_avg_pool3d(x: &Tensor, output: [usize; 3]) -> Result<Tensor> {
 /// When the volume is empty, or for a tensor that is not `f32`.
 pub fn global_avg_pool3d(x: &Tensor) -> Result<Tensor> {
     adaptive_avg_pool3d(x, [1; 3])
+}
+
+fn apply(x: &Tensor, pool: Pool) -> Result<Tensor> {
+    on_cuda!(x => cuda::pool(x, pool));
+    x.contiguous()?.apply_op1(pool)
 }
 
 /// The input ranges that each output covers, axis by axis.

@@ -1,6 +1,8 @@
 //! Layers of a network as one operation.
 
 mod conv_norm;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod layer;
 
 use std::ops::Range;
@@ -77,6 +79,7 @@ pub struct ConvNormSilu<'a> {
 /// # Ok(()) }
 /// ```
 pub fn sequence(x: &Tensor, stages: &[Stage<'_>]) -> Result<(Tensor, Vec<BatchStatistics>)> {
+    on_cuda!(x => cuda::sequence(x, stages));
     let mut dims = x.dims().to_vec();
     let (mut layers, mut flat) = (Vec::new(), Vec::new());
     let mut end = 0;

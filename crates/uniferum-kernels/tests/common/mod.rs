@@ -2,7 +2,10 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::sync::OnceLock;
+
 use candle_core::{Device, Result, Tensor, Var};
+use uniferum_kernels::DeviceChoice;
 use uniferum_kernels::oracle::{Array5, finite_difference};
 
 /// Reproducible values in about -1..1 without a pattern along any axis.
@@ -26,9 +29,19 @@ pub fn array(seed: u64, dims: [usize; 5]) -> Array5 {
     }
 }
 
+/// The device under test: `UNIFERUM_TEST_DEVICE`, or the CPU.
+pub fn device() -> Device {
+    static DEVICE: OnceLock<Device> = OnceLock::new();
+    let open = || {
+        let name = std::env::var("UNIFERUM_TEST_DEVICE").unwrap_or_else(|_| "cpu".into());
+        name.parse::<DeviceChoice>().unwrap().open().unwrap()
+    };
+    DEVICE.get_or_init(open).clone()
+}
+
 pub fn tensor(data: &[f64], dims: &[usize]) -> Tensor {
     let data: Vec<f32> = data.iter().map(|v| *v as f32).collect();
-    Tensor::from_vec(data, dims, &Device::Cpu).unwrap()
+    Tensor::from_vec(data, dims, &device()).unwrap()
 }
 
 pub fn flat(t: &Tensor) -> Vec<f64> {

@@ -1,0 +1,151 @@
+// What every kernel file shares: storage types, vectors of four, sums over a block.
+//
+// Values are stored as f32 or bf16 and computed in f32; sums over a block are finished in f64.
+#pragma once
+
+#include <cuda_bf16.h>
+
+// Programs that run kernels on the host bring their own.
+#ifndef DYNAMIC_SHARED
+#define DYNAMIC_SHARED(type, name)                                     \
+    extern __shared__ __align__(16) unsigned char name##_bytes[];      \
+    type* name = reinterpret_cast<type*>(name##_bytes)
+#endif
+
+typedef __nv_bfloat16 bf16;
+typedef long long i64;
+typedef unsigned long long u64;
+
+__device__ __forceinline__ float widen(float v) { return v; }
+__device__ __forceinline__ float widen(bf16 v) { return __bfloat162float(v); }
+
+template <class T> __device__ __forceinline__ T narrow(float v);
+template <> __device__ __forceinline__ float narrow<float>(float v) { return v; }
+template <> __device__ __forceinline__ bf16 narrow<bf16>(float v) { return __float2bfloat16(v); }
+
+// Four neighbours at once: 16 bytes of f32, 8 of bf16. The address must be aligned to that.
+__device__ __forceinline__ void load4(const float* at, float (&v)[4]) {
+    const float4 q = *reinterpret_cast<const float4*>(at);
+    v[0] = q.x, v[1] = q.y, v[2] = q.z, v[3] = q.w;
+}
+__device__ __forceinline__ void load4(const bf16* at, float (&v)[4]) {
+    struct alignas(8) Four { __nv_bfloat162 a, b; };
+    const Four q = *reinterpret_cast<const Four*>(at);
+    const float2 a = __bfloat1622float2(q.a), b = __bfloat1622float2(q.b);
+    v[0] = a.x, v[1] = a.y, v[2] = b.x, v[3] = b.y;
+}
+__device__ __forceinline__ void store4(float* at, const float (&v)[4]) {
+    *reinterpret_cast<float4*>(at) = make_float4(v[0], v[1], v[2], v[3]);
+}
+__device__ __forceinline__ void store4(bf16* at, const float (&v)[4]) {
+    struct alignas(8) Four { __nv_bfloat162 a, b; };
+    *reinterpret_cast<Four*>(at) = Four{__floats2bfloat162_rn(v[0], v[1]), __floats2bfloat162_rn(v[2], v[3])};
+}
+
+// Whether rows of `n` elements of these arrays can be taken four at a time; null counts as so.
+template <class... P> __device__ __forceinline__ bool fours(i64 n, const P*... arrays) {
+    return n % 4 == 0 && ((reinterpret_cast<size_t>(arrays) % 16 == 0) && ...);
+}
+
+// Calls `f(index, count)` for the elements of `[0, n)` that are this thread's among `threads`
+// alike: four neighbours (`count` 4) or one.
+template <class F>
+__device__ __forceinline__ void each(bool four, i64 n, i64 thread, i64 threads, F f) {
+    if (four) {
+        for (i64 i = thread * 4; i < n; i += threads * 4) f(i, 4);
+    } else {
+        for (i64 i = thread; i < n; i += threads) f(i, 1);
+    }
+}
+
+template <class T> __device__ __forceinline__ void load(const T* at, int count, float (&v)[4]) {
+    if (count == 4) {
+        load4(at, v);
+    } else {
+        v[0] = widen(*at);
+    }
+}
+template <class T> __device__ __forceinline__ void store(T* at, int count, const float (&v)[4]) {
+    if (count == 4) {
+        store4(at, v);
+    } else {
+        *at = narrow<T>(v[0]);
+    }
+}
+
+__device__ __forceinline__ float sigmoid(float z) { return 1.0f / (1.0f + expf(-z)); }
+__device__ __forceinline__ float silu(float z) { return z * sigmoid(z); }
+__device__ __forceinline__ float silu_slope(float z) {
+    const float s = sigmoid(z);
+    return s * (1.0f + z * (1.0f - s));
+}
+
+__device__ __forceinline__ float warp_sum(float v) {
+    for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
+    return v;
+}
+__device__ __forceinline__ double warp_sum(double v) {
+    for (int step = 16; step > 0; step /= 2) v += __shfl_down_sync(0xffffffffu, v, step);
+    return v;
+}
+
+// Sums N values of each thread over a one-dimensional block of whole warps; thread 0 has the
+// result. To be called once in a kernel, or with a barrier between the calls.
+template <int N> __device__ __forceinline__ void block_sum(double (&v)[N]) {
+    __shared__ double parts[N][32];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int i = 0; i < N; ++i) {
+        v[i] = warp_sum(v[i]);
+        if (lane == 0) parts[i][warp] = v[i];
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < N; ++i) {
+            for (int w = 1; w < blockDim.x / 32; ++w) v[i] += parts[i][w];
+        }
+    }
+}
+
+// The same for one f32 value, given to every thread; may be called again and again.
+__device__ __forceinline__ float block_sum_all(float v) {
+    __shared__ float parts[32];
+    __shared__ float total;
+    v = warp_sum(v);
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        float sum = 0.0f;
+        for (int w = 0; w < blockDim.x / 32; ++w) sum += parts[w];
+        total = sum;
+    }
+    __syncthreads();
+    return total;
+}
+
+__device__ __forceinline__ float block_max_all(float v) {
+    __shared__ float parts[32];
+    __shared__ float total;
+    for (int step = 16; step > 0; step /= 2) v = fmaxf(v, __shfl_down_sync(0xffffffffu, v, step));
+    if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = v;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        float top = parts[0];
+        for (int w = 1; w < blockDim.x / 32; ++w) top = fmaxf(top, parts[w]);
+        total = top;
+    }
+    __syncthreads();
+    return total;
+}
+
+// 32 random bits of element `index` of stream `seed`: the same function as on the host.
+__device__ __forceinline__ unsigned random_bits(u64 seed, u64 index) {
+    u64 z = seed + index * 0x9E3779B97F4A7C15ull;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+    return static_cast<unsigned>((z ^ (z >> 31)) >> 32);
+}
+
+// For the elements of arrays of `n`, shared out among all threads of the launch.
+#define EVERY(n, ...)                                                                              \
+    each(fours(n, __VA_ARGS__), n, static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x,        \
+         static_cast<i64>(gridDim.x) * blockDim.x, [&](i64 i, int count)

@@ -1,0 +1,199 @@
+//! Results of kernels as nodes of candle's graph.
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape,
+    Tensor,
+};
+
+use super::Buf;
+
+/// A node whose value has been computed before it enters the graph.
+struct Recorded<const N: usize, F> {
+    name: &'static str,
+    dtype: DType,
+    value: Mutex<Option<(CudaStorage, Shape)>>,
+    backward: F,
+}
+
+impl<const N: usize, F> Recorded<N, F>
+where
+    F: Fn([&Tensor; N], &Tensor) -> Result<[Option<Tensor>; N]>,
+{
+    fn new(name: &'static str, value: Buf, shape: Shape, backward: F) -> Self {
+        Self {
+            name,
+            dtype: value.dtype,
+            value: Mutex::new(Some((value.into_storage(), shape))),
+            backward,
+        }
+    }
+
+    fn take(&self) -> Result<(CudaStorage, Shape)> {
+        let mut value = self.value.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = || Error::Msg(format!("{}: applied twice", self.name));
+        value.take().ok_or_else(gone)
+    }
+
+    fn on_cpu<T>(&self) -> Result<T> {
+        Err(Error::Msg(format!(
+            "{}: a CUDA operation on the CPU",
+            self.name
+        )))
+    }
+
+    fn backward(&self, inputs: [&Tensor; N], dy: &Tensor) -> Result<[Option<Tensor>; N]> {
+        (self.backward)(inputs, &dy.to_dtype(self.dtype)?.contiguous()?)
+    }
+}
+
+impl<F> CustomOp1 for Recorded<1, F>
+where
+    F: Fn([&Tensor; 1], &Tensor) -> Result<[Option<Tensor>; 1]>,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu()
+    }
+
+    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.take()
+    }
+
+    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+        let [dx] = self.backward([x], dy)?;
+        Ok(dx)
+    }
+}
+
+impl<F> CustomOp2 for Recorded<2, F>
+where
+    F: Fn([&Tensor; 2], &Tensor) -> Result<[Option<Tensor>; 2]>,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.take()
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let [da, db] = self.backward([a, b], dy)?;
+        Ok((da, db))
+    }
+}
+
+impl<F> CustomOp3 for Recorded<3, F>
+where
+    F: Fn([&Tensor; 3], &Tensor) -> Result<[Option<Tensor>; 3]>,
+{
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        self.on_cpu()
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+        _: &CudaStorage,
+        _: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.take()
+    }
+
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _y: &Tensor,
+        dy: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [da, db, dc] = self.backward([a, b, c], dy)?;
+        Ok((da, db, dc))
+    }
+}
+
+/// The value of an operation of one tensor, with its backward pass: gradients of the inputs
+/// that ask for one, from the inputs and the value's gradient.
+pub(crate) fn record1<F>(
+    name: &'static str,
+    value: Buf,
+    shape: impl Into<Shape>,
+    input: &Tensor,
+    backward: F,
+) -> Result<Tensor>
+where
+    F: Fn([&Tensor; 1], &Tensor) -> Result<[Option<Tensor>; 1]> + Send + Sync + 'static,
+{
+    input.apply_op1(Recorded::new(name, value, shape.into(), backward))
+}
+
+/// As [`record1`], of two tensors.
+pub(crate) fn record2<F>(
+    name: &'static str,
+    value: Buf,
+    shape: impl Into<Shape>,
+    [a, b]: [&Tensor; 2],
+    backward: F,
+) -> Result<Tensor>
+where
+    F: Fn([&Tensor; 2], &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
+{
+    a.apply_op2(b, Recorded::new(name, value, shape.into(), backward))
+}
+
+/// As [`record1`], of three tensors.
+pub(crate) fn record3<F>(
+    name: &'static str,
+    value: Buf,
+    shape: impl Into<Shape>,
+    [a, b, c]: [&Tensor; 3],
+    backward: F,
+) -> Result<Tensor>
+where
+    F: Fn([&Tensor; 3], &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
+{
+    a.apply_op3(b, c, Recorded::new(name, value, shape.into(), backward))
+}

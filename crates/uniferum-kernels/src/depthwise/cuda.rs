@@ -1,0 +1,365 @@
+//! Depthwise convolution on CUDA; see `depthwise.cu` for how the kernels walk.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::OP;
+use crate::conv3d;
+use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module, record2, record3};
+use crate::error::invalid;
+use crate::geometry::{Conv3dConfig, Geometry, dims5};
+
+const MODULE: Module = module!("depthwise");
+/// Blocks that keep the largest of today's devices busy: 8 for each of 132 multiprocessors.
+const BLOCKS: usize = 1056;
+/// Shared memory of a block that needs no asking for, less what kernels declare themselves.
+const SHARED: usize = 44 << 10;
+
+/// The sizes that the kernels work with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) samples: usize,
+    pub(crate) channels: usize,
+    pub(crate) geometry: Geometry,
+    /// Elements from one channel of the input to the next; 0 where all read the same one.
+    pub(crate) x_channel: usize,
+    /// Elements from one sample of the input to the next.
+    pub(crate) x_sample: usize,
+    /// Elements from one sample of the output to the next.
+    pub(crate) y_sample: usize,
+}
+
+impl Sizes {
+    /// Of contiguous input and output.
+    pub(crate) fn new(samples: usize, channels: usize, geometry: Geometry) -> Self {
+        let x_channel = geometry.in_voxels();
+        Self {
+            samples,
+            channels,
+            geometry,
+            x_channel,
+            x_sample: channels * x_channel,
+            y_sample: channels * geometry.out_voxels(),
+        }
+    }
+
+    /// Whether there are kernels for this convolution.
+    pub(crate) fn supported(geometry: &Geometry) -> bool {
+        let same = |v: [usize; 3]| v[0] == v[1] && v[1] == v[2];
+        same(geometry.kernel)
+            && same(geometry.stride)
+            && matches!(geometry.kernel[0], 3 | 5)
+            && matches!(geometry.stride[0], 1 | 2)
+    }
+
+    fn name(&self, what: &str) -> String {
+        let g = &self.geometry;
+        format!("depthwise_{what}_k{}s{}", g.kernel[0], g.stride[0])
+    }
+
+    /// Input, output and padding, as the kernels take them.
+    fn places(&self) -> Vec<Arg> {
+        let g = &self.geometry;
+        let all = g.input.iter().chain(&g.output).chain(&g.before);
+        all.map(|v| Arg::I32(*v as i32)).collect()
+    }
+}
+
+/// How a block's threads lie over its outputs.
+#[derive(Debug, Clone, Copy)]
+struct Lanes {
+    across: usize,
+    down: usize,
+    side: usize,
+    tiles: usize,
+    /// Elements of one input plane of a tile.
+    area: usize,
+}
+
+impl Lanes {
+    /// `own` elements of shared memory for each side beside its two planes.
+    fn new(g: &Geometry, own: usize) -> Self {
+        let [_, height, width] = g.output;
+        let (k, s) = (g.kernel[0], g.stride[0]);
+        let across = width.div_ceil(4).next_power_of_two().min(16);
+        let down = height.next_power_of_two().min(256 / across);
+        let pitch = (across - 1) * 4 * s + (3 * s + k).next_multiple_of(4);
+        let area = ((down - 1) * s + k) * pitch;
+        let mut side = (128 / (across * down)).max(1);
+        while side > 1 && side * across * down > 32 && side * (own + 2 * area) * 4 > SHARED {
+            side /= 2;
+        }
+        Self {
+            across,
+            down,
+            side,
+            tiles: width.div_ceil(4 * across) * height.div_ceil(down),
+            area,
+        }
+    }
+
+    fn grid(&self, blocks: usize, own: usize) -> Grid {
+        Grid {
+            blocks,
+            threads: self.across * self.down * self.side,
+            shared: self.side * (own + 2 * self.area) * 4,
+        }
+    }
+
+    fn args(&self, planes: usize) -> [Arg; 4] {
+        [self.across, self.down, self.side, planes].map(|v| Arg::I32(v as i32))
+    }
+}
+
+/// Scale and shift of a norm, with SiLU behind it.
+pub(crate) type NormSilu<'a> = (&'a Buf, &'a Buf);
+
+/// What follows the input's gradient: it is that of an activation whose norm had this input.
+pub(crate) type Behind<'a> = (Arg, NormSilu<'a>);
+
+/// The convolution of `x`, or of its norm and activation, into `y`.
+pub(crate) fn forward(
+    gpu: &Gpu,
+    sizes: &Sizes,
+    (x, dtype): (Arg, DType),
+    weight: Arg,
+    bias: Arg,
+    norm: Option<NormSilu<'_>>,
+    y: Arg,
+) -> Result<()> {
+    walk(gpu, sizes, (x, dtype), weight, bias, norm, None, y, false)
+}
+
+/// The gradient of the input, or of the norm's input behind it, into `dx`.
+///
+/// The sizes are those of the forward pass, with contiguous channels.
+pub(crate) fn grad_input(
+    gpu: &Gpu,
+    sizes: &Sizes,
+    (dy, dtype): (Arg, DType),
+    weight: Arg,
+    behind: Option<Behind<'_>>,
+    dx: Arg,
+) -> Result<()> {
+    let g = &sizes.geometry;
+    if g.stride[0] == 1 {
+        let turned = Geometry {
+            input: g.output,
+            output: g.input,
+            kernel: g.kernel,
+            stride: g.stride,
+            before: [0, 1, 2].map(|a| g.kernel[a] - 1 - g.before[a]),
+        };
+        let sizes = Sizes {
+            geometry: turned,
+            x_channel: g.out_voxels(),
+            x_sample: sizes.y_sample,
+            y_sample: sizes.x_sample,
+            ..*sizes
+        };
+        return walk(
+            gpu,
+            &sizes,
+            (dy, dtype),
+            weight,
+            Arg::NULL,
+            None,
+            behind,
+            dx,
+            true,
+        );
+    }
+    let behind = behind_args(behind);
+    let mut args = vec![dy, weight];
+    args.extend(behind);
+    args.push(dx);
+    args.extend(sizes.places());
+    args.extend([sizes.samples, sizes.channels].map(|v| Arg::I32(v as i32)));
+    args.extend([sizes.y_sample, sizes.x_sample].map(|v| Arg::I64(v as i64)));
+    let elements = sizes.samples * sizes.channels * g.in_voxels();
+    let name = sizes.name("input_gradient");
+    gpu.launch_for(&MODULE, &name, dtype, Grid::flat(elements), &args)
+}
+
+fn behind_args(behind: Option<Behind<'_>>) -> [Arg; 3] {
+    behind.map_or([Arg::NULL; 3], |(x, (scale, shift))| {
+        [x, scale.into(), shift.into()]
+    })
+}
+
+fn walk(
+    gpu: &Gpu,
+    sizes: &Sizes,
+    (x, dtype): (Arg, DType),
+    weight: Arg,
+    bias: Arg,
+    norm: Option<NormSilu<'_>>,
+    behind: Option<Behind<'_>>,
+    y: Arg,
+    flip: bool,
+) -> Result<()> {
+    let g = &sizes.geometry;
+    let k = g.kernel[0];
+    let taps = k * k * k.next_multiple_of(4);
+    let lanes = Lanes::new(g, taps);
+    let planes_of = (sizes.samples * sizes.channels).div_ceil(lanes.side) * lanes.tiles;
+    let planes = chunk(g.output[0], planes_of);
+    let blocks = planes_of * g.output[0].div_ceil(planes);
+    let mut args = vec![x, weight, bias];
+    args.extend(norm.map_or([Arg::NULL; 2], |(scale, shift)| {
+        [scale.into(), shift.into()]
+    }));
+    args.extend(behind_args(behind));
+    args.push(y);
+    args.extend(sizes.places());
+    args.extend([sizes.samples, sizes.channels].map(|v| Arg::I32(v as i32)));
+    args.extend([sizes.x_sample, sizes.x_channel, sizes.y_sample].map(|v| Arg::I64(v as i64)));
+    args.push(Arg::I32(i32::from(flip)));
+    args.extend(lanes.args(planes));
+    let grid = lanes.grid(blocks, taps);
+    gpu.launch_for(&MODULE, &sizes.name("forward"), dtype, grid, &args)
+}
+
+/// Output planes that a block walks over: all of them unless there are too few blocks; at least
+/// eight, as each walk reads the planes of its border too.
+fn chunk(depth: usize, blocks: usize) -> usize {
+    let parts = BLOCKS.div_ceil(blocks.max(1));
+    depth.div_ceil(parts).max(depth.min(8)).max(1)
+}
+
+/// The gradient of the kernels `[channels, taps]`; `norm` as in [`forward`].
+pub(crate) fn grad_weight(
+    gpu: &Gpu,
+    sizes: &Sizes,
+    (x, dtype): (Arg, DType),
+    dy: Arg,
+    norm: Option<NormSilu<'_>>,
+) -> Result<Buf> {
+    let g = &sizes.geometry;
+    let channels = sizes.channels;
+    let lanes = Lanes::new(g, 0);
+    let of_channel = (sizes.samples * lanes.tiles).div_ceil(lanes.side);
+    let planes = chunk(g.output[0], channels * of_channel);
+    let items = (sizes.samples * lanes.tiles * g.output[0].div_ceil(planes)).div_ceil(lanes.side);
+    let blocks = items.min(BLOCKS.div_ceil(channels)).max(1);
+    let partial = gpu.uninit(DType::F32, channels * blocks * g.taps())?;
+    let mut args = vec![x, dy];
+    args.extend(norm.map_or([Arg::NULL; 2], |(scale, shift)| {
+        [scale.into(), shift.into()]
+    }));
+    args.push(Arg::from(&partial));
+    args.extend(sizes.places());
+    args.extend([sizes.samples, channels].map(|v| Arg::I32(v as i32)));
+    args.extend([sizes.x_sample, sizes.x_channel, sizes.y_sample].map(|v| Arg::I64(v as i64)));
+    args.extend(lanes.args(planes));
+    args.push(Arg::I32(blocks as i32));
+    let grid = lanes.grid(channels * blocks, 0);
+    let name = sizes.name("weight_gradient");
+    gpu.launch_for(&MODULE, &name, dtype, grid, &args)?;
+    let dw = gpu.uninit(DType::F32, channels * g.taps())?;
+    let args = args![
+        &partial,
+        &dw,
+        channels as i32,
+        g.taps() as i32,
+        blocks as i32
+    ];
+    let grid = Grid::flat(channels * g.taps());
+    gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)?;
+    Ok(dw)
+}
+
+/// [`depthwise_conv3d`](super::depthwise_conv3d) on CUDA.
+pub(super) fn depthwise_conv3d(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    cfg: &Conv3dConfig,
+) -> Result<Tensor> {
+    let (samples, channels, input) = dims5(OP, "input shape", x.dims())?;
+    let (_, _, kernel) = dims5(OP, "weight shape", weight.dims())?;
+    let geometry = Geometry::new(OP, input, kernel, cfg.stride, cfg.padding)?;
+    if !Sizes::supported(&geometry) {
+        let cfg = Conv3dConfig {
+            groups: channels,
+            ..*cfg
+        };
+        return conv3d::cuda::grouped(x, weight, bias, &cfg);
+    }
+    apply(
+        x,
+        weight,
+        bias,
+        Sizes::new(samples, channels, geometry),
+        (samples, channels),
+    )
+}
+
+/// The convolution of `sizes` as a node of the graph; gradients of an input that several output
+/// channels share are none of its business.
+pub(crate) fn apply(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    sizes: Sizes,
+    (samples, channels): (usize, usize),
+) -> Result<Tensor> {
+    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
+    let gpu = Gpu::of(OP, &x)?;
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    let value = {
+        let (xs, w) = (gpu.read(&x)?, gpu.read_f32(&weight)?);
+        let b = bias.as_ref().map(|b| gpu.read_f32(b)).transpose()?;
+        let y = gpu.uninit(xs.dtype, samples * sizes.y_sample)?;
+        let bias = Arg::from(b.as_ref());
+        forward(
+            &gpu,
+            &sizes,
+            (Arg::from(&xs), xs.dtype),
+            Arg::from(&w),
+            bias,
+            None,
+            Arg::from(&y),
+        )?;
+        y
+    };
+    let [d, h, w] = sizes.geometry.output;
+    let shape = (samples, channels, d, h, w);
+    let backward = move |x: &Tensor, weight: &Tensor, dy: &Tensor| grads(&sizes, x, weight, dy);
+    match bias {
+        None => record2(OP, value, shape, [&x, &weight], move |[x, weight], dy| {
+            backward(x, weight, dy)
+        }),
+        Some(bias) => record3(
+            OP,
+            value,
+            shape,
+            [&x, &weight, &bias],
+            move |[x, weight, bias], dy| {
+                let [dx, dw] = backward(x, weight, dy)?;
+                Ok([dx, dw, conv3d::cuda::grad_bias(OP, bias, dy)?])
+            },
+        ),
+    }
+}
+
+fn grads(sizes: &Sizes, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
+    let gpu = Gpu::of(OP, dy)?;
+    let dys = gpu.read(dy)?;
+    if x.track_op() && sizes.x_channel == 0 {
+        let got = "one that several channels share";
+        return Err(invalid(OP, "input of the gradient", "one of each channel", got).into());
+    }
+    let of = |input: &Input<'_>| (Arg::from(input), input.dtype);
+    let dx = x.track_op().then(|| {
+        let w = gpu.read_f32(weight)?;
+        let dx = gpu.uninit(dy.dtype(), x.elem_count())?;
+        grad_input(&gpu, sizes, of(&dys), Arg::from(&w), None, Arg::from(&dx))?;
+        Ok::<_, candle_core::Error>(dx.tensor(x.shape()))
+    });
+    let dw = weight.track_op().then(|| {
+        let xs = gpu.read(x)?;
+        let dw = grad_weight(&gpu, sizes, of(&xs), Arg::from(&dys), None)?;
+        Ok::<_, candle_core::Error>(dw.tensor(weight.shape()))
+    });
+    Ok([dx.transpose()?, dw.transpose()?])
+}

@@ -1,0 +1,207 @@
+//! The block on CUDA: the same passes and the same recomputation as on the CPU.
+//!
+//! Wide activations are `[B, channels, voxels]`; the expanded one, the largest of all, exists for
+//! a group of channels at a time in either pass and is computed again in the backward pass.
+
+mod backward;
+mod forward;
+
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{DType, Result, Tensor};
+
+use super::plan::{Places, Plan};
+use super::{BatchStatistics, MbConv, OP};
+use crate::batch_norm::cuda::{Norm, Rows};
+use crate::cuda::{Arg, Buf, Gpu, Input, Mat, Module, module, record2};
+use crate::depthwise::cuda::Sizes;
+
+const MODULE: Module = module!("mbconv");
+
+/// Elements of an expanded activation that exist at a time: 1 GiB of `f32`. Groups cost nothing
+/// but launches, as long as one fills the device.
+const GROUP: usize = 1 << 28;
+
+/// What backward needs beside the input and the parameters.
+struct Saved {
+    expand: Option<Norm>,
+    depthwise: Norm,
+    project: Norm,
+    excite: Excite,
+    /// Output of the depthwise convolution, `[B, mid, voxels]`.
+    wide: Buf,
+    /// Output of the projection, `[B, c_out, voxels]`.
+    narrow: Buf,
+}
+
+/// What the gate was made of, `[B, mid]` and `[B, squeezed]`.
+struct Excite {
+    mean: Buf,
+    hidden: Buf,
+    gate: Buf,
+}
+
+/// A block at work: the device, the sizes, and where parameters lie.
+struct Block<'a> {
+    gpu: Gpu,
+    plan: &'a Plan,
+    places: Places,
+    weights: &'a Input<'a>,
+    x: &'a Input<'a>,
+}
+
+impl<'a> Block<'a> {
+    fn new(gpu: Gpu, plan: &'a Plan, weights: &'a Input<'a>, x: &'a Input<'a>) -> Self {
+        Self {
+            gpu,
+            plan,
+            places: plan.places(),
+            weights,
+            x,
+        }
+    }
+
+    fn dtype(&self) -> DType {
+        self.x.dtype
+    }
+
+    fn input(&self) -> (Arg, DType) {
+        (Arg::from(self.x), self.x.dtype)
+    }
+
+    /// Parameters from element `at`.
+    fn weight(&self, at: usize) -> Arg {
+        Arg::Ptr(self.weights.at(at))
+    }
+
+    /// Rows of a channel each, before and behind the depthwise convolution.
+    fn rows_in(&self, channels: usize) -> Rows {
+        Rows::new(self.plan.batch, channels, self.plan.geometry.in_voxels())
+    }
+
+    fn rows_out(&self, channels: usize) -> Rows {
+        Rows::new(self.plan.batch, channels, self.plan.geometry.out_voxels())
+    }
+
+    /// Groups of channels whose expanded activation fits the memory set aside for it.
+    fn groups(&self) -> Vec<std::ops::Range<usize>> {
+        let most = (GROUP / self.plan.in_columns()).max(16);
+        let count = self.plan.mid.div_ceil(most);
+        (0..count)
+            .map(|i| crate::parallel::part(self.plan.mid, i, count))
+            .collect()
+    }
+
+    /// The depthwise convolution of `channels` channels of their own array, into or from an array
+    /// of all.
+    fn sizes(&self, channels: usize) -> Sizes {
+        Sizes {
+            y_sample: self.plan.mid * self.plan.geometry.out_voxels(),
+            ..Sizes::new(self.plan.batch, channels, self.plan.geometry)
+        }
+    }
+
+    /// `rows` rows of a matrix of parameters of `row` columns, in the type of the activations.
+    fn matrix(&self, at: usize, rows: usize, row: usize) -> Result<(Option<Buf>, Mat)> {
+        let dtype = self.dtype();
+        if dtype == DType::F32 {
+            return Ok((None, Mat::new(self.weights.at(at), dtype, row, 0)));
+        }
+        let cast = self.gpu.cast_from(self.weights.at(at), rows * row, dtype)?;
+        let mat = Mat::new(cast.at(0), dtype, row, 0);
+        Ok((Some(cast), mat))
+    }
+
+    /// A sample's channels of `[B, channels, voxels]` as a matrix.
+    fn volumes(&self, ptr: u64, channels: usize, voxels: usize) -> Mat {
+        Mat::new(ptr, self.dtype(), voxels, channels * voxels)
+    }
+
+    /// `dw += Σ_b a_b b_bᵀ` over samples of `[m, voxels]` and `[n, voxels]`, of `f32`.
+    fn outer_products(
+        &self,
+        (a, m): (&dyn Fn(usize) -> u64, usize),
+        (b, n): (&dyn Fn(usize) -> u64, usize),
+        voxels: usize,
+        dw: u64,
+    ) -> Result<()> {
+        let to = Mat::new(dw, DType::F32, n, 0);
+        for sample in 0..self.plan.batch {
+            let left = self.volumes(a(sample), m, voxels);
+            let right = self.volumes(b(sample), n, voxels).t();
+            let sizes = [m, n, voxels];
+            self.gpu.gemm(left, right, to, sizes, 1, sample > 0)?;
+        }
+        Ok(())
+    }
+
+    /// The expansion of a group of channels before its norm, `[B, channels, voxels]`.
+    fn expanded(&self, weight: usize, group: &std::ops::Range<usize>) -> Result<Buf> {
+        let (c_in, n) = (self.plan.c_in, self.plan.geometry.in_voxels());
+        let channels = group.len();
+        let out = self
+            .gpu
+            .uninit(self.dtype(), self.plan.batch * channels * n)?;
+        let (_cast, w) = self.matrix(weight + group.start * c_in, channels, c_in)?;
+        let x = self.volumes(self.x.at(0), c_in, n);
+        let y = self.volumes(out.at(0), channels, n);
+        let sizes = [channels, n, c_in];
+        self.gpu.gemm(w, x, y, sizes, self.plan.batch, false)?;
+        Ok(out)
+    }
+}
+
+/// [`mbconv`](super::mbconv) on CUDA.
+pub(crate) fn mbconv(x: &Tensor, block: &MbConv<'_>) -> Result<(Tensor, Vec<BatchStatistics>)> {
+    let plan = block.plan(x.dims())?;
+    let parts = block.parts().into_iter().map(Tensor::flatten_all);
+    let weights = &Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?.contiguous()?;
+    let x = &x.contiguous()?;
+    let gpu = Gpu::of(OP, x)?;
+    let given = block.given(&plan)?;
+    let copied = |(mean, var): &(&Tensor, &Tensor)| {
+        // Later updates of the running statistics must not reach the backward pass.
+        Ok::<_, candle_core::Error>((mean.detach().copy()?, var.detach().copy()?))
+    };
+    let running: Option<Vec<_>> = given.map(|g| g.iter().map(copied).collect()).transpose()?;
+    let (value, saved, statistics) = {
+        let (xs, ws) = (gpu.read(x)?, gpu.read_f32(weights)?);
+        let own = Block::new(gpu.clone(), &plan, &ws, &xs);
+        own.forward(running.as_deref())?
+    };
+    let expand = plan.expands.then(|| plan.in_columns());
+    let counts = expand.into_iter().chain([plan.out_columns(); 2]);
+    let statistics = match running {
+        Some(_) => Vec::new(),
+        None => statistics.into_iter().zip(counts).map(made).collect(),
+    };
+    let [d, h, w] = plan.geometry.output;
+    let shape = (plan.batch, plan.c_out, d, h, w);
+    let saved = Mutex::new(Some(saved));
+    let backward = move |[x, weights]: [&Tensor; 2], dy: &Tensor| {
+        let gpu = Gpu::of(OP, dy)?;
+        let (xs, ws, dys) = (gpu.read(x)?, gpu.read_f32(weights)?, gpu.read(dy)?);
+        let own = Block::new(gpu, &plan, &ws, &xs);
+        // A second pass over the same graph finds nothing kept and computes it again.
+        let saved = match saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(saved) => saved,
+            None => own.forward(running.as_deref())?.1,
+        };
+        let (dx, dw) = own.backward(saved, &dys)?;
+        Ok([
+            x.track_op().then(|| dx.tensor(x.shape())),
+            weights.track_op().then(|| dw.tensor(weights.shape())),
+        ])
+    };
+    let y = record2(OP, value, shape, [x, weights], backward)?;
+    Ok((y, statistics))
+}
+
+fn made(((mean, var), count): ((Buf, Buf), usize)) -> BatchStatistics {
+    let channels = mean.len;
+    BatchStatistics {
+        mean: mean.tensor(channels),
+        var: var.tensor(channels),
+        count,
+    }
+}

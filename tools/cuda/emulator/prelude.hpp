@@ -1,0 +1,69 @@
+// Included before a kernel file that is compiled for the host: CUDA's own headers for types and
+// conversions, then the words of the language that a device has and a host has not.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+#include <cuda_runtime.h>
+
+#include "threads.hpp"
+
+// One block runs at a time, so that a static is that block's shared memory.
+#undef __shared__
+#define __shared__ static
+#undef __launch_bounds__
+#define __launch_bounds__(...)
+#define DYNAMIC_SHARED(type, name) type* name = reinterpret_cast<type*>(emulator::dynamic_shared())
+
+#define threadIdx (emulator::machine().thread)
+#define blockIdx (emulator::machine().block)
+#define blockDim (emulator::machine().threads)
+#define gridDim (emulator::machine().blocks)
+static constexpr int warpSize = 32;
+
+static inline void __syncthreads() { emulator::wait(emulator::At::block); }
+static inline void __syncwarp(unsigned = ~0u) { emulator::wait(emulator::At::warp); }
+template <class T> static inline T __shfl_down_sync(unsigned, T value, unsigned by, int = 32) {
+    const unsigned lane = emulator::machine().current % 32 + by;
+    return emulator::exchange(value, lane, lane >= 32);
+}
+template <class T> static inline T __shfl_xor_sync(unsigned, T value, unsigned mask, int = 32) {
+    return emulator::exchange(value, (emulator::machine().current % 32) ^ mask, false);
+}
+template <class T> static inline T __shfl_sync(unsigned, T value, unsigned lane, int = 32) {
+    return emulator::exchange(value, lane % 32, false);
+}
+template <class T> static inline T atomicAdd(T* at, T value) {
+    const T old = *at;
+    *at = old + value;
+    return old;
+}
+template <class T> static inline T atomicMax(T* at, T value) {
+    const T old = *at;
+    *at = std::max(old, value);
+    return old;
+}
+template <class T> static inline T __ldg(const T* at) { return *at; }
+
+using std::isnan;
+using std::max;
+using std::min;
+static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+static inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
+static inline float normcdff(float x) { return 0.5f * std::erfc(-x * 0.70710678f); }
+static inline double normcdf(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752); }
+
+// What CUDA's headers give of bf16 to devices alone.
+#define HALF_FUNCTION(name, function)                                                     \
+    static inline __nv_bfloat16 name(__nv_bfloat16 x) {                                   \
+        return __float2bfloat16(std::function(__bfloat162float(x)));                      \
+    }
+HALF_FUNCTION(hsqrt, sqrt)
+HALF_FUNCTION(hcos, cos)
+HALF_FUNCTION(hsin, sin)
+HALF_FUNCTION(hlog, log)
+HALF_FUNCTION(hexp, exp)
+HALF_FUNCTION(hceil, ceil)
+HALF_FUNCTION(hfloor, floor)
+HALF_FUNCTION(hrint, nearbyint)
+HALF_FUNCTION(htrunc, trunc)
