@@ -71,9 +71,6 @@ impl BatchNorm {
 
     /// The norm and SiLU behind it.
     pub(crate) fn forward_silu(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        if !x.device().is_cpu() {
-            return Ok(kernels::silu(&self.forward(x, mode)?)?);
-        }
         let (weight, bias) = (mode.weight(&self.weight), mode.weight(&self.bias));
         let (mean, var) = self.running();
         let running = (mode != Mode::Train).then_some((&mean, &var));
@@ -148,9 +145,14 @@ impl BatchNorm {
             let kept = running.detach().affine(1.0 - MOMENTUM, 0.0)?;
             running.set(&(kept + batch.detach().affine(MOMENTUM, 0.0)?)?)?;
         }
-        let counted = self.batches.detach().to_vec0::<i64>()?.wrapping_add(1);
-        self.batches
-            .set(&Tensor::new(counted, self.batches.device())?)?;
+        let batches = self.batches.detach();
+        if !batches.device().is_cpu() {
+            // Counted where it lies: reading it would wait for all work before.
+            self.batches.set(&(batches + 1.0)?)?;
+            return Ok(());
+        }
+        let counted = batches.to_vec0::<i64>()?.wrapping_add(1);
+        self.batches.set(&Tensor::new(counted, batches.device())?)?;
         Ok(())
     }
 }

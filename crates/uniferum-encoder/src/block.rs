@@ -252,7 +252,7 @@ impl InvertedResidual {
     }
 
     pub(crate) fn forward(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
-        if mode != Mode::Eval && x.device().is_cpu() {
+        if mode != Mode::Eval || x.device().is_cuda() {
             return self.forward_as_one(x, mode);
         }
         let wide = match &self.expand {
@@ -268,7 +268,7 @@ impl InvertedResidual {
         Ok(y)
     }
 
-    /// Training on the CPU: one operation that keeps little and computes the rest again.
+    /// Training, and anything on a GPU: one operation that keeps little and computes the rest again.
     fn forward_as_one(&self, x: &Tensor, mode: Mode) -> Result<Tensor> {
         let tensors = BlockTensors::new(self, mode);
         let (y, statistics) = kernels::sequence(x, &[tensors.stage()])?;

@@ -22,7 +22,8 @@ const ROWS: usize = 1280;
 
 /// Whether tokens are such that [`read`] has kernels for them.
 pub(crate) fn packs(tokens: &Tensor) -> bool {
-    tokens.device().is_cpu() && tokens.dtype() == DType::F32
+    let device = tokens.device();
+    (device.is_cpu() || device.is_cuda()) && tokens.dtype() == DType::F32
 }
 
 /// Hidden states of the positions `wanted` of each sequence, `[B, wanted, E]`.

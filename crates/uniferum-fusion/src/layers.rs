@@ -87,16 +87,7 @@ impl Linear {
     /// Maps the last axis, whatever the leading ones.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (weight, bias) = (pass.weight(&self.weight), pass.weight(&self.bias));
-        if x.device().is_cpu() {
-            return Ok(kernels::linear(x, &weight, &bias)?);
-        }
-        let mut dims = x.dims().to_vec();
-        let c_in = dims.pop().unwrap_or(0);
-        dims.push(weight.dim(0)?);
-        // One matrix product for all rows: a batched one would copy the weight per sample.
-        let rows = x.reshape(((), c_in))?;
-        let y = rows.matmul(&weight.t()?)?.broadcast_add(&bias)?;
-        Ok(y.reshape(dims)?)
+        Ok(kernels::linear(x, &weight, &bias)?)
     }
 }
 

@@ -190,6 +190,8 @@ fn bad_arguments_are_errors_that_name_them() {
         groups: 2,
         ..Default::default()
     };
-    let error = conv3d(&double, &w, None, &depthwise).unwrap_err().to_string();
+    let error = conv3d(&double, &w, None, &depthwise)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("F64"), "{error}");
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use uniferum_kernels::{AdamW, adamw_step, sum_of_squares};
+use uniferum_kernels::{AdamW, adamw_step, squared_norm};
 
 use crate::config::TrainConfig;
 use crate::distributed::Communicator;
@@ -84,11 +84,8 @@ impl Optimizer {
     /// # Errors
     /// When a gradient does not fit its variable.
     pub fn apply(&mut self, grads: &Gradients, learning_rate: f64) -> Result<f64> {
-        let mut squares = 0.0;
-        for grad in grads.sums.iter().flatten() {
-            squares += sum_of_squares(grad)?;
-        }
-        let norm = squares.sqrt();
+        let present: Vec<&Tensor> = grads.sums.iter().flatten().collect();
+        let norm = squared_norm(&present)?.sqrt();
         if !norm.is_finite() {
             return Ok(norm);
         }

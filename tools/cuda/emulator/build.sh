@@ -23,7 +23,7 @@ sed -i 's/__CUDA_ARCH__ >= 800/1/' "$dest"/candle/*.cu "$dest"/candle/*.cuh
 cd "$dest"
 
 include=(-I "$here" -I "$CUDA_HOME/include" -I "$CUDA_HOME/include/cccl")
-flags=(-std=c++17 -O2 -w -fpermissive -fPIC -U_FORTIFY_SOURCE -fno-stack-protector "${include[@]}")
+flags=(-std=c++17 -O2 -fno-strict-aliasing -w -fpermissive -fPIC -U_FORTIFY_SOURCE -fno-stack-protector "${include[@]}")
 # Misaligned vectors and places outside fixed arrays, in our own kernels.
 checks=(-fsanitize=alignment,bounds -fsanitize-undefined-trap-on-error)
 

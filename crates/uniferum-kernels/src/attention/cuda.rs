@@ -176,7 +176,13 @@ fn backward(
     ]
     .to_vec();
     list.extend(Keep::args(keep));
-    gpu.launch_for(&MODULE, "attention_softmax_back", dtype, sizes.grid(), &list)?;
+    gpu.launch_for(
+        &MODULE,
+        "attention_softmax_back",
+        dtype,
+        sizes.grid(),
+        &list,
+    )?;
     let scores = sizes.of_scores(&ds);
     let by_query = [queries, width, keys];
     gpu.gemm(scores, km, of_queries(dq.at(0)), by_query, tasks, false)?;

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
-use candle_core::Device;
 use clap::ValueEnum;
 use uniferum_data::{Manifest, Split};
+use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
 use uniferum_train::{Learner, RunConfig, Trainer, latest_checkpoint};
@@ -53,6 +53,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
+    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
     /// Print a configuration with all its settings, and do nothing else
     #[arg(long, value_enum, value_name = "RECIPE", num_args = 0..=1, default_missing_value = "uniferum")]
     print_config: Option<Recipe>,
@@ -80,7 +84,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     );
     config.validate()?;
     let launch = Launch::from_env()?;
-    let device = Device::Cpu;
+    let device = args.device.open()?;
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;

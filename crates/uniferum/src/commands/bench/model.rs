@@ -1,10 +1,11 @@
 //! What the benchmarks of the model share: options, random weights, a volume, operations.
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
 use uniferum_encoder::seeded_var_builder;
 use uniferum_fusion::{Uniferum, UniferumConfig};
+use uniferum_kernels::DeviceChoice;
 
 use crate::shape::Shape;
 
@@ -23,9 +24,9 @@ pub(crate) struct ModelArgs {
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     pub(crate) dtype: Dtype,
 
-    /// Where to compute: cpu or cuda:N
+    /// Where to compute: auto, cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    pub(crate) device: String,
+    pub(crate) device: DeviceChoice,
 }
 
 /// Number formats.
@@ -50,22 +51,7 @@ impl Dtype {
 impl ModelArgs {
     /// The device that `--device` names.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
-        let name = self.device.as_str();
-        if name == "cpu" {
-            return Ok(Device::Cpu);
-        }
-        let number = match name.strip_prefix("cuda") {
-            Some("") => Some(0),
-            Some(rest) => rest.strip_prefix(':').and_then(|n| n.parse().ok()),
-            None => None,
-        };
-        let Some(number) = number else {
-            bail!("--device {name}: expected cpu or cuda:N");
-        };
-        if !candle_core::utils::cuda_is_available() {
-            bail!("--device {name}: this build has no CUDA; use --device cpu");
-        }
-        Device::new_cuda(number).with_context(|| format!("--device {name}"))
+        Ok(self.device.open()?)
     }
 
     /// Refuses a number format that a benchmark has no kernels for.
@@ -159,13 +145,12 @@ mod tests {
             shape: Shape([32, 32, 32]),
             runs: 1,
             dtype: Dtype::F32,
-            device: device.into(),
+            device: device.parse().unwrap(),
         };
         assert!(args("cpu").device().unwrap().is_cpu());
-        let message = |device: &str| args(device).device().unwrap_err().to_string();
-        assert!(message("tpu").contains("expected cpu or cuda:N"));
         if !candle_core::utils::cuda_is_available() {
-            assert!(message("cuda:1").contains("no CUDA"));
+            let message = args("cuda:1").device().unwrap_err().to_string();
+            assert!(message.contains("no CUDA"), "{message}");
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use candle_core::Device;
 use uniferum::report::html::Page;
 use uniferum::report::plots::{ForestAxis, ForestRow, forest_svg};
 use uniferum_data::{Dataset, InputSettings, Split};
 use uniferum_fusion::checkpoint;
+use uniferum_kernels::DeviceChoice;
 use uniferum_metrics::{
     Bootstrap, EvaluateOptions, MacroAuroc, TaskColumn, TaskDetails, TaskMetrics, cluster_ids,
     describe_task, evaluate_tasks,
@@ -31,6 +31,10 @@ pub(super) struct ModelArgs {
         conflicts_with = "predictions"
     )]
     pub(super) checkpoint: Vec<PathBuf>,
+
+    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
 
     /// Table of standardised scans with labels
     #[arg(long, value_name = "FILE")]
@@ -133,7 +137,7 @@ impl ModelArgs {
         seed: u64,
         global: &Global,
     ) -> anyhow::Result<(ModelResult, Vec<Prediction>)> {
-        let device = Device::Cpu;
+        let device = self.device.open()?;
         let model = open_model(path, &device)?;
         let dataset = self.dataset(path, catalogue)?;
         let scans: Vec<usize> = (0..dataset.manifest.scans.len()).collect();

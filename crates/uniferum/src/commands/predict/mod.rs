@@ -6,11 +6,11 @@ mod questions;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use candle_core::Device;
 use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
 use uniferum_ct::batch::Shard;
 use uniferum_ct::{ReadOptions, read_ct, read_mask};
+use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 
 use crate::global::Global;
@@ -71,6 +71,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 
+    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
+
     /// Only the i-th of n shares of the scans, for several machines
     #[arg(long, value_name = "i/n")]
     shard: Option<Shard>,
@@ -129,7 +133,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bail!("--save-masks: no segmentation question is asked");
     }
     let tokenizer = tokenizer(&args)?;
-    let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &Device::Cpu)?;
+    let device = args.device.open()?;
+    let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
     let shard = args.shard.unwrap_or_default();
     let chosen: Vec<usize> = (0..args.scans.len()).filter(|&i| shard.has(i)).collect();
