@@ -77,7 +77,9 @@ impl VisionEncoder {
     /// As [`EfficientNet3d::forward_t`].
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let weight = |t: &Tensor| if train { t.clone() } else { t.detach() };
+        // Volumes of bf16 make features of bf16; everything behind is single precision.
         let features = self.model.forward_t(x, train)?;
+        let features = features.to_dtype(self.adaptor_weight.dtype())?;
         let batch = features.dim(0)?;
         let channels_last = features.flatten_from(2)?.transpose(1, 2)?;
         let (_, length, channels) = channels_last.dims3()?;

@@ -7,6 +7,8 @@ macro_rules! on_cuda {
         if $tensor.device().is_cuda() {
             return $result;
         }
+        #[cfg(not(feature = "cuda"))]
+        let _ = &$tensor;
     };
 }
 

@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 use serde::Serialize;
 use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass};
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
 
 use crate::checkpoint::{self, Best, Parts, RunState};
-use crate::config::TrainConfig;
+use crate::config::{Precision, TrainConfig};
 use crate::digest;
 use crate::distributed::{Alone, Communicator};
 use crate::ema::Averages;
@@ -342,7 +342,13 @@ impl<L: Learner> Trainer<L> {
         let seed = self.config.seed.wrapping_mul(1 << 32);
         let seed = seed.wrapping_add(self.state.step);
         let seed = seed.wrapping_add((pass.index as u64) << 40);
-        let loss = self.learner.loss(batch, &self.config.loss, seed)?;
+        let loss = if self.config.precision == Precision::Bf16 {
+            let mut batch = batch.clone();
+            batch.images = batch.images.to_dtype(DType::BF16)?;
+            self.learner.loss(&batch, &self.config.loss, seed)?
+        } else {
+            self.learner.loss(batch, &self.config.loss, seed)?
+        };
         if !sums.take(batch, &loss.per_sample.to_vec1::<f32>()?)? {
             return Ok(());
         }

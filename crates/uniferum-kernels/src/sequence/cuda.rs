@@ -9,10 +9,7 @@ use crate::conv3d::conv3d;
 use crate::mbconv::{BatchStatistics, mbconv_on_cuda};
 
 /// [`sequence`](super::sequence) on CUDA.
-pub(super) fn sequence(
-    x: &Tensor,
-    stages: &[Stage<'_>],
-) -> Result<(Tensor, Vec<BatchStatistics>)> {
+pub(super) fn sequence(x: &Tensor, stages: &[Stage<'_>]) -> Result<(Tensor, Vec<BatchStatistics>)> {
     let mut x = x.clone();
     let mut statistics = Vec::new();
     for stage in stages {
@@ -26,10 +23,7 @@ pub(super) fn sequence(
     Ok((x, statistics))
 }
 
-fn conv_norm_silu(
-    x: &Tensor,
-    layer: &ConvNormSilu<'_>,
-) -> Result<(Tensor, Vec<BatchStatistics>)> {
+fn conv_norm_silu(x: &Tensor, layer: &ConvNormSilu<'_>) -> Result<(Tensor, Vec<BatchStatistics>)> {
     let conv = &layer.conv;
     let y = conv3d(x, conv.weight, None, &layer.cfg)?;
     let count = y.elem_count() / y.dim(1)?.max(1);

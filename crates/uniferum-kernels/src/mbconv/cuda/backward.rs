@@ -11,7 +11,7 @@ use crate::mbconv::plan::LayerPlaces;
 impl Block<'_> {
     /// Gradients of the input and of the parameters.
     pub(super) fn backward(&self, saved: Saved, dy: &Input<'_>) -> Result<(Buf, Buf)> {
-        let grads = self.gpu.zeros(DType::F32, self.places.total())?;
+        let grads = self.gpu.zeros(DType::F32, self.weights.len)?;
         let mut dwide = self.project(&saved, dy, &grads)?;
         self.gate(&saved, &mut dwide, &grads)?;
         let dx = self.gpu.uninit(self.dtype(), self.x.len)?;

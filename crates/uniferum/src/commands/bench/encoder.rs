@@ -18,11 +18,14 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    args.model.only_f32("encoder")?;
     let device = args.model.device()?;
+    if device.is_cpu() {
+        args.model.only_f32("encoder")?;
+    }
     let (model, _) = model(&device)?;
     let batch = usize::from(args.batch);
     let volumes = args.model.volumes(batch, &device)?;
+    let volumes = volumes.to_dtype(args.model.dtype.of_volumes())?;
     let timing = Timing::of(args.model.runs.into(), || {
         let tokens = model.encode(&volumes)?;
         device.synchronize()?;

@@ -48,6 +48,16 @@ impl Dtype {
     }
 }
 
+impl Dtype {
+    /// The type of the volumes, which decides that of the encoder's activations on a GPU.
+    pub(crate) fn of_volumes(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
 impl ModelArgs {
     /// The device that `--device` names.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {

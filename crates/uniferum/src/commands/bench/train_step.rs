@@ -58,8 +58,10 @@ impl Truth {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    args.model.only_f32("train-step")?;
     let device = args.model.device()?;
+    if device.is_cpu() {
+        args.model.only_f32("train-step")?;
+    }
     let (mut model, vars) = model(&device)?;
     let freeze = match args.freeze {
         Frozen::Bert => Freeze::Bert,
@@ -70,6 +72,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let (batch, config) = (usize::from(args.batch), UniferumConfig::default());
     let tokens = config.encoder.grid(args.model.shape.0).iter().product();
     let volumes = args.model.volumes(batch, &device)?;
+    let volumes = volumes.to_dtype(args.model.dtype.of_volumes())?;
     let (ids, mask) = sentences(batch, WORDS, &device)?;
     let truth = Truth::new(batch, tokens, &device)?;
     let timing = Timing::of(args.model.runs.into(), || {
