@@ -12,13 +12,14 @@ use std::ops::Range;
 
 use candle_core::{DType, Tensor};
 use uniferum_kernels::Span;
+use uniferum_kernels::infer::Precision;
 
 use crate::bert::{Bert, Layer};
 use crate::error::Result;
 use crate::layers::Pass;
 
-/// Rows of a piece of the questions: what passes between the layers stays in the cache.
-const ROWS: usize = 1280;
+/// Rows of a piece of the questions. Each layer packs its weights once for a piece.
+const ROWS: usize = 8192;
 
 /// Whether tokens are such that [`read`] has kernels for them.
 pub(crate) fn packs(tokens: &Tensor) -> bool {
@@ -35,8 +36,9 @@ pub(crate) fn read(
     ids: &Tensor,
     mask: &Tensor,
     wanted: Range<usize>,
+    precision: Precision,
 ) -> Result<Tensor> {
-    let pass = Pass::eval();
+    let pass = Pass::packed(precision);
     let (scans, length, width) = tokens.dims3()?;
     let vision = bert.embed(tokens.detach(), &pass)?;
     let vision = Positions::new(bert, vision.reshape((scans * length, width))?, &pass)?;

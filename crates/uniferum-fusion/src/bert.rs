@@ -281,8 +281,7 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        let wide = kernels::gelu_erf(&self.intermediate.forward(x, pass)?)?;
-        pass.dropout(self.output.forward(&wide, pass)?)
+        pass.dropout(self.intermediate.forward_gelu(&self.output, x, pass)?)
     }
 }
 

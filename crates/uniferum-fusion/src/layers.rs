@@ -5,6 +5,7 @@ use std::cell::Cell;
 use candle_core::Tensor;
 use candle_nn::{Init, VarBuilder};
 use uniferum_kernels as kernels;
+use uniferum_kernels::infer::{DenseLayer, Precision, dense};
 
 use crate::error::Result;
 
@@ -17,6 +18,8 @@ const BERT_WIDTH: f64 = 768.0;
 /// One forward pass.
 pub(crate) struct Pass {
     differentiable: bool,
+    /// The format of the maps' inputs and weights where no graph is wanted and many rows come.
+    packed: Option<Precision>,
     dropout: f64,
     /// Base of the seeds of this pass's dropout masks, one for each place that drops.
     seed: Cell<u64>,
@@ -26,14 +29,24 @@ impl Pass {
     pub(crate) fn eval() -> Self {
         Self {
             differentiable: false,
+            packed: None,
             dropout: 0.0,
             seed: Cell::new(0),
+        }
+    }
+
+    /// Evaluation on the CPU of many positions at a time, without any graph.
+    pub(crate) fn packed(precision: Precision) -> Self {
+        Self {
+            packed: Some(precision),
+            ..Self::eval()
         }
     }
 
     pub(crate) fn train(differentiable: bool, dropout: f64, seed: u64) -> Self {
         Self {
             differentiable,
+            packed: None,
             dropout,
             seed: Cell::new(seed),
         }
@@ -86,8 +99,26 @@ impl Linear {
 
     /// Maps the last axis, whatever the leading ones.
     pub(crate) fn forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if let Some(precision) = pass.packed {
+            return Ok(dense(x, &[self.layer()], precision)?);
+        }
         let (weight, bias) = (pass.weight(&self.weight), pass.weight(&self.bias));
         Ok(kernels::linear(x, &weight, &bias)?)
+    }
+
+    /// This map, [`gelu_erf`](kernels::gelu_erf) and the map `next`.
+    pub(crate) fn forward_gelu(&self, next: &Self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
+        if let Some(precision) = pass.packed {
+            return Ok(dense(x, &[self.layer(), next.layer()], precision)?);
+        }
+        next.forward(&kernels::gelu_erf(&self.forward(x, pass)?)?, pass)
+    }
+
+    fn layer(&self) -> DenseLayer<'_> {
+        DenseLayer {
+            weight: &self.weight,
+            bias: &self.bias,
+        }
     }
 }
 

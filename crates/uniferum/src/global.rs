@@ -27,6 +27,7 @@ pub(crate) struct Global {
 impl Global {
     /// Sizes the thread pool once for the whole process.
     pub(crate) fn new(args: &GlobalArgs) -> anyhow::Result<Self> {
+        uniferum_kernels::simd::Simd::requested()?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = args.threads.map_or(cores, usize::from);
         rayon::ThreadPoolBuilder::new()

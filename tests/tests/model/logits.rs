@@ -1,5 +1,6 @@
 //! Transformer and whole model in evaluation.
 
+use uniferum_encoder::Precision;
 use uniferum_fusion::{Bert, BertConfig, NormPlacement, Uniferum};
 
 use crate::{assert_close, formula, golden, prompt_batch, small};
@@ -48,6 +49,28 @@ fn asking_many_questions_at_once_is_asking_them_one_by_one() {
             .unwrap();
         assert_close(&alone.cls, &row(&together.cls), 1e-5, "cls");
         assert_close(&alone.seg, &row(&together.seg), 1e-5, "seg");
+    }
+}
+
+#[test]
+fn many_questions_pass_the_packed_maps_and_answer_as_the_padded_batch_does() {
+    for norm in [NormPlacement::Post, NormPlacement::Pre] {
+        let mut cfg = small();
+        cfg.bert.norm = norm;
+        let mut model = Uniferum::new(&cfg, formula::builder()).unwrap();
+        let image = formula::values("image", (1, 1, 64, 64, 64));
+        let (ids, mask) = prompt_batch(cfg.bert.vocab);
+        let [ids, mask] = [ids, mask].map(|t| candle_core::Tensor::cat(&vec![t; 8], 0).unwrap());
+        let padded = model.forward_t(&image, &ids, &mask, false).unwrap();
+        let packed = model.ask(&model.encode(&image).unwrap(), &ids, &mask);
+        let packed = packed.unwrap();
+        assert_close(&packed.cls, &padded.cls, 1e-5, "classification");
+        assert_close(&packed.seg, &padded.seg, 1e-5, "masks");
+        model.set_inference_precision(Precision::Bf16);
+        let packed = model.ask(&model.encode(&image).unwrap(), &ids, &mask);
+        let packed = packed.unwrap();
+        assert_close(&packed.cls, &padded.cls, 4e-2, "classification in bf16");
+        assert_close(&packed.seg, &padded.seg, 4e-2, "masks in bf16");
     }
 }
 

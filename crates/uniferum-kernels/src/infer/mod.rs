@@ -1,4 +1,4 @@
-//! Inference of 3-D EfficientNets on the CPU.
+//! Inference of 3-D EfficientNets, and of transformers' linear maps, on the CPU.
 //!
 //! [`Network`] takes weights into which batch normalisation has been folded, packs them
 //! once, and then maps images to features without further allocation.
@@ -55,6 +55,7 @@
 
 mod arena;
 mod block;
+mod dense;
 mod depthwise;
 mod format;
 mod network;
@@ -67,5 +68,6 @@ mod stem;
 mod wide;
 
 pub use arena::Arena;
+pub use dense::{DenseLayer, dense};
 pub use network::Network;
 pub use spec::{Affine, Head, MbConv, Precision, Stem};

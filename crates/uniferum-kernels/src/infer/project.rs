@@ -127,6 +127,39 @@ unsafe fn head_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usi
 }
 
 lane_dispatch! {
+    /// `W x + b` in single precision, whatever the format of `x`.
+    ///
+    /// # Safety
+    /// As for [`project`].
+    pub(super) unsafe fn plain[F: Format](p: &Projection) = plain_body;
+}
+
+#[inline(always)]
+unsafe fn plain_body<L: Lanes, F: Format>(p: &Projection) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        tiles!(L, p.voxels / 2, plain_tile(p));
+        if let Some((voxel, y)) = odd_voxel::<L, F>(p) {
+            L::store(p.out.add(voxel * BLOCK).cast(), y);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn plain_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) {
+    // SAFETY: two times `N` voxels from `2 * at` on.
+    unsafe {
+        let acc = both::<L, F, N>(p, at);
+        for side in 0..2 {
+            for n in 0..N {
+                let to = p.out.add((2 * at + side * N + n) * BLOCK);
+                L::store(to.cast(), acc[side][n]);
+            }
+        }
+    }
+}
+
+lane_dispatch! {
     /// Multiplies the rows of a transposed matrix of one block of outputs by a gate each
     /// and packs them.
     ///

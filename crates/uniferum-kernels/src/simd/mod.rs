@@ -6,6 +6,8 @@ mod slices;
 
 use std::sync::OnceLock;
 
+use crate::error::{Result, invalid};
+
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 pub(crate) use lanes::Neon;
 #[cfg(target_arch = "x86_64")]
@@ -32,14 +34,47 @@ pub enum Simd {
 impl Simd {
     /// The best set that this processor has, or the one that the environment variable
     /// `UNIFERUM_SIMD` (`scalar`, `neon`, `avx2` or `avx512`) asks for where it is present.
+    ///
+    /// A name that cannot be followed is told on standard error, once, and the best set used;
+    /// programs that would rather stop ask [`requested`](Self::requested) first.
     pub fn detect() -> Self {
         static DETECTED: OnceLock<Simd> = OnceLock::new();
         *DETECTED.get_or_init(|| {
             let available = Self::available();
-            std::env::var("UNIFERUM_SIMD")
-                .ok()
-                .and_then(|name| available.iter().copied().find(|s| s.name() == name))
-                .unwrap_or_else(|| *available.last().unwrap_or(&Simd::Scalar))
+            let best = *available.last().unwrap_or(&Simd::Scalar);
+            match Self::requested() {
+                Ok(requested) => requested.unwrap_or(best),
+                Err(error) => {
+                    eprintln!("{error}; using {}", best.name());
+                    best
+                }
+            }
+        })
+    }
+
+    /// The set that `UNIFERUM_SIMD` asks for; `None` when it is not set.
+    ///
+    /// # Errors
+    /// When it names no set, or one that this processor has not.
+    pub fn requested() -> Result<Option<Self>> {
+        match std::env::var_os("UNIFERUM_SIMD") {
+            None => Ok(None),
+            Some(name) => Self::named(&name.to_string_lossy()).map(Some),
+        }
+    }
+
+    fn named(name: &str) -> Result<Self> {
+        let available = Self::available();
+        let found = available.iter().copied().find(|s| s.name() == name);
+        found.ok_or_else(|| {
+            let names: Vec<_> = available.iter().map(|s| s.name()).collect();
+            let expected = format!("one that this processor has ({})", names.join(", "));
+            invalid(
+                "UNIFERUM_SIMD",
+                "instruction set",
+                expected,
+                format!("{name:?}"),
+            )
         })
     }
 
@@ -127,3 +162,20 @@ macro_rules! multiversion {
     };
 }
 pub(crate) use multiversion;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_named_or_refused() {
+        assert_eq!(Simd::named("scalar").unwrap(), Simd::Scalar);
+        for name in ["", "AVX2", "avx1024"] {
+            let message = Simd::named(name).unwrap_err().to_string();
+            assert!(
+                message.contains("UNIFERUM_SIMD") && message.contains("scalar"),
+                "{message}"
+            );
+        }
+    }
+}

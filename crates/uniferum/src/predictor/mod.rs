@@ -126,6 +126,12 @@ impl Predictor {
         &self.model
     }
 
+    /// Chooses the number format of the computation on the CPU; see
+    /// [`Uniferum::set_inference_precision`].
+    pub fn set_inference_precision(&mut self, precision: uniferum_encoder::Precision) {
+        self.model.set_inference_precision(precision);
+    }
+
     /// How scans are prepared.
     pub fn settings(&self) -> &InputSettings {
         &self.settings

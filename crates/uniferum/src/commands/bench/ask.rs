@@ -27,9 +27,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    args.model.only_f32("ask")?;
     let device = args.model.device()?;
-    let (model, _) = model(&device)?;
+    let (mut model, _) = model(&device)?;
+    model.set_inference_precision(args.model.precision("ask", &device)?);
     let questions = usize::from(args.batch);
     let volume = args.model.volumes(1, &device)?;
     let (ids, mask) = sentences(questions, WORDS, &device)?;

@@ -19,13 +19,17 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let device = args.model.device()?;
+    let (mut model, _) = model(&device)?;
     if device.is_cpu() {
-        args.model.only_f32("encoder")?;
+        model.set_inference_precision(args.model.precision("encoder", &device)?);
     }
-    let (model, _) = model(&device)?;
     let batch = usize::from(args.batch);
     let volumes = args.model.volumes(batch, &device)?;
-    let volumes = volumes.to_dtype(args.model.dtype.of_volumes())?;
+    // The CPU's packed weights take single precision and round it themselves.
+    let volumes = match device.is_cpu() {
+        true => volumes,
+        false => volumes.to_dtype(args.model.dtype.of_volumes())?,
+    };
     let timing = Timing::of(args.model.runs.into(), || {
         let tokens = model.encode(&volumes)?;
         device.synchronize()?;

@@ -75,34 +75,12 @@ pub(crate) fn emit(
         gflop,
         threads: global.threads,
         dtype,
-        simd: simd(),
+        simd: uniferum_kernels::simd::Simd::detect().name(),
     };
     let mut out = std::io::stdout().lock();
     serde_json::to_writer(&mut out, &line)?;
     writeln!(out)?;
     Ok(())
-}
-
-/// The widest vector instructions that the processor has.
-fn simd() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            return "avx512";
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            return "avx2";
-        }
-        "sse2"
-    }
-    #[cfg(target_arch = "aarch64")]
-    {
-        "neon"
-    }
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    {
-        "scalar"
-    }
 }
 
 /// Forgets the peak of the resident set so far (Linux; elsewhere the whole life of the process counts).

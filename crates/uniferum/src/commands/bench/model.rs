@@ -3,7 +3,7 @@
 use anyhow::bail;
 use candle_core::{DType, Device, Tensor};
 use candle_nn::VarMap;
-use uniferum_encoder::seeded_var_builder;
+use uniferum_encoder::{Precision, seeded_var_builder};
 use uniferum_fusion::{Uniferum, UniferumConfig};
 use uniferum_kernels::DeviceChoice;
 
@@ -73,6 +73,15 @@ impl ModelArgs {
             "bench {bench}: --dtype {} is not available; use f32",
             self.dtype.name()
         )
+    }
+
+    /// The format of a benchmark of evaluation, which only the CPU can choose.
+    pub(crate) fn precision(&self, bench: &str, device: &Device) -> anyhow::Result<Precision> {
+        match self.dtype {
+            Dtype::F32 => Ok(Precision::F32),
+            Dtype::Bf16 if device.is_cpu() => Ok(Precision::Bf16),
+            Dtype::Bf16 => bail!("bench {bench}: --dtype bf16 is for --device cpu; use f32"),
+        }
     }
 
     /// A batch of volumes without any regularity that a cache could use.

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
 use uniferum_ct::batch::Shard;
 use uniferum_ct::{ReadOptions, read_ct, read_mask};
+use uniferum_encoder::Precision;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 
@@ -75,9 +76,31 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
+    /// Number format of the computation on the CPU; bf16 is faster on processors that have it
+    #[arg(long, value_enum, default_value_t = Dtype::F32)]
+    dtype: Dtype,
+
     /// Only the i-th of n shares of the scans, for several machines
     #[arg(long, value_name = "i/n")]
     shard: Option<Shard>,
+}
+
+/// Number formats.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Dtype {
+    /// Single precision
+    F32,
+    /// bfloat16
+    Bf16,
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 /// See [`InputStage`].
@@ -135,6 +158,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let tokenizer = tokenizer(&args)?;
     let device = args.device.open()?;
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
+    predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
     let shard = args.shard.unwrap_or_default();
     let chosen: Vec<usize> = (0..args.scans.len()).filter(|&i| shard.has(i)).collect();
