@@ -38,7 +38,7 @@ pub(crate) struct Args {
     scans: u32,
 
     /// Training steps of the whole model
-    #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 400, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
 
     /// Seed of phantoms, weights and training

@@ -65,7 +65,8 @@ impl Plan {
                 steps,
                 scans_per_step: 8,
                 questions_per_scan: 10,
-                learning_rate: 1e-3,
+                // Gentle to what the encoder knows.
+                learning_rate: 4e-4,
                 warmup_steps: steps.min(40),
                 sampler: SamplerConfig {
                     organ_share: 0.2,
@@ -98,6 +99,7 @@ impl Plan {
     pub(crate) fn encoder_recipe(&self) -> TrainConfig {
         TrainConfig {
             steps: self.encoder_steps,
+            learning_rate: 1e-3,
             warmup_steps: self.encoder_steps.min(self.train.warmup_steps),
             ..self.train.clone()
         }
