@@ -94,12 +94,14 @@ pub fn slice_png(
     encode_rgb(&bytes, width as u32, height as u32)
 }
 
-/// An `<img>` element with the PNG inside, `width` CSS pixels wide.
-pub fn inline_image(png: &[u8], width: u32, alt: &str) -> String {
+/// An `<img>` element with the PNG inside, `[width, height]` CSS pixels large.
+pub fn inline_image(png: &[u8], [width, height]: [u32; 2], alt: &str) -> String {
     use base64::Engine as _;
     let data = base64::engine::general_purpose::STANDARD.encode(png);
     let alt = super::html::escape(alt);
-    format!("<img width=\"{width}\" alt=\"{alt}\" src=\"data:image/png;base64,{data}\">")
+    format!(
+        "<img width=\"{width}\" height=\"{height}\" alt=\"{alt}\" src=\"data:image/png;base64,{data}\">"
+    )
 }
 
 pub(super) fn normal(plane: Plane) -> Axis {

@@ -160,7 +160,7 @@ fn mask_figures(
             let truth = transform.model_mask(mask, &answer.task.mask_labels)?;
             let truth = truth.mapv(f32::from);
             let predicted = enlarged(cells, image.dim());
-            let picture = picture(image, &predicted, &truth)?;
+            let picture = picture(image, &predicted, &truth, coronal_mm(predictor))?;
             let caption = format!(
                 "{} · {}",
                 dataset.manifest.scans[scan].name(),
@@ -172,11 +172,19 @@ fn mask_figures(
     Ok(figures)
 }
 
+/// Width and height of the model's field of view from the front, mm: a pixel each.
+fn coronal_mm(predictor: &Predictor) -> [u32; 2] {
+    let settings = predictor.settings();
+    let (spacing, crop) = (settings.standardise.spacing_mm, settings.transform.crop);
+    [0, 2].map(|axis| (spacing[axis] * crop[axis] as f64).round() as u32)
+}
+
 /// Truth and prediction side by side, in the coronal slice that shows most of the truth.
 fn picture(
     image: &Array3<f32>,
     predicted: &Array3<f32>,
     truth: &Array3<f32>,
+    size: [u32; 2],
 ) -> anyhow::Result<String> {
     let plane = Plane::Coronal;
     let index = fullest_slice(truth, plane);
@@ -191,7 +199,7 @@ fn picture(
             opacity: 0.45,
         };
         let png = slice_png(image, plane, index, Window::CHEST, &[overlay])?;
-        pair.push_str(&inline_image(&png, 2 * image.dim().0 as u32, what));
+        pair.push_str(&inline_image(&png, size, what));
     }
     Ok(format!("<div style=\"display:flex;gap:4px\">{pair}</div>"))
 }
