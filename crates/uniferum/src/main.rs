@@ -2,6 +2,7 @@
 
 mod cli;
 mod commands;
+mod dtype;
 mod global;
 mod shape;
 

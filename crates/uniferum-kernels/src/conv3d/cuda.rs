@@ -43,25 +43,42 @@ pub(crate) fn grouped(
     let bias = bias.map(Tensor::contiguous).transpose()?;
     let value = forward(&conv, &x, &weight, bias.as_ref())?;
     let shape = conv.out_shape();
-    match bias {
-        None => record2(OP, value, shape, [&x, &weight], move |[x, weight], dy| {
-            grads(&conv, x, weight, dy)
-        }),
-        Some(bias) => record3(
-            OP,
-            value,
-            shape,
-            [&x, &weight, &bias],
-            move |[x, weight, bias], dy| {
-                let [dx, dw] = grads(&conv, x, weight, dy)?;
-                Ok([dx, dw, grad_bias(OP, bias, dy)?])
-            },
-        ),
-    }
+    let of_both = move |x: &Tensor, weight: &Tensor, dy: &Tensor| grads(&conv, x, weight, dy);
+    record(OP, value, shape, [&x, &weight], bias.as_ref(), of_both)
+}
+
+/// A convolution of any kind as a node of the graph: `grads` gives the gradients of input and
+/// weight, that of the bias is the same for all.
+pub(crate) fn record<F>(
+    op: &'static str,
+    value: Buf,
+    shape: (usize, usize, usize, usize, usize),
+    [x, weight]: [&Tensor; 2],
+    bias: Option<&Tensor>,
+    grads: F,
+) -> Result<Tensor>
+where
+    F: Fn(&Tensor, &Tensor, &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
+{
+    let Some(bias) = bias else {
+        return record2(op, value, shape, [x, weight], move |[x, weight], dy| {
+            grads(x, weight, dy)
+        });
+    };
+    record3(
+        op,
+        value,
+        shape,
+        [x, weight, bias],
+        move |[x, weight, bias], dy| {
+            let [dx, dw] = grads(x, weight, dy)?;
+            Ok([dx, dw, grad_bias(op, bias, dy)?])
+        },
+    )
 }
 
 /// Sums of a gradient `[B, C, ...]` over everything but the channel, if `bias` asks for one.
-pub(crate) fn grad_bias(op: &'static str, bias: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
+fn grad_bias(op: &'static str, bias: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     let sums = || {
         let gpu = Gpu::of(op, dy)?;
         Ok(channel_sums(&gpu, &gpu.read(dy)?, dy.dims())?.tensor(bias.shape()))

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::OP;
 use crate::conv3d;
-use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module, record2, record3};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module};
 use crate::error::invalid;
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
 
@@ -325,21 +325,7 @@ pub(crate) fn apply(
     let [d, h, w] = sizes.geometry.output;
     let shape = (samples, channels, d, h, w);
     let backward = move |x: &Tensor, weight: &Tensor, dy: &Tensor| grads(&sizes, x, weight, dy);
-    match bias {
-        None => record2(OP, value, shape, [&x, &weight], move |[x, weight], dy| {
-            backward(x, weight, dy)
-        }),
-        Some(bias) => record3(
-            OP,
-            value,
-            shape,
-            [&x, &weight, &bias],
-            move |[x, weight, bias], dy| {
-                let [dx, dw] = backward(x, weight, dy)?;
-                Ok([dx, dw, conv3d::cuda::grad_bias(OP, bias, dy)?])
-            },
-        ),
-    }
+    conv3d::cuda::record(OP, value, shape, [&x, &weight], bias.as_ref(), backward)
 }
 
 fn grads(sizes: &Sizes, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {

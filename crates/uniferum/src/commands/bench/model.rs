@@ -7,6 +7,7 @@ use uniferum_encoder::{Precision, seeded_var_builder};
 use uniferum_fusion::{Uniferum, UniferumConfig};
 use uniferum_kernels::DeviceChoice;
 
+use crate::dtype::Dtype;
 use crate::shape::Shape;
 
 /// Options of the benchmarks of the model.
@@ -29,35 +30,6 @@ pub(crate) struct ModelArgs {
     pub(crate) device: DeviceChoice,
 }
 
-/// Number formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Dtype {
-    /// Single precision
-    F32,
-    /// bfloat16
-    Bf16,
-}
-
-impl Dtype {
-    /// The name as the line of a benchmark has it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "f32",
-            Self::Bf16 => "bf16",
-        }
-    }
-}
-
-impl Dtype {
-    /// The type of the volumes, which decides that of the encoder's activations on a GPU.
-    pub(crate) fn of_volumes(self) -> DType {
-        match self {
-            Self::F32 => DType::F32,
-            Self::Bf16 => DType::BF16,
-        }
-    }
-}
-
 impl ModelArgs {
     /// The device that `--device` names.
     pub(crate) fn device(&self) -> anyhow::Result<Device> {
@@ -77,11 +49,10 @@ impl ModelArgs {
 
     /// The format of a benchmark of evaluation, which only the CPU can choose.
     pub(crate) fn precision(&self, bench: &str, device: &Device) -> anyhow::Result<Precision> {
-        match self.dtype {
-            Dtype::F32 => Ok(Precision::F32),
-            Dtype::Bf16 if device.is_cpu() => Ok(Precision::Bf16),
-            Dtype::Bf16 => bail!("bench {bench}: --dtype bf16 is for --device cpu; use f32"),
+        if self.dtype == Dtype::Bf16 && !device.is_cpu() {
+            bail!("bench {bench}: --dtype bf16 is for --device cpu; use f32");
         }
+        Ok(self.dtype.into())
     }
 
     /// A batch of volumes without any regularity that a cache could use.

@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
 use uniferum_ct::batch::Shard;
 use uniferum_ct::{ReadOptions, read_ct, read_mask};
-use uniferum_encoder::Precision;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 
+use crate::dtype::Dtype;
 use crate::global::Global;
 use output::Row;
 
@@ -83,24 +83,6 @@ pub(crate) struct Args {
     /// Only the i-th of n shares of the scans, for several machines
     #[arg(long, value_name = "i/n")]
     shard: Option<Shard>,
-}
-
-/// Number formats.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Dtype {
-    /// Single precision
-    F32,
-    /// bfloat16
-    Bf16,
-}
-
-impl From<Dtype> for Precision {
-    fn from(dtype: Dtype) -> Self {
-        match dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-        }
-    }
 }
 
 /// See [`InputStage`].
