@@ -27,7 +27,13 @@ fn close(a: &Affine, b: &Affine) -> bool {
 #[test]
 fn what_is_written_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    for name in ["a.nii", "a.nii.gz"] {
+    for name in [
+        "a.nii",
+        "a.nii.gz",
+        "1.2.840.nii",
+        "1.2.840.nii.gz",
+        "noend",
+    ] {
         let path = folder.path().join(name);
         let volume = sample();
         write_nifti(&path, &volume).unwrap();
@@ -37,7 +43,7 @@ fn what_is_written_is_read_back() {
         assert!(scan.warnings.is_empty(), "{:?}", scan.warnings);
     }
     let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 2, "temporary files stay behind");
+    assert_eq!(left, 5, "temporary files stay behind");
 }
 
 #[test]
@@ -138,4 +144,23 @@ fn lies_in_the_header_are_found_before_memory_is_taken() {
     assert!(spoil(344, b"xxx\0").contains("magic"));
     assert!(spoil(280, &f32::NAN.to_le_bytes()).contains("affine"));
     assert!(spoil(0, &7i32.to_le_bytes()).contains("content"));
+}
+
+#[test]
+fn single_slices_and_long_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii.gz");
+    for shape in [(5, 4, 1), (5, 1, 1), (1, 4, 3)] {
+        let voxels = Array3::from_shape_fn(shape, |(i, j, k)| (i + 10 * j + 500 * k) as i16 - 1000);
+        let volume = Volume::new(voxels, Affine::IDENTITY);
+        write_nifti(&path, &volume).unwrap();
+        let scan = read_ct(&path, &ReadOptions::default()).unwrap();
+        assert_eq!(scan.volume.voxels, volume.voxels.mapv(f32::from));
+    }
+    let long = Volume::new(Array3::from_elem((40_000, 1, 1), 0u8), Affine::IDENTITY);
+    let error = write_nifti(&path, &long).unwrap_err().to_string();
+    assert!(
+        error.contains("32767") && error.contains("40000"),
+        "{error}"
+    );
 }

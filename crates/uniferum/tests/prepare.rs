@@ -109,7 +109,8 @@ fn a_killed_run_goes_on_where_it_was() {
     spoilt[whole.len() / 2] ^= 1;
     std::fs::write(&path, spoilt).unwrap();
     let name = path.file_name().unwrap().to_string_lossy().into_owned();
-    std::fs::write(out.join(format!("scans/.{name}.77-0.part")), b"half").unwrap();
+    let half = format!("scans/.{}-77-0.part", name.replace('.', "-"));
+    std::fs::write(out.join(half), b"half").unwrap();
 
     let text = succeeds(&out, &arguments);
     let done = format!("{} are there", before.len() - 1);

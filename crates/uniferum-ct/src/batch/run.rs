@@ -12,6 +12,7 @@ use super::job::{Job, PrepareSettings, Shard};
 use super::ledger::{Ledger, LedgerRow, read_ledgers};
 use super::one::{is_current, is_done, prepare_one};
 use crate::error::{Error, Result};
+use crate::io::atomic::{key_of_temporary, temporary_key};
 
 /// How a plan is worked through; nothing here changes a voxel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -225,17 +226,17 @@ fn remove_leftovers(jobs: &[&Job], folder: &Path) {
     let outputs = jobs
         .iter()
         .flat_map(|job| [Some(&job.scan), job.mask.as_ref(), job.nodules.as_ref()]);
-    let outputs: BTreeSet<_> = outputs.flatten().map(|path| folder.join(path)).collect();
+    let outputs: Vec<_> = outputs.flatten().map(|path| folder.join(path)).collect();
     let folders: BTreeSet<_> = outputs.iter().filter_map(|path| path.parent()).collect();
+    let keys: BTreeSet<_> = outputs
+        .iter()
+        .map(|path| path.with_file_name(temporary_key(path)))
+        .collect();
     for folder in folders {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // `.NAME.PID-COUNT.part`
-            let target = name.strip_prefix('.').and_then(|n| n.strip_suffix(".part"));
-            let target = target.and_then(|n| n.rsplit_once('.'));
-            if let Some((target, _)) = target
-                && outputs.contains(&folder.join(target))
-            {
+            let key = key_of_temporary(&name);
+            if key.is_some_and(|key| keys.contains(&folder.join(key))) {
                 let _ = std::fs::remove_file(entry.path());
             }
         }

@@ -11,12 +11,24 @@ pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let temporary = temporary_name(path);
-    let outcome = (|| {
-        let mut out = BufWriter::with_capacity(1 << 20, File::create(&temporary)?);
+    replace_atomically(path, ".part", |temporary| {
+        let mut out = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
         write(&mut out)?;
-        out.flush()?;
-        out.get_ref().sync_all()?;
+        out.flush()
+    })
+}
+
+/// The same for whoever opens the file by name; the temporary name has one dot, that of `ending`, and one
+/// in front.
+pub(crate) fn replace_atomically(
+    path: &Path,
+    ending: &str,
+    write: impl FnOnce(&Path) -> std::io::Result<()>,
+) -> Result<()> {
+    let temporary = temporary_name(path, ending);
+    let outcome = (|| {
+        write(&temporary)?;
+        File::open(&temporary)?.sync_all()?;
         std::fs::rename(&temporary, path)
     })();
     outcome.map_err(|source| {
@@ -25,13 +37,48 @@ pub(crate) fn write_atomically(
     })
 }
 
-/// A name beside the target that no other process or thread uses.
-fn temporary_name(path: &Path) -> PathBuf {
+/// A name beside the target that no other process or thread uses: `.KEY-PROCESS-COUNT` and the ending.
+fn temporary_name(path: &Path, ending: &str) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let mut name = std::ffi::OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(".{}-{count}.part", std::process::id()));
-    path.with_file_name(name)
+    let key = temporary_key(path);
+    path.with_file_name(format!(".{key}-{}-{count}{ending}", std::process::id()))
+}
+
+/// What the names of all temporary files of a target have in common.
+pub(crate) fn temporary_key(target: &Path) -> String {
+    let name = target.file_name().unwrap_or_default().to_string_lossy();
+    name.replace('.', "-")
+}
+
+/// The key in the name of a temporary file; `None` for any other file.
+pub(crate) fn key_of_temporary(name: &str) -> Option<&str> {
+    let (stem, _ending) = name.strip_prefix('.')?.split_once('.')?;
+    let (rest, count) = stem.rsplit_once('-')?;
+    let (key, process) = rest.rsplit_once('-')?;
+    let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    (number(count) && number(process)).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_files_are_known_by_their_names() {
+        let target = Path::new("folder/a.b-1.nii.gz");
+        let temporary = temporary_name(target, ".nii.gz");
+        let name = temporary.file_name().unwrap().to_str().unwrap();
+        assert_eq!(key_of_temporary(name), Some(temporary_key(target).as_str()));
+        for other in [
+            "a.b-1.nii.gz",
+            ".hidden",
+            ".a-1.nii",
+            ".a-b-1.part",
+            ".a-1-.part",
+        ] {
+            assert_eq!(key_of_temporary(other), None, "{other}");
+        }
+    }
 }
