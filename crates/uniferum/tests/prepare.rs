@@ -343,3 +343,43 @@ fn wrong_arguments_are_told_at_once() {
         "{text}"
     );
 }
+
+/// Masks as `TotalSegmentator -o` writes them: a folder a case, a file a class.
+#[test]
+fn folders_with_a_file_a_class_are_masks() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("in");
+    cohort(&input, 1);
+    let scan = input.join("scans/phantom-0000.nii.gz");
+    let whole = read_mask(input.join("masks/phantom-0000.nii.gz")).unwrap();
+    let classes = dir.path().join("classes/phantom-0000/segmentations");
+    std::fs::create_dir_all(&classes).unwrap();
+    for (name, label) in [
+        ("lung_upper_lobe_left", 10),
+        ("lung_lower_lobe_right", 14),
+        ("heart", 51),
+    ] {
+        let class = whole.voxels.map(|&v| u8::from(v == label));
+        let class = uniferum_ct::Volume::new(class, whole.affine);
+        uniferum_ct::write_nifti(classes.join(format!("{name}.nii.gz")), &class).unwrap();
+    }
+    let out = dir.path().join("out");
+    let masks = dir.path().join("classes");
+    let arguments = [
+        scan.to_str().unwrap(),
+        "--masks",
+        masks.to_str().unwrap(),
+        "--size",
+        "96x80x64",
+    ];
+    succeeds(&out, &arguments);
+    check_files(&out);
+    let row = &rows(&out)["scans/phantom-0000.uct"];
+    assert!(row.mask.ends_with("segmentations"), "{}", row.mask);
+    assert!(row.report.contains("\"mask\""), "{}", row.report);
+    let mask = read_mask(out.join("masks/phantom-0000.uct")).unwrap();
+    for label in [10, 14, 51] {
+        assert!(mask.voxels.iter().any(|&v| v == label), "{label}");
+    }
+    assert!(mask.voxels.iter().all(|v| [0, 10, 14, 51].contains(v)));
+}

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::masks::MaskFolder;
+use super::masks::{MaskFolder, class_folder, is_class};
 use crate::error::{Error, Result};
 use crate::io::HuSource;
 
@@ -25,6 +26,10 @@ pub enum HuChoice {
     AlreadyHu,
 }
 
+/// Names of files with one class each, without their ending, and the class's number in a label map.
+/// Where classes overlap the later wins.
+pub type MaskClasses = Arc<[(String, u8)]>;
+
 /// What a user names, before anything is looked at.
 #[derive(Debug, Clone, Default)]
 pub struct Sources {
@@ -35,8 +40,12 @@ pub struct Sources {
     pub inputs: Vec<PathBuf>,
     /// A folder that is not searched, as the output folder.
     pub exclude: Option<PathBuf>,
-    /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans.
+    /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans: label maps, or
+    /// folders with one file a class.
     pub masks: Option<PathBuf>,
+    /// What the files in such folders are called (`lung_upper_lobe_left`, without the ending). Empty:
+    /// there are none. Files of these names are never scans of a searched folder.
+    pub mask_classes: MaskClasses,
     /// A folder with nodule masks named as the scans.
     pub nodules: Option<PathBuf>,
     /// Prepare scans without a mask in the folders, with a warning, instead of refusing them.
@@ -52,8 +61,10 @@ pub struct Sources {
 pub struct Input {
     /// The file, or the folder of a DICOM series.
     pub scan: PathBuf,
-    /// Organ mask on the scan's grid.
+    /// Organ mask on the scan's grid: a label map, or a folder with one file a class.
     pub mask: Option<PathBuf>,
+    /// Names and numbers of the classes where `mask` is a folder.
+    pub mask_classes: MaskClasses,
     /// Nodule mask on the scan's grid.
     pub nodules: Option<PathBuf>,
     /// Where Hounsfield units come from.
@@ -78,15 +89,27 @@ pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
     let mut found = Vec::new();
     let exclude = sources.exclude.as_deref();
     let exclude = exclude.and_then(|path| path.canonicalize().ok());
+    let search = Search {
+        exclude: exclude.as_deref(),
+        classes: &sources.mask_classes,
+    };
     for input in &sources.inputs {
-        add(input, exclude.as_deref(), &mut found)?;
+        search.add(input, &mut found)?;
     }
     let mut seen = BTreeSet::new();
     found.retain(|entry| seen.insert(entry.scan.clone()));
     let table = sources.hu_table.as_deref().map(hu_table).transpose()?;
-    let folder = |path: &Option<PathBuf>| path.as_deref().map(MaskFolder::open).transpose();
-    let (masks, nodules) = (folder(&sources.masks)?, folder(&sources.nodules)?);
-    let finish = |entry: Entry| finish(entry, sources, table.as_ref(), &masks, &nodules);
+    let none = MaskClasses::default();
+    let folder = |path: &Option<PathBuf>, classes| {
+        let open = |path| MaskFolder::open(path, classes);
+        path.as_deref().map(open).transpose()
+    };
+    let beside = Beside {
+        masks: folder(&sources.masks, &sources.mask_classes)?,
+        nodules: folder(&sources.nodules, &none)?,
+        only_scan: found.len() == 1,
+    };
+    let finish = |entry: Entry| finish(entry, sources, table.as_ref(), &beside);
     Ok(found.into_iter().map(finish).collect())
 }
 
@@ -100,19 +123,26 @@ struct Entry {
     scaling: Option<(f64, f64)>,
 }
 
+/// Where masks of scans are looked for.
+struct Beside<'a> {
+    masks: Option<MaskFolder<'a>>,
+    nodules: Option<MaskFolder<'a>>,
+    /// Whether there is one scan only.
+    only_scan: bool,
+}
+
 fn finish(
     entry: Entry,
     sources: &Sources,
     table: Option<&BTreeMap<String, (f64, f64)>>,
-    masks: &Option<MaskFolder>,
-    nodules: &Option<MaskFolder>,
+    folders: &Beside<'_>,
 ) -> Input {
     let (mut problem, mut warnings) = (None, Vec::new());
-    let mut beside = |given: Option<PathBuf>, folder: &Option<MaskFolder>, what: &str| {
+    let mut beside = |given: Option<PathBuf>, folder: &Option<MaskFolder<'_>>, what: &str| {
         let Some(folder) = folder.as_ref().filter(|_| given.is_none()) else {
             return given;
         };
-        let found = folder.of(&entry.scan, &entry.root);
+        let found = folder.of(&entry.scan, &entry.root, folders.only_scan);
         if found.is_none() {
             let text = format!("no {what} named as the scan in {}", folder.path().display());
             if sources.allow_missing_masks {
@@ -123,8 +153,19 @@ fn finish(
         }
         found
     };
-    let mask = beside(entry.mask, masks, "mask");
-    let nodules = beside(entry.nodules, nodules, "nodule mask");
+    let mut mask = beside(entry.mask, &folders.masks, "mask");
+    let nodules = beside(entry.nodules, &folders.nodules, "nodule mask");
+    let mut mask_classes = MaskClasses::default();
+    if let Some(folder) = mask.as_mut().filter(|path| path.is_dir()) {
+        mask_classes = Arc::clone(&sources.mask_classes);
+        match class_folder(folder, &mask_classes) {
+            Some(found) => *folder = found,
+            None => {
+                let folder = folder.display();
+                problem = Some(format!("no file in {folder} is named after a class"));
+            }
+        }
+    }
     let hu = match sources.hu {
         HuChoice::Header => HuSource::Header,
         HuChoice::AlreadyHu => HuSource::AlreadyHu,
@@ -143,6 +184,7 @@ fn finish(
         scan: entry.scan,
         root: entry.root,
         mask,
+        mask_classes,
         nodules,
         hu,
         problem,
@@ -150,27 +192,70 @@ fn finish(
     }
 }
 
-fn add(input: &Path, exclude: Option<&Path>, found: &mut Vec<Entry>) -> Result<()> {
-    let end = |end: &str| {
-        let name = input.extension().unwrap_or_default();
-        name.eq_ignore_ascii_case(end) && input.is_file()
-    };
-    if input.is_dir() {
-        return search(input, input, exclude, found);
+/// How inputs are looked through.
+struct Search<'a> {
+    /// A folder that is passed over.
+    exclude: Option<&'a Path>,
+    /// Files of these names are masks.
+    classes: &'a MaskClasses,
+}
+
+impl Search<'_> {
+    fn add(&self, input: &Path, found: &mut Vec<Entry>) -> Result<()> {
+        let end = |end: &str| {
+            let name = input.extension().unwrap_or_default();
+            name.eq_ignore_ascii_case(end) && input.is_file()
+        };
+        if input.is_dir() {
+            return self.folder(input, input, found);
+        }
+        if end("txt") {
+            return add_list(input, found);
+        }
+        if end("csv") {
+            return add_table(input, found);
+        }
+        // A file that is not there becomes a row with its error.
+        found.push(Entry {
+            scan: input.to_owned(),
+            root: parent(input),
+            ..Entry::default()
+        });
+        Ok(())
     }
-    if end("txt") {
-        return add_list(input, found);
+
+    /// Scans below a folder by name; a folder that holds DICOM files is one scan.
+    fn folder(&self, root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<()> {
+        if self.exclude.is_some() && folder.canonicalize().ok().as_deref() == self.exclude {
+            return Ok(());
+        }
+        let fail = |source| Error::io(folder, source);
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(fail)? {
+            paths.push(entry.map_err(fail)?.path());
+        }
+        paths.sort();
+        let entry = |scan: &Path| Entry {
+            scan: scan.to_owned(),
+            root: root.to_owned(),
+            ..Entry::default()
+        };
+        let mut dicom = false;
+        for path in paths {
+            if hidden(&path) || is_class(&path, self.classes) {
+                continue;
+            }
+            if path.is_dir() {
+                self.folder(root, &path, found)?;
+            } else if is_scan_name(&path) {
+                found.push(entry(&path));
+            } else if !dicom && is_dicom(&path) {
+                dicom = true;
+                found.push(entry(folder));
+            }
+        }
+        Ok(())
     }
-    if end("csv") {
-        return add_table(input, found);
-    }
-    // A file that is not there becomes a row with its error.
-    found.push(Entry {
-        scan: input.to_owned(),
-        root: parent(input),
-        ..Entry::default()
-    });
-    Ok(())
 }
 
 fn add_list(list: &Path, found: &mut Vec<Entry>) -> Result<()> {
@@ -216,44 +301,6 @@ fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
             nodules: file(nodules),
             scaling,
         });
-    }
-    Ok(())
-}
-
-/// Scans below a folder by name; a folder that holds DICOM files is one scan.
-fn search(
-    root: &Path,
-    folder: &Path,
-    exclude: Option<&Path>,
-    found: &mut Vec<Entry>,
-) -> Result<()> {
-    if exclude.is_some() && folder.canonicalize().ok().as_deref() == exclude {
-        return Ok(());
-    }
-    let fail = |source| Error::io(folder, source);
-    let mut paths = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(fail)? {
-        paths.push(entry.map_err(fail)?.path());
-    }
-    paths.sort();
-    let entry = |scan: &Path| Entry {
-        scan: scan.to_owned(),
-        root: root.to_owned(),
-        ..Entry::default()
-    };
-    let mut dicom = false;
-    for path in paths {
-        if hidden(&path) {
-            continue;
-        }
-        if path.is_dir() {
-            search(root, &path, exclude, found)?;
-        } else if is_scan_name(&path) {
-            found.push(entry(&path));
-        } else if !dicom && is_dicom(&path) {
-            dicom = true;
-            found.push(entry(folder));
-        }
     }
     Ok(())
 }
@@ -545,5 +592,119 @@ mod tests {
             },
         );
         assert!(found[1].problem.is_none() && found[1].warnings.len() == 1);
+    }
+
+    fn classes() -> MaskClasses {
+        let names = ["heart", "lung_upper_lobe_left"].map(str::to_owned);
+        names.into_iter().zip([51, 10]).collect()
+    }
+
+    #[test]
+    fn folders_with_a_file_a_class_are_masks() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &[
+                "s/p/1.nii.gz",
+                "s/p/2.nii.gz",
+                "s/3.nii",
+                "s/4/a.dcm",
+                "s/5.mha",
+                "m/p/1/heart.nii.gz",
+                "m/x/2_seg/segmentations/lung_upper_lobe_left.nii.gz",
+                "m/3/heart.nii",
+                "m/3/statistics.json",
+                "m/4/heart.nii.gz",
+            ],
+        );
+        let inputs = vec![PathBuf::from("s")];
+        let sources = Sources {
+            inputs,
+            masks: Some(f.join("m")),
+            mask_classes: classes(),
+            ..Sources::default()
+        };
+        let found = of(f, sources);
+        assert_eq!(
+            names(f, &found),
+            ["s/3.nii", "s/4", "s/5.mha", "s/p/1.nii.gz", "s/p/2.nii.gz"]
+        );
+        let masks: Vec<_> = found
+            .iter()
+            .map(|i| Some(i.mask.as_ref()?.strip_prefix(f).unwrap().to_owned()))
+            .collect();
+        let expected = [
+            Some("m/3"),
+            Some("m/4"),
+            None,
+            Some("m/p/1"),
+            Some("m/x/2_seg/segmentations"),
+        ];
+        assert_eq!(masks, expected.map(|m| m.map(PathBuf::from)));
+        assert!(found[2].problem.as_ref().unwrap().contains("no mask"));
+        assert_eq!(found[0].mask_classes, classes());
+    }
+
+    #[test]
+    fn a_data_set_of_totalsegmentator_is_scans_and_masks_in_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &[
+                "d/s1/ct.nii.gz",
+                "d/s1/segmentations/heart.nii.gz",
+                "d/s2/ct.nii.gz",
+                "d/s2/segmentations/heart.nii.gz",
+            ],
+        );
+        // The same folder in another spelling: a scan is not its own mask.
+        let sources = Sources {
+            inputs: vec![PathBuf::from("d")],
+            masks: Some(f.join("d/../d")),
+            mask_classes: classes(),
+            ..Sources::default()
+        };
+        let found = of(f, sources);
+        assert_eq!(names(f, &found), ["d/s1/ct.nii.gz", "d/s2/ct.nii.gz"]);
+        for (input, case) in found.iter().zip(["s1", "s2"]) {
+            let mask = input.mask.as_ref().unwrap();
+            let expected = f.join("d/../d").join(case).join("segmentations");
+            assert_eq!(*mask, expected);
+        }
+    }
+
+    #[test]
+    fn one_scan_s_classes_may_be_named_as_they_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &["a.nii.gz", "b.nii.gz", "out/heart.nii.gz", "none/x.nii"],
+        );
+        let sources = |inputs: &[&str], masks: &str| Sources {
+            inputs: inputs.iter().map(PathBuf::from).collect(),
+            masks: Some(f.join(masks)),
+            mask_classes: classes(),
+            ..Sources::default()
+        };
+        let found = of(f, sources(&["a.nii.gz"], "out"));
+        assert_eq!(found[0].mask, Some(f.join("out")));
+        let found = of(f, sources(&["a.nii.gz", "b.nii.gz"], "out"));
+        assert!(found.iter().all(|i| i.problem.is_some()));
+        // A table names folders too, those of a case as well as those of its classes.
+        touch(f, &["case/segmentations/heart.nii.gz"]);
+        let table = "scan,mask\na.nii.gz,case\nb.nii.gz,none\n";
+        std::fs::write(f.join("t.csv"), table).unwrap();
+        let sources = Sources {
+            inputs: vec![PathBuf::from("t.csv")],
+            mask_classes: classes(),
+            ..Sources::default()
+        };
+        let found = of(f, sources);
+        assert_eq!(found[0].mask, Some(f.join("case/segmentations")));
+        let problem = found[1].problem.as_ref().unwrap();
+        assert!(problem.contains("named after a class"), "{problem}");
     }
 }

@@ -12,7 +12,7 @@ use crate::io::{HuSource, ReadOptions};
 use crate::prep::StandardiseConfig;
 
 /// Raised whenever the same settings give other voxels than before: prepared files are then made anew.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
 
 /// The files that a preparation writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -181,12 +181,14 @@ fn job(input: Input, name: &Path, format: OutputFormat) -> Job {
 
 #[cfg(test)]
 mod tests {
+    use super::super::gather::MaskClasses;
     use super::*;
 
     fn input(scan: &str, root: &str) -> Input {
         Input {
             scan: scan.into(),
             mask: Some("m.nii".into()),
+            mask_classes: MaskClasses::default(),
             nodules: None,
             hu: HuSource::Header,
             root: root.into(),

@@ -13,7 +13,7 @@ mod one;
 mod run;
 mod table;
 
-pub use gather::{HuChoice, Input, Sources, gather};
+pub use gather::{HuChoice, Input, MaskClasses, Sources, gather};
 pub use job::{Job, OutputFormat, PrepareSettings, Shard, plan};
 pub use ledger::{LedgerRow, read_ledgers};
 pub use run::{Event, RunOptions, Summary, prepare};

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use super::gather::Input;
 use super::job::{Job, OutputFormat, PrepareSettings, read_options};
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
 use crate::io::nifti::{NiftiVoxel, write_nifti};
-use crate::io::{read_ct, read_mask};
+use crate::io::{read_ct, read_mask, read_mask_folder};
 use crate::prep::standardise_with;
 use crate::volume::Volume;
 
@@ -50,10 +51,10 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         return Err(Error::unsupported(&input.scan, problem));
     }
     // Decompression is one thread's work: the masks are read beside the scan.
-    let labels = |path: &Option<PathBuf>| path.as_ref().map(read_mask).transpose();
+    let nodules = || input.nodules.as_ref().map(read_mask).transpose();
     let (scan, masks) = rayon::join(
         || read_ct(&input.scan, &read_options(input.hu)),
-        || (labels(&input.mask), labels(&input.nodules)),
+        || (organs(input), nodules()),
     );
     let (scan, mask, nodules) = (scan?, masks.0?, masks.1?);
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
@@ -91,6 +92,19 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         .map(|(path, _)| bytes_of(&folder.join(path)))
         .sum();
     Ok(row)
+}
+
+/// The organ mask, from a label map or from a folder of classes.
+fn organs(input: &Input) -> Result<Option<Volume<u8>>> {
+    let Some(path) = &input.mask else {
+        return Ok(None);
+    };
+    if !path.is_dir() {
+        return read_mask(path).map(Some);
+    }
+    let classes = input.mask_classes.iter();
+    let classes: Vec<_> = classes.map(|(name, n)| (name.as_str(), *n)).collect();
+    read_mask_folder(path, &classes).map(Some)
 }
 
 fn row_of(job: &Job) -> LedgerRow {

@@ -1,6 +1,8 @@
 //! Label maps: which numbers they carry, and folders with one binary file a class.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
 
 use super::cache;
 use super::hu::HuSource;
@@ -109,38 +111,57 @@ fn label_table(text: &str) -> impl Iterator<Item = (u32, &str)> {
 /// [`Error::Volume`] where files lie on different grids.
 pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Volume<u8>> {
     let folder = folder.as_ref();
+    let files: Vec<(PathBuf, u8)> = classes
+        .iter()
+        .filter_map(|&(name, number)| Some((class_file(folder, name)?, number)))
+        .collect();
     let mut out: Option<Volume<u8>> = None;
-    for &(name, number) in classes {
-        let found = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
-            .into_iter()
-            .map(|end| folder.join(format!("{name}{end}")))
-            .find(|path| path.is_file());
-        let Some(path) = found else { continue };
-        let class = read_mask_with(&path, &Labels::AsStored)?;
-        if let Some(&value) = class.voxels.iter().find(|&&v| v > 1) {
-            return Err(Error::field(&path, "voxels", "0 and 1 (one class)", value));
-        }
-        match &mut out {
-            None => {
-                let voxels = class.voxels.mapv(|v| v * number);
-                out = Some(Volume::new(voxels, class.affine));
-            }
-            Some(all) => {
-                all.check_same_grid(&class, "masks of one folder")?;
-                ndarray::Zip::from(&mut all.voxels)
-                    .and(&class.voxels)
-                    .for_each(|label, &inside| {
-                        if inside == 1 {
-                            *label = number;
-                        }
-                    });
-            }
+    // A few at a time: a class takes as much memory as the map.
+    for batch in files.chunks(rayon::current_num_threads().min(4)) {
+        let read: Result<Vec<_>> = batch.par_iter().map(|(path, _)| read_class(path)).collect();
+        for (class, &(_, number)) in read?.into_iter().zip(batch) {
+            add_class(&mut out, class, number)?;
         }
     }
     out.ok_or_else(|| {
         let expected = "files named after classes, such as lung_upper_lobe_left.nii.gz";
         Error::field(folder, "folder of masks", expected, "none")
     })
+}
+
+/// The file of a class, in the first format that is there.
+fn class_file(folder: &Path, name: &str) -> Option<PathBuf> {
+    [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
+        .into_iter()
+        .map(|end| folder.join(format!("{name}{end}")))
+        .find(|path| path.is_file())
+}
+
+fn read_class(path: &Path) -> Result<Volume<u8>> {
+    let class = read_mask_with(path, &Labels::AsStored)?;
+    match class.voxels.iter().find(|&&v| v > 1) {
+        None => Ok(class),
+        Some(value) => Err(Error::field(path, "voxels", "0 and 1 (one class)", value)),
+    }
+}
+
+/// Writes a class's number over the map where the class is.
+fn add_class(map: &mut Option<Volume<u8>>, mut class: Volume<u8>, number: u8) -> Result<()> {
+    let Some(map) = map else {
+        class.voxels.mapv_inplace(|v| v * number);
+        *map = Some(class);
+        return Ok(());
+    };
+    map.check_same_grid(&class, "masks of one folder")?;
+    let put = |label: &mut u8, &inside: &u8| {
+        if inside == 1 {
+            *label = number;
+        }
+    };
+    ndarray::Zip::from(&mut map.voxels)
+        .and(&class.voxels)
+        .for_each(put);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> 
         return Ok(scan);
     }
     let decoded = match nifti::header_of_image(path) {
-        None if sniff(path)? == Kind::Dicom => dicom::read_file(path, options.hu, options.padding)?,
+        None if sniff(path)? == Kind::Dicom => dicom::read_file(path, options)?,
         _ => read_file(path, options.hu)?,
     };
     finish(path, decoded, options)

@@ -9,13 +9,17 @@ mod config;
 pub mod hull;
 mod lungs;
 mod paper;
+mod rectangular;
 mod release;
 mod report;
 mod view;
 
 pub use config::{Compat, StandardiseConfig};
 pub use lungs::{LUNG_LABELS, LungRange, LungSource};
+pub use rectangular::{SHEARED, rectangular};
 pub use report::{StandardiseReport, Standardised};
+
+use rectangular::Rectangle;
 
 use crate::{Result, Volume};
 
@@ -33,7 +37,9 @@ use crate::{Result, Volume};
 ///    centre.
 ///
 /// Steps 5's parts are one pass over the volume. An oblique scan keeps its oblique axes: the result's
-/// affine says where its voxels are.
+/// affine says where its voxels are. A sheared one, as a tilted gantry gives, is first brought onto a
+/// rectangular grid along the table, labels by the nearest, with a warning; the report's voxels are
+/// those of that grid ([`rectangular`]). [`Compat::Release`] takes the axes as if they were at right angles.
 ///
 /// # Shapes
 /// Result `config.size` if given, else the body's extent; mask and volume alike.
@@ -97,7 +103,30 @@ pub fn standardise_with(
         scan.check_same_grid(other, "further mask")?;
     }
     match config.compat {
-        Compat::Paper => paper::standardise(scan, mask, others, config),
+        Compat::Paper => by_paper(scan, mask, others, config),
         Compat::Release => release::standardise(scan, mask, others, config),
     }
+}
+
+/// The paper's steps, a sheared grid made rectangular before.
+fn by_paper(
+    scan: &Volume<f32>,
+    mask: Option<&Volume<u8>>,
+    others: &[&Volume<u8>],
+    config: &StandardiseConfig,
+) -> Result<(Standardised, Vec<Volume<u8>>)> {
+    let (view, affine) = view::ras(scan);
+    let shape = [view.shape()[0], view.shape()[1], view.shape()[2]];
+    drop(view);
+    let Some(rectangle) = Rectangle::about(&affine, shape)? else {
+        return paper::standardise(scan, mask, others, config);
+    };
+    let clip = config.clip_hu.map(f32::from);
+    let image = rectangle.image(scan, config.interpolation, clip);
+    let mask = mask.map(|mask| rectangle.labels(mask));
+    let others: Vec<_> = others.iter().map(|other| rectangle.labels(other)).collect();
+    let others: Vec<_> = others.iter().collect();
+    let (mut done, others) = paper::standardise(&image, mask.as_ref(), &others, config)?;
+    done.report.warnings.insert(0, rectangle.warning());
+    Ok((done, others))
 }

@@ -346,6 +346,24 @@ pub(crate) fn mirror(i: isize, n: isize) -> isize {
     if i < n { i } else { 2 * (n - 1) - i }
 }
 
+/// Weights of the samples about a position `share` (0 to 1) past a sample, from `offset` on relative to
+/// that sample; just that sample where the position is on it.
+pub(crate) fn shift_weights(share: f64, interpolation: Interpolation) -> (isize, Vec<f32>) {
+    let (reach, kernel): (f64, fn(f64) -> f64) = match interpolation {
+        Interpolation::Nearest => return (isize::from(share >= 0.5), vec![1.0]),
+        Interpolation::Linear => (1.0, triangle),
+        Interpolation::Cubic => (SPLINE_REACH, cardinal_cubic),
+    };
+    if share < 1e-6 {
+        return (0, vec![1.0]);
+    }
+    let first = (share - reach).ceil() as isize;
+    let last = (share + reach).floor() as isize;
+    let weights: Vec<f64> = (first..=last).map(|i| kernel(i as f64 - share)).collect();
+    let sum: f64 = weights.iter().sum();
+    (first, weights.iter().map(|w| (w / sum) as f32).collect())
+}
+
 fn triangle(x: f64) -> f64 {
     (1.0 - x.abs()).max(0.0)
 }

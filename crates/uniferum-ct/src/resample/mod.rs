@@ -4,6 +4,7 @@ mod axis;
 mod separable;
 mod spline;
 
+pub(crate) use axis::shift_weights;
 pub use axis::{AxisOperator, Interpolation};
 pub(crate) use separable::{pick, resample};
 pub(crate) use spline::CubicSpline;

@@ -11,14 +11,12 @@
 //! width share one kernel; `tests/augment.rs` states and checks how little that is.
 
 use ndarray::{Array3, ArrayView3, Axis};
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
-use rand_distr::{Distribution, StandardNormal};
 use rayon::prelude::*;
 
 use super::augment::AugmentDraw;
 use super::field::{crop, field_of, padding, restore, zoomed_len};
 use super::model::{ModelTransform, PER_HU, label_table};
+use super::noise::add_normal;
 use crate::resample::{AxisOperator, pick, resample};
 use crate::{Result, Volume};
 
@@ -501,15 +499,14 @@ fn add_noise(array: &mut Array3<f32>, draw: &AugmentDraw) {
         .into_par_iter()
         .enumerate()
         .for_each(|(x, mut plane)| {
-            let mut rng = ChaCha8Rng::seed_from_u64(draw.noise_seed);
-            rng.set_stream(x as u64);
             if draw.noise_std == 0.0 {
                 plane.iter_mut().for_each(|v| *v += draw.offset);
             } else {
-                for v in plane.iter_mut() {
-                    let normal: f32 = StandardNormal.sample(&mut rng);
-                    *v += draw.offset + draw.noise_std * normal;
-                }
+                let plane = plane
+                    .as_slice_mut()
+                    .expect("a plane of a fresh array is contiguous");
+                let (seed, stream) = (draw.noise_seed, x as u64);
+                add_normal(plane, seed, stream, draw.offset, draw.noise_std);
             }
         });
 }

@@ -6,6 +6,7 @@ pub mod composed;
 mod field;
 mod fused;
 mod model;
+mod noise;
 
 pub use augment::{Augment, AugmentDraw};
 pub use coarse::resample_onto;

@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use uniferum::report::contact::contact_sheet;
 use uniferum_ct::{
-    HuCheck, ReadOptions, ScanFacts, StandardiseConfig, Volume, read_ct, standardise,
+    HuCheck, ReadOptions, ScanFacts, StandardiseConfig, Volume, prep::rectangular, read_ct,
+    standardise,
 };
 
 use crate::global::Global;
@@ -105,7 +106,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 
 /// Writes the contact sheet with the box that a preparation would keep.
 fn draw(scan: Volume<f32>, png: &Path, global: &Global) -> anyhow::Result<()> {
-    let scan = scan.to_ras();
+    let scan = rectangular(scan)?.to_ras();
     let config = StandardiseConfig {
         estimate_lungs: true,
         ..StandardiseConfig::default()

@@ -13,6 +13,7 @@ use uniferum_ct::batch::{
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, StandardiseConfig};
+use uniferum_tasks::totalsegmentator;
 
 use crate::global::Global;
 use crate::shape::Shape;
@@ -37,7 +38,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Folder with TotalSegmentator masks named as the scans (also NAME_seg, NAME_mask)
+    /// Folder with TotalSegmentator masks named as the scans (also NAME_seg, NAME_mask): label maps, or
+    /// folders with a file a class as `TotalSegmentator -o` writes them; for one scan also its folder of
+    /// classes itself
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
 
@@ -237,6 +240,9 @@ fn sources(args: &Args) -> Sources {
         inputs: args.inputs.clone(),
         exclude: Some(args.out.clone()),
         masks: args.masks.clone(),
+        mask_classes: totalsegmentator::all()
+            .filter_map(|(id, name)| Some((name.to_owned(), u8::try_from(id).ok()?)))
+            .collect(),
         nodules: args.nodules.clone(),
         allow_missing_masks: args.allow_missing_masks,
         hu: match args.hu {

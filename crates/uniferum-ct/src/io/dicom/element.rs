@@ -16,16 +16,25 @@ pub(crate) type Tag = u32;
 
 /// Pixel Data.
 pub(crate) const PIXEL_DATA: Tag = 0x7fe0_0010;
+/// The group of the functional groups of a multi-frame image.
+const FUNCTIONAL_GROUPS: u32 = 0x5200;
+/// The start of an item, its end, and the end of a sequence.
+const ITEM: Tag = 0xfffe_e000;
+const ITEM_END: Tag = 0xfffe_e00d;
+const SEQUENCE_END: Tag = 0xfffe_e0dd;
 /// Nesting beyond this is refused.
 const MAX_DEPTH: usize = 64;
 /// A length that is not known in advance.
 const UNDEFINED: u32 = u32::MAX;
 
-/// An element of the outermost level: its tag and where its value lies.
+/// An element: its tag and where its value lies.
 #[derive(Debug, Clone)]
 pub(crate) struct Element {
     pub(crate) tag: Tag,
+    /// For a sequence of undefined length with the mark of its end.
     pub(crate) value: Range<usize>,
+    /// Whether what is inside has no value representations.
+    pub(crate) implicit: bool,
 }
 
 /// Where the pixels are.
@@ -54,6 +63,7 @@ pub(crate) enum Progress {
 }
 
 /// Numbers and headers out of bytes that may be cut off.
+#[derive(Clone, Copy)]
 pub(crate) struct Reader<'a> {
     pub(crate) bytes: &'a [u8],
     /// Size of the whole, of which `bytes` may be the start.
@@ -70,6 +80,16 @@ struct Head {
     unknown: bool,
     /// Where the value starts.
     value: usize,
+}
+
+impl Head {
+    fn element(&self, end: usize, implicit: bool) -> Element {
+        Element {
+            tag: self.tag,
+            value: self.value..end,
+            implicit,
+        }
+    }
 }
 
 impl Reader<'_> {
@@ -187,21 +207,22 @@ impl Reader<'_> {
                 });
                 return Ok(Progress::Done(walk));
             }
+            let implicit = self.syntax.implicit || head.unknown;
             if head.length == UNDEFINED {
-                match self.skip_nested(head.value, self.syntax.implicit || head.unknown)? {
-                    Some(next) => at = next,
-                    None => return self.cut(at, walk),
+                let Some(next) = self.skip_nested(head.value, implicit)? else {
+                    return self.cut(at, walk);
+                };
+                if head.tag >> 16 == FUNCTIONAL_GROUPS {
+                    walk.elements.push(head.element(next, implicit));
                 }
+                at = next;
                 continue;
             }
             let end = self.end(&head)?;
             if end > self.bytes.len() {
                 return self.cut(at, walk);
             }
-            walk.elements.push(Element {
-                tag: head.tag,
-                value: head.value..end,
-            });
+            walk.elements.push(head.element(end, implicit));
             at = end;
         }
     }
@@ -231,7 +252,7 @@ impl Reader<'_> {
                 None => return Ok(None),
             };
             at = match (head.tag, head.length) {
-                (0xfffe_e0dd | 0xfffe_e00d, _) => {
+                (SEQUENCE_END | ITEM_END, _) => {
                     depth -= 1;
                     head.value
                 }
@@ -254,17 +275,95 @@ impl Reader<'_> {
         Ok(Some(at))
     }
 
-    /// The fragments of encapsulated pixels, the offset table left out.
-    pub(crate) fn fragments(&self, mut at: usize) -> Result<Vec<Range<usize>>> {
-        let cut = || Error::corrupt(self.path, "pixel data cut off between fragments");
+    /// Hands the elements of each item of a sequence to `look`, one item at a time.
+    pub(crate) fn each_item(
+        &self,
+        sequence: &Element,
+        mut look: impl FnMut(&[Element]) -> Result<()>,
+    ) -> Result<()> {
+        let mut at = sequence.value.start;
+        while let Some((elements, next)) = self.item(sequence, at)? {
+            look(&elements)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    /// The elements of a sequence's first item, if it has one.
+    pub(crate) fn first_item(&self, sequence: &Element) -> Result<Option<Vec<Element>>> {
+        let item = self.item(sequence, sequence.value.start)?;
+        Ok(item.map(|(elements, _)| elements))
+    }
+
+    /// The elements of the item at `at`, and where the next one starts.
+    fn item(&self, sequence: &Element, at: usize) -> Result<Option<(Vec<Element>, usize)>> {
+        let end = sequence.value.end;
+        if at >= end {
+            return Ok(None);
+        }
+        let head = self.head(at, true).ok_or_else(|| self.cut_in(sequence))??;
+        match head.tag {
+            SEQUENCE_END => return Ok(None),
+            ITEM => {}
+            tag => {
+                let got = format!("{tag:08x} in {:08x}", sequence.tag);
+                return Err(Error::field(self.path, "sequence", "an item", got));
+            }
+        }
+        if head.length == UNDEFINED {
+            return self.elements(head.value, sequence, end).map(Some);
+        }
+        let past = self.end(&head)?;
+        if past > end {
+            return Err(self.cut_in(sequence));
+        }
+        let (elements, _) = self.elements(head.value, sequence, past)?;
+        Ok(Some((elements, past)))
+    }
+
+    /// The elements from `at` up to `end` or the mark of an item's end, and what follows it.
+    fn elements(
+        &self,
+        mut at: usize,
+        sequence: &Element,
+        end: usize,
+    ) -> Result<(Vec<Element>, usize)> {
         let mut out = Vec::new();
-        let mut first = true;
+        while at < end {
+            let cut = || self.cut_in(sequence);
+            let head = self.head(at, sequence.implicit).ok_or_else(cut)??;
+            if head.tag == ITEM_END {
+                return Ok((out, head.value));
+            }
+            let implicit = sequence.implicit || head.unknown;
+            at = if head.length == UNDEFINED {
+                self.skip_nested(head.value, implicit)?.ok_or_else(cut)?
+            } else {
+                self.end(&head)?
+            };
+            if at > end {
+                return Err(cut());
+            }
+            out.push(head.element(at, implicit));
+        }
+        Ok((out, at))
+    }
+
+    fn cut_in(&self, sequence: &Element) -> Error {
+        let what = format!("sequence {:08x}: an item reaches beyond it", sequence.tag);
+        Error::corrupt(self.path, what)
+    }
+
+    /// The offset table of encapsulated pixels, and their fragments.
+    pub(crate) fn fragments(&self, mut at: usize) -> Result<(Range<usize>, Vec<Range<usize>>)> {
+        let cut = || Error::corrupt(self.path, "pixel data cut off between fragments");
+        let (mut table, mut out) = (None, Vec::new());
         loop {
             let head = self.head(at, true).ok_or_else(cut)??;
             match head.tag {
-                0xfffe_e000 if head.length != UNDEFINED => {}
+                ITEM if head.length != UNDEFINED => {}
                 // A missing delimiter at the very end harms nobody; anything else does.
-                0xfffe_e0dd => return Ok(out),
+                SEQUENCE_END => return Ok((table.unwrap_or(at..at), out)),
                 tag => {
                     let got = format!("{tag:08x}");
                     let expected = "an item or the sequence's end";
@@ -277,10 +376,11 @@ impl Reader<'_> {
                 }
             }
             at = self.end(&head)?;
-            if !first {
+            if table.is_none() {
+                table = Some(head.value..at);
+            } else {
                 out.push(head.value..at);
             }
-            first = false;
         }
     }
 }

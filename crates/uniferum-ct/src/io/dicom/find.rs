@@ -34,11 +34,13 @@ pub(crate) fn below(folder: &Path) -> Result<Found> {
 
 /// Reads the headers of the DICOM images among the files.
 pub(crate) fn headers(files: &[PathBuf]) -> Result<Found> {
-    let read: Vec<Option<Result<Slice>>> = files.par_iter().map(|path| header(path)).collect();
+    let read: Vec<Option<Result<Vec<Slice>>>> = files.par_iter().map(|path| header(path)).collect();
     let mut found = Found::default();
     for result in read {
         match result {
-            Some(Ok(slice)) if slice.pixels.is_some() => found.slices.push(slice),
+            Some(Ok(slices)) if slices.iter().all(|s| s.pixels.is_some()) => {
+                found.slices.extend(slices);
+            }
             Some(Err(fault)) => found.faults.push(fault),
             _ => found.others += 1,
         }
@@ -47,7 +49,7 @@ pub(crate) fn headers(files: &[PathBuf]) -> Result<Found> {
 }
 
 /// `None` for what is no DICOM file.
-fn header(path: &Path) -> Option<Result<Slice>> {
+fn header(path: &Path) -> Option<Result<Vec<Slice>>> {
     let (start, _) = bytes::read_start(path, 256).ok()?;
     slice::is_dicom(&start).then(|| slice::read_header(path))
 }

@@ -3,11 +3,13 @@
 //! Slices are sorted by position along their normal, never by name or number; their distance is that of
 //! their positions, not their thickness. A series is split by size and orientation; localizers and other
 //! modalities do not compete. Gaps, uneven steps, two images at one place and slices off the line are
-//! refused; a tilted gantry gives a sheared affine and a warning.
+//! refused; a tilted gantry gives a sheared affine and a warning. Frames of enhanced multi-frame files are
+//! slices like all others.
 //!
 //! Patient names, identifiers and dates are read by [`identity`] alone.
 
 mod find;
+mod frames;
 mod identity;
 mod pixels;
 mod series;
@@ -26,7 +28,6 @@ pub use pixels::Padding;
 pub use series::SeriesSummary;
 pub(crate) use slice::is_dicom;
 
-use super::hu::HuSource;
 use super::read::{CtScan, Decoded, ReadOptions, finish};
 use crate::error::Result;
 
@@ -68,11 +69,19 @@ pub(crate) fn read_folder(folder: &Path, options: &ReadOptions) -> Result<Decode
     read_found(folder, find::below(folder)?, options)
 }
 
-/// Reads one file as a volume of one slice.
-pub(crate) fn read_file(path: &Path, hu: HuSource, padding: Padding) -> Result<Decoded<f32>> {
-    let slice = slice::read_header(path)?;
-    slice.check_image()?;
-    volume::read(path, stack::stack(path, vec![slice])?, hu, padding)
+/// Reads one file: a volume of one slice, or of the frames of an enhanced file.
+pub(crate) fn read_file(path: &Path, options: &ReadOptions) -> Result<Decoded<f32>> {
+    let slices = slice::read_header(path)?;
+    if let [one] = &slices[..] {
+        one.check_image()?;
+        let stack = stack::stack(path, slices)?;
+        return volume::read(path, stack, options.hu, options.padding);
+    }
+    let found = find::Found {
+        slices,
+        ..find::Found::default()
+    };
+    read_found(path, found, options)
 }
 
 fn read_found(folder: &Path, found: find::Found, options: &ReadOptions) -> Result<Decoded<f32>> {

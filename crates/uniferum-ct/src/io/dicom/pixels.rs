@@ -1,7 +1,7 @@
 //! From a slice's stored pixels to numbers.
 
 use super::codec::{self, Samples};
-use super::slice::{Bits, Loaded, Slice};
+use super::slice::{Bits, Slice};
 use super::syntax::Compression;
 use crate::HuSource;
 use crate::error::{Error, Result};
@@ -35,8 +35,11 @@ impl Slice {
         if self.samples != 1 {
             return refuse("SamplesPerPixel", "1 (grey)", self.samples.to_string());
         }
-        if self.frames != 1 {
-            let what = format!("{} frames in one file", self.frames);
+        if self.frames != 1 && self.frame.is_none() {
+            let what = format!(
+                "{} frames in one file without functional groups for each",
+                self.frames
+            );
             return Err(Error::unsupported(&self.path, what));
         }
         for (field, side) in [("Rows", self.rows), ("Columns", self.columns)] {
@@ -64,10 +67,10 @@ impl Slice {
     }
 }
 
-/// Refuses a slice whose size so many bytes cannot hold: plain pixels take what they take, and
+/// Refuses a file whose size so many bytes cannot hold: plain pixels take what they take, and
 /// compressed ones are trusted up to [`codec::most_pixels`].
 pub(crate) fn check_size(slice: &Slice, bytes: u64) -> Result<()> {
-    let pixels = (slice.rows * slice.columns) as u64;
+    let pixels = (slice.rows * slice.columns) as u64 * u64::from(slice.frames);
     let syntax = slice.syntax;
     let possible = if syntax.compression != Compression::None || syntax.deflated {
         codec::most_pixels(bytes)
@@ -78,7 +81,10 @@ pub(crate) fn check_size(slice: &Slice, bytes: u64) -> Result<()> {
         return Ok(());
     }
     let expected = format!("at most {possible} pixels in {bytes} bytes");
-    let got = format!("{} x {}", slice.rows, slice.columns);
+    let got = match slice.frames {
+        1 => format!("{} x {}", slice.rows, slice.columns),
+        n => format!("{} x {} x {n} frames", slice.rows, slice.columns),
+    };
     Err(Error::field(&slice.path, "Rows, Columns", expected, got))
 }
 
@@ -97,11 +103,14 @@ impl Bits {
     }
 }
 
-/// The slice in HU, columns fastest.
-pub(crate) fn hu(loaded: &Loaded, source: HuSource, padding: Padding) -> Result<Vec<f32>> {
-    let slice = &loaded.slice;
+/// The slice in HU, columns fastest, out of the bytes of its pixels.
+pub(crate) fn hu(
+    slice: &Slice,
+    data: &[u8],
+    source: HuSource,
+    padding: Padding,
+) -> Result<Vec<f32>> {
     slice.check_image()?;
-    let data = loaded.pixel_bytes()?;
     let (slope, intercept) = source.scaling(slice.scaling).unwrap_or((1.0, 0.0));
     let outside = slice.padding.filter(|_| padding == Padding::Air);
     let convert = |stored: i32| {
@@ -111,10 +120,9 @@ pub(crate) fn hu(loaded: &Loaded, source: HuSource, padding: Padding) -> Result<
         (f64::from(stored) * slope + intercept) as f32
     };
     if slice.syntax.compression == Compression::None {
-        return plain(slice, &data, slice.syntax.big_endian, convert);
+        return plain(slice, data, slice.syntax.big_endian, convert);
     }
-    check_size(slice, data.len() as u64)?;
-    let out: Vec<f32> = match codec::decode(slice, &data)? {
+    let out: Vec<f32> = match codec::decode(slice, data)? {
         Samples::Bytes(bytes) => return plain(slice, &bytes, false, convert),
         Samples::Numbers(numbers) => numbers.into_iter().map(convert).collect(),
         Samples::Patterns(patterns) => patterns

@@ -1,6 +1,6 @@
 //! Which slices belong together, and which of several series is the chest CT.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -26,6 +26,8 @@ pub struct SeriesSummary {
     pub folder: PathBuf,
     /// Number of files.
     pub files: usize,
+    /// Number of slices: as many, or more where a file has several frames.
+    pub slices: usize,
     /// Modality, such as `CT`, if it is told.
     pub modality: Option<String>,
     /// Convolution kernel, if it is told.
@@ -50,8 +52,9 @@ pub(crate) struct Group {
     pub(crate) slices: Vec<Slice>,
 }
 
-/// What tells groups apart: the series, localizer or not, size, and rounded orientation.
-type Key = (String, bool, usize, usize, [i64; 6]);
+/// What tells groups apart: the series, localizer or not, size, rounded orientation, and the stack that
+/// frames name.
+type Key = (String, bool, usize, usize, [i64; 6], String);
 
 fn key(slice: &Slice) -> Key {
     // Directions are written with 6 decimals or so; a hundredth is half a degree.
@@ -65,6 +68,7 @@ fn key(slice: &Slice) -> Key {
         rows,
         columns,
         orientation,
+        slice.stack.clone(),
     )
 }
 
@@ -92,6 +96,12 @@ pub(crate) fn groups(slices: Vec<Slice>) -> Vec<Group> {
     out
 }
 
+/// How many files the slices are in.
+fn files(slices: &[Slice]) -> usize {
+    let paths: BTreeSet<&Path> = slices.iter().map(|s| s.path.as_path()).collect();
+    paths.len()
+}
+
 /// Describes a group.
 pub(crate) fn summary(folder: &Path, group: &Group) -> SeriesSummary {
     let first = &group.slices[0];
@@ -103,7 +113,8 @@ pub(crate) fn summary(folder: &Path, group: &Group) -> SeriesSummary {
     let mut out = SeriesSummary {
         id: group.id.clone(),
         folder: first.path.parent().unwrap_or(folder).to_owned(),
-        files: group.slices.len(),
+        files: files(&group.slices),
+        slices: group.slices.len(),
         modality: first.modality.clone(),
         kernel: first.kernel.clone(),
         size: [first.columns, first.rows],
@@ -196,6 +207,11 @@ fn unambiguous(folder: &Path, summaries: &[SeriesSummary]) -> Result<usize> {
 fn list(summaries: &[SeriesSummary]) -> String {
     let line = |s: &SeriesSummary| {
         let [columns, rows] = s.size;
+        let count = if s.slices == s.files {
+            format!("{} files", s.files)
+        } else {
+            format!("{} slices in {} files", s.slices, s.files)
+        };
         let kind = match (s.localizer, s.plausible_chest) {
             (true, _) => "localizer",
             (_, true) => "chest",
@@ -209,8 +225,8 @@ fn list(summaries: &[SeriesSummary]) -> String {
             .as_ref()
             .map_or(String::new(), |k| format!(", kernel {k}"));
         format!(
-            "\n  {:?}: {} files of {columns} x {rows}{spacing}{kernel}, {kind}",
-            s.id, s.files
+            "\n  {:?}: {count} of {columns} x {rows}{spacing}{kernel}, {kind}",
+            s.id
         )
     };
     summaries.iter().map(line).collect()

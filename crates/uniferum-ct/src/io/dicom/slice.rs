@@ -1,8 +1,10 @@
 //! What one DICOM file says of its slice: the elements that a CT volume needs, and no others.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use super::element::{Pixels, Progress, Reader, Tag, Walk};
+use super::element::{Element, Pixels, Progress, Reader, Tag, Walk};
+use super::frames;
 use super::syntax::{Compression, Syntax};
 use crate::error::{Error, Result};
 use crate::io::bytes;
@@ -23,7 +25,12 @@ pub(crate) struct Slice {
     pub(crate) modality: Option<String>,
     pub(crate) kernel: Option<String>,
     pub(crate) localizer: bool,
+    /// Frames of the file.
     pub(crate) frames: u32,
+    /// Which frame of an enhanced file this is, from 0.
+    pub(crate) frame: Option<usize>,
+    /// The stack of slices that a frame says it belongs to.
+    pub(crate) stack: String,
     pub(crate) rows: usize,
     pub(crate) columns: usize,
     pub(crate) samples: u16,
@@ -77,40 +84,34 @@ pub(crate) fn is_dicom(head: &[u8]) -> bool {
     (group == 2 || group == 8) && element <= 0x0070 && (explicit || implicit)
 }
 
-/// Reads the header only; usually the first 64 KiB of the file.
-pub(crate) fn read_header(path: &Path) -> Result<Slice> {
+/// Reads the header only; usually the first 64 KiB of the file. An enhanced file has a slice a frame.
+pub(crate) fn read_header(path: &Path) -> Result<Vec<Slice>> {
     let (head, total) = bytes::read_start(path, HEAD)?;
-    match parse(path, head, total)? {
-        Some(loaded) => Ok(loaded.slice),
-        None => read(path).map(|loaded| loaded.slice),
-    }
+    let found = match walk(path, head, total)? {
+        Some(found) => found,
+        None => walk_whole(path)?,
+    };
+    let fields = found.fields(path);
+    frames::slices(&fields, fields.slice(found.syntax)?)
 }
 
 /// Reads header and pixels.
 pub(crate) fn read(path: &Path) -> Result<Loaded> {
-    let bytes = bytes::read(path)?;
-    let total = bytes.len() as u64;
-    parse(path, bytes, total)?.ok_or_else(|| Error::corrupt(path, "header cut off"))
+    let found = walk_whole(path)?;
+    let slice = found.fields(path).slice(found.syntax)?;
+    let bytes = found.bytes;
+    Ok(Loaded { bytes, slice })
 }
 
 /// Hands the elements of a whole file to `look`.
 pub(crate) fn with_fields<T>(path: &Path, look: impl FnOnce(&Fields<'_>) -> T) -> Result<T> {
-    let bytes = bytes::read(path)?;
-    let total = bytes.len() as u64;
-    let Some(found) = walk(path, bytes, total)? else {
-        return Err(Error::corrupt(path, "header cut off"));
-    };
-    Ok(look(&found.fields(path)))
+    Ok(look(&walk_whole(path)?.fields(path)))
 }
 
-/// Parses what is there; `None` where the pixels are not reached.
-fn parse(path: &Path, bytes: Vec<u8>, total: u64) -> Result<Option<Loaded>> {
-    let Some(found) = walk(path, bytes, total)? else {
-        return Ok(None);
-    };
-    let slice = found.fields(path).slice(found.syntax)?;
-    let bytes = found.bytes;
-    Ok(Some(Loaded { bytes, slice }))
+fn walk_whole(path: &Path) -> Result<Walked> {
+    let bytes = bytes::read(path)?;
+    let total = bytes.len() as u64;
+    walk(path, bytes, total)?.ok_or_else(|| Error::corrupt(path, "header cut off"))
 }
 
 /// A data set whose elements have been found.
@@ -122,15 +123,21 @@ struct Walked {
 
 impl Walked {
     fn fields<'a>(&'a self, path: &'a Path) -> Fields<'a> {
-        Fields {
-            path,
+        let reader = Reader {
             bytes: &self.bytes,
-            walk: &self.walk,
-            big: self.syntax.big_endian,
+            total: self.bytes.len() as u64,
+            syntax: self.syntax,
+            path,
+        };
+        Fields {
+            reader,
+            elements: &self.walk.elements,
+            pixels: self.walk.pixels.as_ref(),
         }
     }
 }
 
+/// Walks over what is there; `None` where the pixels are not reached.
 fn walk(path: &Path, bytes: Vec<u8>, total: u64) -> Result<Option<Walked>> {
     if !is_dicom(&bytes) {
         let got = format!("{:02x?}", &bytes[..bytes.len().min(8)]);
@@ -230,18 +237,29 @@ fn text(value: &[u8]) -> String {
         .to_owned()
 }
 
-/// Values of the outermost level, by tag.
+/// Values of one level, by tag.
 pub(crate) struct Fields<'a> {
-    path: &'a Path,
-    bytes: &'a [u8],
-    walk: &'a Walk,
-    big: bool,
+    pub(crate) reader: Reader<'a>,
+    elements: &'a [Element],
+    pixels: Option<&'a Pixels>,
 }
 
 impl<'a> Fields<'a> {
+    /// The values of an item of a sequence.
+    pub(crate) fn of_item(reader: Reader<'a>, elements: &'a [Element]) -> Self {
+        Fields {
+            reader,
+            elements,
+            pixels: None,
+        }
+    }
+
+    pub(crate) fn element(&self, tag: Tag) -> Option<&'a Element> {
+        self.elements.iter().find(|e| e.tag == tag)
+    }
+
     fn value(&self, tag: Tag) -> Option<&'a [u8]> {
-        let element = self.walk.elements.iter().find(|e| e.tag == tag)?;
-        let value = &self.bytes[element.value.clone()];
+        let value = self.reader.bytes.get(self.element(tag)?.value.clone())?;
         (!value.is_empty()).then_some(value)
     }
 
@@ -251,7 +269,7 @@ impl<'a> Fields<'a> {
 
     fn u16(&self, tag: Tag) -> Option<u16> {
         let b = *self.value(tag)?.first_chunk::<2>()?;
-        Some(if self.big {
+        Some(if self.reader.syntax.big_endian {
             u16::from_be_bytes(b)
         } else {
             u16::from_le_bytes(b)
@@ -272,17 +290,17 @@ impl<'a> Fields<'a> {
             .map(Some)
             .ok_or_else(|| {
                 let got: String = text.chars().take(80).collect();
-                Error::field(self.path, name, format!("{N} decimal numbers"), got)
+                Error::field(self.reader.path, name, format!("{N} decimal numbers"), got)
             })
     }
 
     fn required(&self, tag: Tag, name: &'static str) -> Result<u16> {
         self.u16(tag)
-            .ok_or_else(|| Error::field(self.path, name, "a number", "nothing"))
+            .ok_or_else(|| Error::field(self.reader.path, name, "a number", "nothing"))
     }
 
     fn slice(&self, syntax: Syntax) -> Result<Slice> {
-        let pixels = self.walk.pixels.clone();
+        let pixels = self.pixels.cloned();
         // Files without pixels (reports, DICOMDIR) are passed over later: they need no size.
         let size = |tag, name| {
             if pixels.is_some() {
@@ -292,38 +310,60 @@ impl<'a> Fields<'a> {
             }
         };
         let (rows, columns) = (size(0x0028_0010, "Rows")?, size(0x0028_0011, "Columns")?);
-        let image_type = self.text(0x0008_0008).unwrap_or_default().to_uppercase();
         let bits = self.bits();
-        let orientation = self.decimals::<6>(0x0020_0037, "ImageOrientationPatient")?;
         Ok(Slice {
-            path: self.path.to_owned(),
+            path: self.reader.path.to_owned(),
             syntax,
             series: self.text(0x0020_000e).unwrap_or_default(),
             instance: self.text(0x0008_0018).unwrap_or_default(),
             modality: self.text(0x0008_0060),
             kernel: self.text(0x0018_1210),
-            localizer: image_type
-                .split('\\')
-                .any(|word| word.trim() == "LOCALIZER"),
+            localizer: self.says_localizer(0x0008_0008),
             frames: match self.text(0x0028_0008) {
                 None => 1,
-                Some(text) => text
-                    .parse()
-                    .map_err(|_| Error::field(self.path, "NumberOfFrames", "a number", text))?,
+                Some(text) => text.parse().map_err(|_| {
+                    Error::field(self.reader.path, "NumberOfFrames", "a number", text)
+                })?,
             },
+            frame: None,
+            stack: String::new(),
             rows,
             columns,
             samples: self.u16(0x0028_0002).unwrap_or(1),
             bits,
-            spacing: self.decimals(0x0028_0030, "PixelSpacing")?,
-            position: self.decimals(0x0020_0032, "ImagePositionPatient")?,
-            orientation: orientation.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]),
-            thickness: self.decimals(0x0018_0050, "SliceThickness")?.map(|[mm]| mm),
+            spacing: self.spacing()?,
+            position: self.position()?,
+            orientation: self.orientation()?,
+            thickness: self.thickness()?,
             scaling: self.scaling()?,
             rescale_type: self.text(0x0028_1054),
             padding: self.padding(bits),
             pixels,
         })
+    }
+
+    /// Whether an image or frame type says that this is a localizer.
+    pub(crate) fn says_localizer(&self, tag: Tag) -> bool {
+        let kind = self.text(tag).unwrap_or_default().to_uppercase();
+        kind.split('\\').any(|word| word.trim() == "LOCALIZER")
+    }
+
+    pub(crate) fn spacing(&self) -> Result<Option<[f64; 2]>> {
+        self.decimals(0x0028_0030, "PixelSpacing")
+    }
+
+    pub(crate) fn position(&self) -> Result<Option<[f64; 3]>> {
+        self.decimals(0x0020_0032, "ImagePositionPatient")
+    }
+
+    pub(crate) fn orientation(&self) -> Result<Option<[[f64; 3]; 2]>> {
+        let six = self.decimals::<6>(0x0020_0037, "ImageOrientationPatient")?;
+        Ok(six.map(|[a, b, c, d, e, f]| [[a, b, c], [d, e, f]]))
+    }
+
+    pub(crate) fn thickness(&self) -> Result<Option<f64>> {
+        let mm = self.decimals(0x0018_0050, "SliceThickness")?;
+        Ok(mm.map(|[mm]| mm))
     }
 
     fn bits(&self) -> Bits {
@@ -337,14 +377,14 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn scaling(&self) -> Result<Option<(f64, f64)>> {
+    pub(crate) fn scaling(&self) -> Result<Option<(f64, f64)>> {
         let slope = self.decimals(0x0028_1053, "RescaleSlope")?.map(|[v]| v);
         let intercept = self.decimals(0x0028_1052, "RescaleIntercept")?.map(|[v]| v);
         match (slope, intercept) {
             (None, None) => Ok(None),
             (Some(0.0), _) => {
                 let expected = "a slope other than 0";
-                Err(Error::field(self.path, "RescaleSlope", expected, 0))
+                Err(Error::field(self.reader.path, "RescaleSlope", expected, 0))
             }
             (slope, intercept) => Ok(Some((slope.unwrap_or(1.0), intercept.unwrap_or(0.0)))),
         }
@@ -365,17 +405,23 @@ impl<'a> Fields<'a> {
     }
 }
 
+impl Slice {
+    /// The file, and the frame in it, for messages.
+    pub(crate) fn name(&self) -> String {
+        match self.frame {
+            Some(frame) => format!("{} frame {}", self.path.display(), frame + 1),
+            None => self.path.display().to_string(),
+        }
+    }
+}
+
 impl Loaded {
-    /// The compressed bytes of the one frame, its fragments joined; the plain bytes otherwise.
-    pub(crate) fn pixel_bytes(&self) -> Result<std::borrow::Cow<'_, [u8]>> {
+    /// Where the frames' bytes are: one piece each, or the fragments of compressed ones.
+    pub(crate) fn frames(&self) -> Result<Vec<Vec<Range<usize>>>> {
         let path = &self.slice.path;
         let native = self.slice.syntax.compression == Compression::None;
         match &self.slice.pixels {
-            Some(Pixels::Native(range)) if native => self
-                .bytes
-                .get(range.clone())
-                .map(Into::into)
-                .ok_or_else(|| Error::corrupt(path, "pixel data cut off")),
+            Some(Pixels::Native(range)) if native => Ok(self.native_frames(range)),
             Some(Pixels::Encapsulated(at)) if !native => {
                 let reader = Reader {
                     bytes: &self.bytes,
@@ -383,15 +429,8 @@ impl Loaded {
                     syntax: self.slice.syntax,
                     path,
                 };
-                let fragments = reader.fragments(*at)?;
-                Ok(match &fragments[..] {
-                    [one] => self.bytes[one.clone()].into(),
-                    many => many
-                        .iter()
-                        .flat_map(|range| self.bytes[range.clone()].iter().copied())
-                        .collect::<Vec<u8>>()
-                        .into(),
-                })
+                let (table, fragments) = reader.fragments(*at)?;
+                frames::of_fragments(&self.slice, &self.bytes, table, fragments)
             }
             Some(_) => Err(Error::field(
                 path,
@@ -401,5 +440,40 @@ impl Loaded {
             )),
             None => Err(Error::field(path, "PixelData", "an image", "nothing")),
         }
+    }
+
+    /// Frames one after the other; what is missing at the end is found when it is decoded.
+    fn native_frames(&self, range: &Range<usize>) -> Vec<Vec<Range<usize>>> {
+        let Slice {
+            rows,
+            columns,
+            bits,
+            frames,
+            ..
+        } = self.slice;
+        if frames <= 1 {
+            return vec![vec![range.clone()]];
+        }
+        let size = rows * columns * usize::from(bits.allocated / 8);
+        let place = |frame: usize| {
+            let start = range.start.saturating_add(frame.saturating_mul(size));
+            let start = start.min(range.end);
+            vec![start..start.saturating_add(size).min(range.end)]
+        };
+        (0..frames as usize).map(place).collect()
+    }
+
+    /// The bytes of these pieces.
+    pub(crate) fn piece(&self, ranges: &[Range<usize>]) -> Result<std::borrow::Cow<'_, [u8]>> {
+        let cut = || Error::corrupt(&self.slice.path, "pixel data cut off");
+        let piece = |range: &Range<usize>| self.bytes.get(range.clone()).ok_or_else(cut);
+        if let [one] = ranges {
+            return piece(one).map(Into::into);
+        }
+        let mut all = Vec::new();
+        for range in ranges {
+            all.extend_from_slice(piece(range)?);
+        }
+        Ok(all.into())
     }
 }

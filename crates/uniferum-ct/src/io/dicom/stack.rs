@@ -154,7 +154,7 @@ fn without_copies(placed: Vec<Placed>, warnings: &mut Vec<String>) -> Result<Vec
                         &next.slice.path,
                         "ImagePositionPatient",
                         "a place of its own",
-                        format!("that of {}", last.slice.path.display()),
+                        format!("that of {}", last.slice.name()),
                     ));
                 }
                 copies += 1;
@@ -191,8 +191,8 @@ fn step(
         if (gap - median).abs() > (LOOSE * median).max(LOOSE_MM) {
             let got = format!(
                 "{gap:.3} mm between {} and {}",
-                pair[0].slice.path.display(),
-                pair[1].slice.path.display()
+                pair[0].slice.name(),
+                pair[1].slice.name()
             );
             let expected = format!("even steps of {median:.3} mm (slices missing?)");
             return Err(Error::field(folder, "slice positions", expected, got));
@@ -219,7 +219,7 @@ fn straight(folder: &Path, placed: &[Placed], step: Vector, median: f64) -> Resu
             std::array::from_fn(|c| placed[0].position[c] + step[c] * index as f64);
         let off = norm(minus(p.position, expected));
         if off > tolerance {
-            let got = format!("{} is {off:.2} mm off", p.slice.path.display());
+            let got = format!("{} is {off:.2} mm off", p.slice.name());
             return Err(Error::field(
                 folder,
                 "slice positions",

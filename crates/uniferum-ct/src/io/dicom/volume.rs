@@ -1,6 +1,8 @@
 //! From a stack of slices to voxels.
 
-use std::path::Path;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
 use rayon::prelude::*;
@@ -8,6 +10,7 @@ use rayon::prelude::*;
 use super::pixels::{self, Padding};
 use super::slice::{self, Loaded, Slice};
 use super::stack::Stack;
+use super::syntax::Compression;
 use crate::error::{Error, Result};
 use crate::io::read::Decoded;
 use crate::{Format, HuSource, Volume};
@@ -26,10 +29,12 @@ pub(crate) fn read(
     let (nx, ny) = (first.columns, first.rows);
     check_claims(folder, &stack.slices)?;
     let mut out = vec![0f32; nx * ny * nz];
+    let mut files = MultiFrame::default();
     for (batch, slices) in stack.slices.chunks(BATCH).enumerate() {
+        files.open(slices)?;
         let decoded: Vec<Vec<f32>> = slices
             .par_iter()
-            .map(|header| decode(header, hu, padding))
+            .map(|header| files.decode(header, hu, padding))
             .collect::<Result<_>>()?;
         let z0 = batch * BATCH;
         out.par_chunks_mut(ny * nz)
@@ -60,9 +65,12 @@ pub(crate) fn read(
 
 /// The volume is allocated only once its slices' files can hold what their headers say.
 fn check_claims(folder: &Path, slices: &[Slice]) -> Result<()> {
-    let mut bytes = 0u64;
+    let (mut bytes, mut seen) = (0u64, None);
     for slice in slices {
         slice.check_image()?;
+        if seen.replace(&slice.path) == Some(&slice.path) {
+            continue;
+        }
         let meta = std::fs::metadata(&slice.path).map_err(|e| Error::io(&slice.path, e))?;
         bytes += meta.len();
         pixels::check_size(slice, meta.len())?;
@@ -80,23 +88,60 @@ fn check_claims(folder: &Path, slices: &[Slice]) -> Result<()> {
     ))
 }
 
-fn decode(header: &Slice, hu: HuSource, padding: Padding) -> Result<Vec<f32>> {
-    let loaded: Loaded = slice::read(&header.path)?;
-    // The file may have changed since its header was read.
-    if (loaded.slice.rows, loaded.slice.columns) != (header.rows, header.columns) {
-        return Err(Error::corrupt(
-            &header.path,
-            "the file changed while it was read",
-        ));
+/// Files of several frames, held as long as slices of them are decoded.
+#[derive(Default)]
+struct MultiFrame {
+    open: BTreeMap<PathBuf, (Loaded, Vec<Vec<Range<usize>>>)>,
+}
+
+impl MultiFrame {
+    /// Reads the files of several frames that these slices are in, and lets go of the others.
+    fn open(&mut self, slices: &[Slice]) -> Result<()> {
+        let framed = slices.iter().filter(|s| s.frame.is_some());
+        let wanted: BTreeSet<&Path> = framed.map(|s| s.path.as_path()).collect();
+        self.open.retain(|path, _| wanted.contains(path.as_path()));
+        for path in wanted {
+            if !self.open.contains_key(path) {
+                let loaded = slice::read(path)?;
+                let frames = loaded.frames()?;
+                self.open.insert(path.to_owned(), (loaded, frames));
+            }
+        }
+        Ok(())
     }
-    pixels::hu(&loaded, hu, padding)
+
+    fn decode(&self, header: &Slice, hu: HuSource, padding: Padding) -> Result<Vec<f32>> {
+        let changed = || Error::corrupt(&header.path, "the file changed while it was read");
+        // The file may have changed since its header was read.
+        let check = |now: &Slice| {
+            let size = |s: &Slice| (s.rows, s.columns, s.frames, s.bits);
+            (size(now) == size(header))
+                .then_some(())
+                .ok_or_else(changed)
+        };
+        if let Some(frame) = header.frame {
+            let (loaded, frames) = self.open.get(&header.path).ok_or_else(changed)?;
+            check(&loaded.slice)?;
+            let ranges = frames.get(frame).ok_or_else(changed)?;
+            return pixels::hu(header, &loaded.piece(ranges)?, hu, padding);
+        }
+        let loaded = slice::read(&header.path)?;
+        check(&loaded.slice)?;
+        let frames = loaded.frames()?;
+        let ranges = frames.first().ok_or_else(changed)?;
+        let data = loaded.piece(ranges)?;
+        if loaded.slice.syntax.compression != Compression::None {
+            pixels::check_size(&loaded.slice, data.len() as u64)?;
+        }
+        pixels::hu(&loaded.slice, &data, hu, padding)
+    }
 }
 
 /// CT must carry slope and intercept to HU.
 fn rescale_doubts(slices: &[Slice]) -> Vec<String> {
     let mut out = Vec::new();
     if let Some(slice) = slices.iter().find(|s| s.scaling.is_none()) {
-        let name = slice.path.display();
+        let name = slice.name();
         out.push(format!(
             "{name}: no RescaleSlope and RescaleIntercept: stored values are taken as HU"
         ));
@@ -109,10 +154,7 @@ fn rescale_doubts(slices: &[Slice]) -> Vec<String> {
             .flat_map(|t| t.chars())
             .take(16)
             .collect();
-        out.push(format!(
-            "{}: RescaleType is {kind:?}, not HU",
-            slice.path.display()
-        ));
+        out.push(format!("{}: RescaleType is {kind:?}, not HU", slice.name()));
     }
     out
 }
