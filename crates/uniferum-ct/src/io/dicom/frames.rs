@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::element::{Element, Tag};
-use super::slice::{Fields, Slice};
+use super::slice::{Fields, Pieces, Slice};
 use crate::error::{Error, Result};
 
 /// Shared Functional Groups Sequence.
@@ -124,7 +124,7 @@ pub(super) fn of_fragments(
     bytes: &[u8],
     table: Range<usize>,
     fragments: Vec<Range<usize>>,
-) -> Result<Vec<Vec<Range<usize>>>> {
+) -> Result<Vec<Pieces>> {
     let count = file.frames.max(1) as usize;
     if count == 1 {
         return Ok(vec![fragments]);
@@ -145,7 +145,7 @@ pub(super) fn of_fragments(
         matches!(head, Some([0xff, 0xd8] | [0xff, 0x4f]))
     };
     let total = fragments.len();
-    let mut frames: Vec<Vec<Range<usize>>> = Vec::new();
+    let mut frames: Vec<Pieces> = Vec::new();
     for range in fragments {
         match frames.last_mut() {
             Some(last) if !starts(&range) => last.push(range),

@@ -58,6 +58,9 @@ pub(crate) struct Bits {
     pub(crate) signed: bool,
 }
 
+/// Where a frame's bytes are: one piece, or the fragments of a compressed one.
+pub(crate) type Pieces = Vec<Range<usize>>;
+
 /// A file's bytes and the header in them.
 pub(crate) struct Loaded {
     /// The file; the inflated data set if it was deflated.
@@ -417,7 +420,7 @@ impl Slice {
 
 impl Loaded {
     /// Where the frames' bytes are: one piece each, or the fragments of compressed ones.
-    pub(crate) fn frames(&self) -> Result<Vec<Vec<Range<usize>>>> {
+    pub(crate) fn frames(&self) -> Result<Vec<Pieces>> {
         let path = &self.slice.path;
         let native = self.slice.syntax.compression == Compression::None;
         match &self.slice.pixels {
@@ -443,7 +446,7 @@ impl Loaded {
     }
 
     /// Frames one after the other; what is missing at the end is found when it is decoded.
-    fn native_frames(&self, range: &Range<usize>) -> Vec<Vec<Range<usize>>> {
+    fn native_frames(&self, range: &Range<usize>) -> Vec<Pieces> {
         let Slice {
             rows,
             columns,
@@ -458,7 +461,8 @@ impl Loaded {
         let place = |frame: usize| {
             let start = range.start.saturating_add(frame.saturating_mul(size));
             let start = start.min(range.end);
-            vec![start..start.saturating_add(size).min(range.end)]
+            let end = start.saturating_add(size).min(range.end);
+            Vec::from([Range { start, end }])
         };
         (0..frames as usize).map(place).collect()
     }

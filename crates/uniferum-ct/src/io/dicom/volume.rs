@@ -1,14 +1,13 @@
 //! From a stack of slices to voxels.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ndarray::Array3;
 use rayon::prelude::*;
 
 use super::pixels::{self, Padding};
-use super::slice::{self, Loaded, Slice};
+use super::slice::{self, Loaded, Pieces, Slice};
 use super::stack::Stack;
 use super::syntax::Compression;
 use crate::error::{Error, Result};
@@ -91,7 +90,7 @@ fn check_claims(folder: &Path, slices: &[Slice]) -> Result<()> {
 /// Files of several frames, held as long as slices of them are decoded.
 #[derive(Default)]
 struct MultiFrame {
-    open: BTreeMap<PathBuf, (Loaded, Vec<Vec<Range<usize>>>)>,
+    open: BTreeMap<PathBuf, (Loaded, Vec<Pieces>)>,
 }
 
 impl MultiFrame {
