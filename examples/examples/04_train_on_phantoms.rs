@@ -28,7 +28,7 @@ fn main() -> anyhow::Result<()> {
 
     // 2. One table for everything: here the phantoms', elsewhere several collections'.
     let catalogue = Catalogue::standard();
-    let manifest = Manifest::read_csv(ready, &catalogue, "phantom")?;
+    let manifest = Manifest::read(ready, &catalogue, "phantom")?;
     let mut tasks: Vec<Task> = catalogue.group("phantom").into_iter().cloned().collect();
     tasks.extend(
         ["anatomy.lungs", "anatomy.heart"]

@@ -237,6 +237,10 @@ impl Learner for Baseline {
         trainable_vars(&self.vars)
     }
 
+    fn encoder(&self) -> (&EncoderConfig, &'static str) {
+        (&self.config.encoder, "encoder.")
+    }
+
     fn loss(&self, batch: &Batch, _: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
         let outputs: Result<Vec<u32>> = batch
             .prompts

@@ -7,13 +7,11 @@ use serde::Serialize;
 use uniferum_data::{Dataset, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
 
-use uniferum_metrics::{
-    EvaluateOptions, MacroAuroc, TaskColumn, TaskMetrics, auroc, average_precision, cluster_ids,
-    evaluate_tasks,
-};
+use uniferum_metrics::{auroc, average_precision};
 use uniferum_tasks::{Task, TaskKind};
 
 use crate::error::Result;
+use crate::judge::{GroupReport, Intervals, judge};
 use crate::learner::examiner;
 
 /// The answer to one question about one scan.
@@ -54,23 +52,12 @@ pub struct MaskMetrics {
     pub auprc: Option<f64>,
 }
 
-/// A task's line of the report.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct TaskReport {
-    /// `diagnosis`, `prognosis` or `segmentation`.
-    pub kind: TaskKind,
-    /// Statistics over scans, with intervals.
-    #[serde(flatten)]
-    pub metrics: TaskMetrics,
-}
-
 /// Everything about a split.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvaluationReport {
-    /// Mean AUROC over label tasks.
-    pub macro_auroc: MacroAuroc,
-    /// Label tasks.
-    pub tasks: Vec<TaskReport>,
+    /// Label tasks and their means.
+    #[serde(flatten)]
+    pub labels: GroupReport,
     /// Mask tasks.
     pub masks: Vec<MaskMetrics>,
     /// Every answer.
@@ -91,7 +78,8 @@ pub enum Answer {
 
 /// Asks every task of every scan, each scan encoded once.
 ///
-/// Intervals are clustered by patient. `progress` is called after each scan.
+/// Intervals are clustered by patient; those of average precision need [`judge`] and its bootstrap.
+/// `progress` is called after each scan.
 ///
 /// # Errors
 /// Those of data, model and statistics.
@@ -156,10 +144,9 @@ pub fn evaluate_with(
         .map(|(&task, cells)| mask_metrics(&dataset.tasks[task], cells))
         .collect();
     let masks = masks?;
-    let (tasks, macro_auroc) = label_metrics(&dataset.tasks, &predictions)?;
+    let labels = judge(&dataset.tasks, &predictions, &Intervals::default())?;
     Ok(EvaluationReport {
-        macro_auroc,
-        tasks,
+        labels,
         masks,
         predictions,
     })
@@ -175,70 +162,9 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
 }
 
-/// Statistics of some tasks' label predictions: each task with its interval, and their mean AUROC.
-///
-/// Tasks without predictions are left out; intervals are clustered by patient.
-///
-/// # Errors
-/// [`crate::Error::Metrics`], for example for tasks that were asked of different scans.
-pub fn judge(tasks: &[Task], predictions: &[Prediction]) -> Result<(Vec<TaskReport>, MacroAuroc)> {
-    label_metrics(tasks, predictions)
-}
-
 struct Cells {
     logits: Vec<f32>,
     target: Vec<f32>,
-}
-
-fn label_metrics(
-    tasks: &[Task],
-    predictions: &[Prediction],
-) -> Result<(Vec<TaskReport>, MacroAuroc)> {
-    let asked: Vec<&Task> = tasks
-        .iter()
-        .filter(|t| t.kind != TaskKind::Segmentation)
-        .filter(|t| predictions.iter().any(|p| p.task == t.id))
-        .collect();
-    let rows = |task: &Task| {
-        predictions
-            .iter()
-            .filter(|p| p.task == task.id)
-            .collect::<Vec<_>>()
-    };
-    let scores: Vec<Vec<f64>> = asked
-        .iter()
-        .map(|t| rows(t).iter().map(|p| p.logit).collect())
-        .collect();
-    let labels: Vec<Vec<Option<bool>>> = asked
-        .iter()
-        .map(|t| rows(t).iter().map(|p| p.label).collect())
-        .collect();
-    let patients: Vec<String> = asked.first().map_or(Vec::new(), |t| {
-        rows(t).iter().map(|p| p.patient.clone()).collect()
-    });
-    let clusters = cluster_ids(&patients);
-    let columns: Vec<TaskColumn<'_>> = asked
-        .iter()
-        .enumerate()
-        .map(|(i, t)| TaskColumn {
-            task: &t.id,
-            scores: &scores[i],
-            labels: &labels[i],
-        })
-        .collect();
-    let options = EvaluateOptions {
-        clusters: Some(&clusters),
-        ..Default::default()
-    };
-    let evaluation = evaluate_tasks(&columns, &options)?;
-    let reports = asked.iter().zip(evaluation.tasks);
-    let reports = reports
-        .map(|(task, metrics)| TaskReport {
-            kind: task.kind,
-            metrics,
-        })
-        .collect();
-    Ok((reports, evaluation.macro_auroc))
 }
 
 fn mask_metrics(task: &Task, scans: &[Cells]) -> Result<MaskMetrics> {

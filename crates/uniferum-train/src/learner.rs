@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::VarMap;
 use uniferum_data::Batch;
-use uniferum_encoder::seeded_var_builder;
+use uniferum_encoder::{EncoderConfig, seeded_var_builder};
 use uniferum_fusion::{Freeze, Prompts, Uniferum, UniferumConfig, checkpoint, trainable_vars};
 use uniferum_metrics::losses::{LossConfig, MultitaskLoss, Targets, multitask_loss};
 use uniferum_tasks::{Task, TaskKind};
 
-use crate::baseline::Baseline;
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
 use crate::evaluate::{Answer, values};
@@ -26,6 +25,9 @@ pub trait Learner {
 
     /// The variables to train, sorted by name.
     fn trained(&self) -> Vec<(String, Var)>;
+
+    /// The image encoder, and what the names of its variables begin with.
+    fn encoder(&self) -> (&EncoderConfig, &'static str);
 
     /// The loss of a pass, with dropout drawn from the seed.
     ///
@@ -83,6 +85,10 @@ impl Learner for Box<dyn Learner> {
         (**self).trained()
     }
 
+    fn encoder(&self) -> (&EncoderConfig, &'static str) {
+        (**self).encoder()
+    }
+
     fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
         (**self).loss(batch, config, seed)
     }
@@ -110,6 +116,33 @@ impl Learner for Box<dyn Learner> {
     fn export_adapter(&self, folder: &Path) -> Result<bool> {
         (**self).export_adapter(folder)
     }
+}
+
+/// Copies the image encoder of one model into another, running statistics included.
+///
+/// # Errors
+/// [`Error::Config`](crate::Error::Config) where the encoders differ.
+pub fn copy_encoder(from: &dyn Learner, to: &dyn Learner) -> Result<()> {
+    let ((theirs, prefix), (own, own_prefix)) = (from.encoder(), to.encoder());
+    if own != theirs {
+        let (expected, got) = (format!("{own:?}"), format!("{theirs:?}"));
+        return Err(Error::config("encoder to copy", expected, got));
+    }
+    let lock = |vars: &VarMap| {
+        let data = vars.data().lock().unwrap_or_else(|e| e.into_inner());
+        data.clone()
+    };
+    let (theirs, own) = (lock(from.variables()), lock(to.variables()));
+    for (name, var) in &own {
+        let Some(name) = name.strip_prefix(own_prefix) else {
+            continue;
+        };
+        let name = format!("{prefix}{name}");
+        let found = theirs.get(&name);
+        let found = found.ok_or_else(|| Error::config("encoder to copy", &name, "nothing"))?;
+        var.set(&found.as_tensor().to_device(var.device())?)?;
+    }
+    Ok(())
 }
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
@@ -160,34 +193,6 @@ impl Fusion {
         Ok(fusion)
     }
 
-    /// Takes over the image encoder of a baseline that was trained before, statistics included.
-    ///
-    /// # Errors
-    /// [`Error::Config`](crate::Error::Config) where the encoders differ.
-    pub fn take_encoder(&self, baseline: &Baseline) -> Result<()> {
-        let (own, theirs) = (&self.config.encoder, &baseline.config().encoder);
-        if own != theirs {
-            let (expected, got) = (format!("{own:?}"), format!("{theirs:?}"));
-            return Err(Error::config("encoder of the baseline", expected, got));
-        }
-        let lock = |vars: &VarMap| {
-            vars.data()
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .clone()
-        };
-        let (from, to) = (lock(baseline.variables()), lock(&self.vars));
-        for (name, var) in &from {
-            let Some(name) = name.strip_prefix("encoder.") else {
-                continue;
-            };
-            if let Some(own) = to.get(&format!("vision_model.model.{name}")) {
-                own.set(var.as_tensor())?;
-            }
-        }
-        Ok(())
-    }
-
     fn prepare(&mut self) {
         // With adapters the builder hands out constants; what remains in the graph is to be trained.
         let freeze = match self.adapter {
@@ -220,6 +225,10 @@ impl Learner for Fusion {
             named.sort_by(|a, b| a.0.cmp(&b.0));
         }
         named
+    }
+
+    fn encoder(&self) -> (&EncoderConfig, &'static str) {
+        (&self.config.encoder, "vision_model.model.")
     }
 
     fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {

@@ -24,16 +24,16 @@ mod tensorboard;
 pub mod distributed;
 mod error;
 mod evaluate;
+mod judge;
 
 pub use baseline::{Baseline, BaselineConfig};
 pub use checkpoint::{Best, RunState, latest_checkpoint};
 pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
-pub use evaluate::{
-    Answer, EvaluationReport, MaskMetrics, Prediction, TaskReport, evaluate, evaluate_with, judge,
-};
+pub use evaluate::{Answer, EvaluationReport, MaskMetrics, Prediction, evaluate, evaluate_with};
 pub use init::Init;
-pub use learner::{Examiner, Fusion, Learner};
+pub use judge::{GroupReport, Intervals, TaskReport, judge};
+pub use learner::{Examiner, Fusion, Learner, copy_encoder};
 pub use lora::{LoraConfig, LoraTarget};
 pub use memory::resident_mib;
 pub use optimizer::{Gradients, Optimizer};

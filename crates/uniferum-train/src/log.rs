@@ -59,12 +59,12 @@ impl Logs {
 
     pub(crate) fn validation(&mut self, step: u64, report: &EvaluationReport) -> Result<()> {
         append(&self.folder.join(VALIDATIONS), &Validation { step, report })?;
-        let macro_auroc = report.macro_auroc.value;
+        let macro_auroc = report.labels.macro_auroc.value;
         let mut values: Vec<(String, f64)> = macro_auroc
             .into_iter()
             .map(|v| ("validation/macro_auroc".to_owned(), v))
             .collect();
-        for task in report.tasks.iter().map(|t| &t.metrics) {
+        for task in report.labels.tasks.iter().map(|t| &t.metrics) {
             values.extend(
                 task.auroc
                     .map(|v| (format!("validation/auroc/{}", task.task), v)),

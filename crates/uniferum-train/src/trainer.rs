@@ -417,7 +417,7 @@ impl<L: Learner> Trainer<L> {
             if let Some(logs) = &mut self.logs {
                 logs.validation(self.state.step, &report)?;
             }
-            value[0] = report.macro_auroc.value.unwrap_or(f64::NAN);
+            value[0] = report.labels.macro_auroc.value.unwrap_or(f64::NAN);
             if self.is_better(value[0]) {
                 self.save_best(&report)?;
             }

@@ -252,7 +252,7 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
     let ask = best.examiner(&data.tasks).unwrap();
     let report = evaluate_with(&ask, &data, &scans, &Device::Cpu, || {}).unwrap();
     assert_eq!(
-        report.macro_auroc.value,
+        report.labels.macro_auroc.value,
         Some(state.best.unwrap().macro_auroc)
     );
     let lines = std::fs::read_to_string(run.join("validation.jsonl")).unwrap();

@@ -52,7 +52,7 @@ pub(crate) fn setup(folder: &Path, scans: usize, augment: bool, ids: &[&str]) ->
         write_cohort(folder, scans, 1, &phantom, &|| {}).unwrap();
     }
     let catalogue = Catalogue::standard();
-    let manifest = Manifest::read_csv(table, &catalogue, "phantom").unwrap();
+    let manifest = Manifest::read(table, &catalogue, "phantom").unwrap();
     let tasks: Vec<Task> = ids
         .iter()
         .map(|id| catalogue.get(id).unwrap().clone())

@@ -12,6 +12,7 @@ pub(crate) mod label_reports;
 pub(crate) mod manifest;
 mod phantoms;
 pub(crate) mod predict;
+mod predictions;
 pub(crate) mod prepare;
 pub(crate) mod tasks;
 pub(crate) mod train;

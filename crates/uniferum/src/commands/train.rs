@@ -153,7 +153,7 @@ pub(crate) fn read_manifests(
     let mut all = Manifest::default();
     for path in paths {
         all.scans
-            .extend(Manifest::read_csv(path, catalogue, group)?.scans);
+            .extend(Manifest::read(path, catalogue, group)?.scans);
     }
     Ok(all)
 }

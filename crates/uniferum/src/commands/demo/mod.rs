@@ -1,9 +1,7 @@
 //! `uniferum demo`: the whole path in one command, from nothing to a report.
 
 mod plan;
-mod prepare;
 mod report;
-mod training;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,12 +10,14 @@ use std::time::Instant;
 use anyhow::{Context, ensure};
 use candle_core::Device;
 use uniferum::Predictor;
-use uniferum::fusion::Uniferum;
+use uniferum::report::evaluation::mean_auroc;
 use uniferum_data::{Dataset, Manifest, Split};
+use uniferum_metrics::Bootstrap;
 use uniferum_tasks::Catalogue;
-use uniferum_train::{EvaluationReport, Trainer, evaluate};
+use uniferum_train::{EvaluationReport, Intervals, judge};
 
-use crate::commands::phantoms::cohort;
+use crate::commands::phantoms::{AnyTrainer, Site, cohort, labels, standardised};
+use crate::commands::predictions::write_predictions;
 use crate::global::Global;
 use plan::Plan;
 
@@ -25,7 +25,8 @@ use plan::Plan;
 ///
 /// Needs no download. Writes a labelled cohort of phantoms as NIfTI, standardises it, warms
 /// the image encoder up on the labels, trains the whole model on findings, an outcome and organ masks
-/// mixed in one batch, asks it about phantoms that it has not seen, and leaves model.safetensors, predictions.csv, metrics.json and report.html.
+/// mixed in one batch, asks it about phantoms that it has not seen, and leaves model.safetensors,
+/// predictions.csv, metrics.json and report.html.
 /// A run that was stopped goes on where it was when the same command is given again.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -46,9 +47,6 @@ pub(crate) struct Args {
     seed: u64,
 }
 
-/// Bytes of standardised scans kept in memory while training.
-const CACHE_BYTES: usize = 1 << 30;
-
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let start = Instant::now();
     let plan = Plan::new(args.scans as usize, args.steps, args.seed);
@@ -64,13 +62,16 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         "phantoms",
         global,
     )?;
-    let table = prepare::standardised(&table, &out.join("standardised"), &plan, global)?;
-    let catalogue = Catalogue::standard();
-    let manifest = Manifest::read_csv(table, &catalogue, "phantom")?;
-    let tasks = plan.tasks(&catalogue);
-    let transform = plan.input.transform.clone();
-    let dataset = Arc::new(Dataset::new(manifest, tasks, transform, 4, CACHE_BYTES)?);
-    let trainer = training::train(out, &plan, &catalogue, &dataset, global)?;
+    let prepared = out.join("standardised");
+    let settings = &plan.input.standardise;
+    let table = standardised(&table, &prepared, settings, "standardise", global)?;
+    let site = Site {
+        catalogue: &Catalogue::standard(),
+        device: &Device::Cpu,
+        global,
+    };
+    let manifest = Manifest::read(&table, site.catalogue, "phantom")?;
+    let (trainer, dataset) = train(out, &plan, manifest, &site)?;
     let evaluation = test(&trainer, &dataset, global)?;
     leave(out, &plan, &trainer, &dataset, &evaluation)?;
     tell(out, &evaluation, start, global);
@@ -93,12 +94,44 @@ fn agree(path: &Path, plan: &Plan) -> anyhow::Result<()> {
     std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
-fn test(trainer: &Trainer, dataset: &Dataset, global: &Global) -> anyhow::Result<EvaluationReport> {
+/// Trains the encoder, then the model.
+fn train(
+    out: &Path,
+    plan: &Plan,
+    manifest: Manifest,
+    site: &Site<'_>,
+) -> anyhow::Result<(AnyTrainer, Arc<Dataset>)> {
+    let [alone, whole] = plan.runs();
+    let tasks = plan.tasks(site.catalogue);
+    let labelled = Arc::new(alone.dataset(manifest.clone(), labels(&tasks))?);
+    let encoder = site.train("encoder", &alone, &labelled, None, &out.join("encoder"))?;
+    let dataset = Arc::new(whole.dataset(manifest, tasks)?);
+    let loader = whole.loader(&dataset, site.device);
+    let (summary, steps) = loader.summary();
+    let epochs = plan.train.steps as f64 / steps as f64;
+    site.global.hint(format!(
+        "{} scans, {epochs:.1} epochs of {steps} steps; an epoch asks\n  {}",
+        loader.scans.len(),
+        summary.join("\n  ")
+    ));
+    let run = out.join("run");
+    let trainer = site.train("training", &whole, &dataset, Some(&encoder), &run)?;
+    Ok((trainer, dataset))
+}
+
+fn test(
+    trainer: &AnyTrainer,
+    dataset: &Dataset,
+    global: &Global,
+) -> anyhow::Result<EvaluationReport> {
     let scans = dataset.manifest.of(Split::Test);
     let bar = global.bar(scans.len() as u64, "testing");
-    let (model, prompts) = (trainer.model(), trainer.prompts());
-    let tick = || bar.inc(1);
-    let report = evaluate(model, prompts, dataset, &scans, &Device::Cpu, tick)?;
+    let mut report = trainer.evaluate(dataset, &scans, || bar.inc(1))?;
+    let intervals = Intervals {
+        bootstrap: Some(Bootstrap::default()),
+        ..Intervals::default()
+    };
+    report.labels = judge(&dataset.tasks, &report.predictions, &intervals)?;
     bar.finish_and_clear();
     Ok(report)
 }
@@ -107,13 +140,13 @@ fn test(trainer: &Trainer, dataset: &Dataset, global: &Global) -> anyhow::Result
 fn leave(
     out: &Path,
     plan: &Plan,
-    trainer: &Trainer,
+    trainer: &AnyTrainer,
     dataset: &Dataset,
     evaluation: &EvaluationReport,
 ) -> anyhow::Result<()> {
     let weights = out.join("model.safetensors");
     trainer.save_model(&weights)?;
-    report::write_predictions(&out.join("predictions.csv"), evaluation)?;
+    write_predictions(&out.join("predictions.csv"), &evaluation.predictions)?;
     report::write_metrics(&out.join("metrics.json"), evaluation)?;
     let log = report::read_log(&out.join("run").join("log.jsonl"))?;
     let story = report::Story {
@@ -124,21 +157,17 @@ fn leave(
         log: &log,
     };
     // The page shows what a user of the written checkpoint would get.
-    let model = Uniferum::load(&weights, &Device::Cpu)?;
-    let prompts = trainer.prompts().clone();
-    let predictor = Predictor::new(model, prompts, plan.input.clone(), &Device::Cpu)?;
+    let tokenizer = out.join("tokenizer.json");
+    let predictor = Predictor::load(&weights, tokenizer, &Device::Cpu)?;
     let page = out.join("report.html");
     report::write_page(&page, &story, evaluation, &predictor, dataset)
 }
 
 fn tell(out: &Path, evaluation: &EvaluationReport, start: Instant, global: &Global) {
-    use uniferum::report::evaluation::{interval, number};
-    let mean = &evaluation.macro_auroc;
     println!(
-        "macro AUROC {} (95 % interval {}) over {} tasks on unseen phantoms",
-        number(mean.value),
-        interval(mean.ci_low, mean.ci_high),
-        mean.n_tasks
+        "macro AUROC {} over {} tasks on unseen phantoms",
+        mean_auroc(&evaluation.labels),
+        evaluation.labels.macro_auroc.n_tasks
     );
     println!("report      {}", out.join("report.html").display());
     global.hint(format!(

@@ -1,15 +1,13 @@
 //! The settings of the demonstration: everything that the results depend on.
 
 use serde::{Deserialize, Serialize};
-use uniferum_ct::prep::StandardiseConfig;
-use uniferum_ct::transform::{Augment, ModelTransform};
-use uniferum_data::{InputSettings, SamplerConfig};
-use uniferum_fusion::{BertConfig, Prompts, UniferumConfig};
+use uniferum_ct::transform::Augment;
+use uniferum_data::InputSettings;
 use uniferum_phantom::PhantomConfig;
 use uniferum_tasks::{Catalogue, Task};
-use uniferum_train::TrainConfig;
+use uniferum_train::{RunConfig, TrainConfig};
 
-use crate::commands::phantoms::ORGANS;
+use crate::commands::phantoms::{ORGANS, recipe};
 
 const ENCODER_STEPS: u64 = 400;
 
@@ -40,49 +38,11 @@ impl Plan {
         Self {
             scans,
             seed,
-            // Pronounced findings in patients who are much alike, so that minutes of training show.
-            phantom: PhantomConfig {
-                least_grade: 0.5,
-                scanner_variation: 0.3,
-                patient_variation: 0.3,
-                test_fraction: 0.25,
-                ..PhantomConfig::default()
-            },
-            // The paper's field of view of 384x320x256 mm, with coarser voxels.
-            input: InputSettings {
-                standardise: StandardiseConfig {
-                    spacing_mm: [6.0, 5.0, 4.0],
-                    size: Some([69, 67, 64]),
-                    ..StandardiseConfig::default()
-                },
-                transform: ModelTransform {
-                    crop: [64, 64, 64],
-                    shape: [64, 32, 32],
-                },
-            },
+            phantom: recipe::phantom(),
+            input: recipe::input(),
             encoder_steps: steps.min(ENCODER_STEPS),
-            train: TrainConfig {
-                steps,
-                scans_per_step: 8,
-                questions_per_scan: 10,
-                // Gentle to what the encoder knows.
-                learning_rate: 4e-4,
-                warmup_steps: steps.min(40),
-                sampler: SamplerConfig {
-                    organ_share: 0.2,
-                    nodule_repeats: 1,
-                    ..SamplerConfig::default()
-                },
-                seed,
-                checkpoint_every: 100,
-                ..TrainConfig::default()
-            },
-            // A third of the paper's rotation and zoom: a zoom hides the size of a heart.
-            augment: Augment {
-                rotate_degrees: 5.0,
-                zoom: [0.97, 1.03],
-                ..Augment::default()
-            },
+            train: recipe::whole(steps, seed),
+            augment: recipe::augment(),
             hidden: 256,
         }
     }
@@ -95,28 +55,17 @@ impl Plan {
         labels.chain(all.filter(masks)).cloned().collect()
     }
 
-    /// The recipe of the encoder alone, which sees labels only.
-    pub(crate) fn encoder_recipe(&self) -> TrainConfig {
-        TrainConfig {
-            steps: self.encoder_steps,
-            learning_rate: 1e-3,
-            warmup_steps: self.encoder_steps.min(self.train.warmup_steps),
-            ..self.train.clone()
-        }
-    }
-
-    /// The paper's architecture over the words of the catalogue.
-    pub(crate) fn model(&self, prompts: &Prompts) -> UniferumConfig {
-        UniferumConfig {
-            bert: BertConfig {
-                // Minutes of training overfit to nothing.
-                dropout: 0.0,
-                hidden: self.hidden,
-                intermediate: 4 * self.hidden,
-                heads: self.hidden / 64,
-                ..prompts.bert_config()
-            },
-            ..UniferumConfig::default()
-        }
+    /// The run of the encoder alone, then that of the whole model.
+    pub(crate) fn runs(&self) -> [RunConfig; 2] {
+        let model = recipe::model(self.hidden);
+        let encoder = recipe::encoder(self.encoder_steps, &self.train);
+        let runs = [
+            recipe::encoder_run(&model, self.input.clone(), encoder),
+            recipe::run(model, self.input.clone(), self.train.clone()),
+        ];
+        runs.map(|run| RunConfig {
+            augment: self.augment.clone(),
+            ..run
+        })
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use ndarray::Array3;
-use uniferum::report::evaluation::{add_evaluation, interval, number};
+use uniferum::report::evaluation::{add_evaluation, mean_auroc};
 use uniferum::report::html::Page;
 use uniferum::report::plots::{Series, series_svg};
 use uniferum::report::slices::{Overlay, Plane, Window, fullest_slice, inline_image, slice_png};
@@ -46,34 +46,6 @@ pub(super) fn read_log(path: &Path) -> anyhow::Result<Vec<Step>> {
         steps.insert(step.step, step);
     }
     Ok(steps.into_values().collect())
-}
-
-/// `predictions.csv`: a line for every question about every test scan.
-pub(super) fn write_predictions(path: &Path, report: &EvaluationReport) -> anyhow::Result<()> {
-    let mut table = csv::Writer::from_path(path).with_context(|| path.display().to_string())?;
-    table.write_record([
-        "scan",
-        "patient",
-        "task",
-        "kind",
-        "label",
-        "logit",
-        "probability",
-    ])?;
-    for p in &report.predictions {
-        let label = p.label.map_or(String::new(), |l| u8::from(l).to_string());
-        let (logit, probability) = (p.logit.to_string(), p.probability.to_string());
-        table.write_record([
-            p.scan.as_str(),
-            &p.patient,
-            &p.task,
-            p.kind.as_str(),
-            &label,
-            &logit,
-            &probability,
-        ])?;
-    }
-    table.flush().with_context(|| path.display().to_string())
 }
 
 /// `metrics.json`.
@@ -118,12 +90,13 @@ pub(super) fn write_page(
 }
 
 fn key_figures(story: &Story<'_>, report: &EvaluationReport) -> Vec<(String, String)> {
-    let mean = &report.macro_auroc;
     let [x, y, z] = story.plan.input.transform.shape;
     let fact = |name: &str, value: String| (name.to_owned(), value);
     vec![
-        fact("macro AUROC on test scans", number(mean.value)),
-        fact("95 % interval", interval(mean.ci_low, mean.ci_high)),
+        fact(
+            "macro AUROC on test scans (95 % interval)",
+            mean_auroc(&report.labels),
+        ),
         fact(
             "training / test scans",
             format!("{} / {}", story.train_scans, story.test_scans.len()),

@@ -3,19 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use uniferum::report::evaluation::{Judged, add_group, add_masks, mean_auprc, mean_auroc};
 use uniferum::report::html::Page;
-use uniferum::report::plots::{ForestAxis, ForestRow, forest_svg};
 use uniferum_data::{Dataset, InputSettings, Split};
 use uniferum_fusion::checkpoint;
 use uniferum_kernels::DeviceChoice;
-use uniferum_metrics::{
-    Bootstrap, EvaluateOptions, MacroAuroc, TaskColumn, TaskDetails, TaskMetrics, cluster_ids,
-    describe_task, evaluate_tasks,
-};
+use uniferum_metrics::Bootstrap;
 use uniferum_tasks::{Catalogue, Task};
-use uniferum_train::{MaskMetrics, Prediction, RunConfig, evaluate_with, open_model};
+use uniferum_train::{
+    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, evaluate_with, judge, open_model,
+};
 
-use super::interval;
+use super::percent;
+use crate::commands::predictions::write_predictions;
 use crate::commands::train::read_manifests;
 use crate::global::Global;
 
@@ -61,24 +61,12 @@ pub(super) struct ModelArgs {
     out: PathBuf,
 }
 
-/// A task's numbers, average precision with its interval.
-#[derive(Debug, serde::Serialize)]
-struct TaskRow {
-    #[serde(flatten)]
-    metrics: TaskMetrics,
-    auprc_ci_low: Option<f64>,
-    auprc_ci_high: Option<f64>,
-}
-
 /// The tasks of one group: a collection, or its part that is shared with CT-RATE or unique.
 #[derive(Debug, serde::Serialize)]
 struct GroupResult {
     group: String,
-    #[serde(rename = "macro")]
-    macro_auroc: MacroAuroc,
-    /// Mean average precision of the tasks in which it is defined.
-    macro_auprc: Option<f64>,
-    tasks: Vec<TaskRow>,
+    #[serde(flatten)]
+    report: GroupReport,
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -109,15 +97,12 @@ pub(super) fn run(args: &ModelArgs, level: f64, seed: u64, global: &Global) -> a
     for result in &results {
         println!("{}", result.checkpoint.display());
         for group in &result.groups {
-            let all = &group.macro_auroc;
             println!(
                 "  {:20} {:3} tasks  AUROC {}  AUPR {}",
                 group.group,
-                all.n_tasks,
-                interval(all.value, all.ci_low, all.ci_high),
-                group
-                    .macro_auprc
-                    .map_or("undefined".into(), |v| format!("{v:.3}")),
+                group.report.macro_auroc.n_tasks,
+                mean_auroc(&group.report),
+                mean_auprc(&group.report),
             );
         }
     }
@@ -145,10 +130,25 @@ impl ModelArgs {
         let ask = model.examiner(&dataset.tasks)?;
         let report = evaluate_with(&ask, &dataset, &scans, &device, || bar.inc(1))?;
         bar.finish_and_clear();
+        let bootstrap = Bootstrap {
+            seed,
+            level,
+            ..Bootstrap::default()
+        };
+        let intervals = Intervals {
+            level,
+            bootstrap: Some(bootstrap),
+        };
         let mut groups = Vec::new();
         for (name, tasks) in grouped(&dataset.tasks, catalogue) {
-            let result = judge(name, &tasks, &report.predictions, level, seed)?;
-            groups.extend(result);
+            let group = judge(&tasks, &report.predictions, &intervals)?;
+            if !group.tasks.is_empty() {
+                let group = GroupResult {
+                    group: name,
+                    report: group,
+                };
+                groups.push(group);
+            }
         }
         let result = ModelResult {
             checkpoint: path.to_owned(),
@@ -213,89 +213,6 @@ fn grouped(tasks: &[Task], catalogue: &Catalogue) -> Vec<(String, Vec<Task>)> {
     groups
 }
 
-/// The numbers of a group; none for masks and for tasks that the model has no answer to.
-fn judge(
-    group: String,
-    tasks: &[Task],
-    predictions: &[Prediction],
-    level: f64,
-    seed: u64,
-) -> anyhow::Result<Option<GroupResult>> {
-    let of = |task: &Task| -> Vec<&Prediction> {
-        let labels = predictions.iter().filter(|p| p.task == task.id);
-        labels
-            .filter(|p| p.kind != uniferum_tasks::TaskKind::Segmentation)
-            .collect()
-    };
-    let asked: Vec<(&Task, Vec<&Prediction>)> = tasks.iter().map(|t| (t, of(t))).collect();
-    let asked: Vec<_> = asked.into_iter().filter(|(_, p)| !p.is_empty()).collect();
-    let Some((_, first)) = asked.first() else {
-        return Ok(None);
-    };
-    let patients: Vec<String> = first.iter().map(|p| p.patient.clone()).collect();
-    let clusters = cluster_ids(&patients);
-    let scores: Vec<Vec<f64>> = asked
-        .iter()
-        .map(|(_, rows)| rows.iter().map(|p| p.logit).collect())
-        .collect();
-    let labels: Vec<Vec<Option<bool>>> = asked
-        .iter()
-        .map(|(_, rows)| rows.iter().map(|p| p.label).collect())
-        .collect();
-    let columns: Vec<TaskColumn<'_>> = asked
-        .iter()
-        .zip(scores.iter().zip(&labels))
-        .map(|((task, _), (scores, labels))| TaskColumn {
-            task: &task.id,
-            scores,
-            labels,
-        })
-        .collect();
-    let options = EvaluateOptions {
-        level,
-        clusters: Some(&clusters),
-        ..Default::default()
-    };
-    let evaluation = evaluate_tasks(&columns, &options)?;
-    let bootstrap = Bootstrap {
-        seed,
-        level,
-        ..Default::default()
-    };
-    let detail = uniferum_metrics::DetailOptions {
-        bootstrap: Some(bootstrap),
-        ..Default::default()
-    };
-    let mut rows = Vec::new();
-    for (metrics, column) in evaluation.tasks.into_iter().zip(&columns) {
-        let details: TaskDetails = describe_task(column, &options, &detail)?;
-        rows.push(TaskRow {
-            metrics,
-            auprc_ci_low: details.auprc_ci_low,
-            auprc_ci_high: details.auprc_ci_high,
-        });
-    }
-    let defined: Vec<f64> = rows.iter().filter_map(|r| r.metrics.auprc).collect();
-    let mean = defined.iter().sum::<f64>() / defined.len() as f64;
-    Ok(Some(GroupResult {
-        group,
-        macro_auroc: evaluation.macro_auroc,
-        macro_auprc: (!defined.is_empty()).then_some(mean),
-        tasks: rows,
-    }))
-}
-
-fn write_predictions(path: &Path, predictions: &[Prediction]) -> anyhow::Result<()> {
-    let mut out = csv::Writer::from_path(path).with_context(|| format!("{}", path.display()))?;
-    out.write_record(["scan", "patient", "task", "label", "logit", "score"])?;
-    for p in predictions {
-        let label = p.label.map_or("", |l| if l { "1" } else { "0" });
-        let (logit, score) = (p.logit.to_string(), p.probability.to_string());
-        out.write_record([&p.scan, &p.patient, &p.task, label, &logit, &score])?;
-    }
-    Ok(out.flush()?)
-}
-
 fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
     let mut out = csv::Writer::from_path(path).with_context(|| format!("{}", path.display()))?;
     out.write_record([
@@ -315,7 +232,7 @@ fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
     for result in results {
         let checkpoint = result.checkpoint.display().to_string();
         for group in &result.groups {
-            for row in &group.tasks {
+            for row in &group.report.tasks {
                 let m = &row.metrics;
                 out.write_record([
                     checkpoint.clone(),
@@ -340,129 +257,46 @@ fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
 fn write_page(folder: &Path, results: &[ModelResult], level: f64) -> anyhow::Result<()> {
     let mut page = Page::new("Evaluation");
     page.note(&format!(
-        "Intervals of {} %. AUROC: by DeLong's variance, clustered by patient; average precision: by \
-         bootstrap.",
-        100.0 * level
+        "{} intervals, clustered by patient. AUROC: by DeLong's variance; average precision: by \
+         bootstrap, and none below ten positives.",
+        percent(level)
     ));
-    let mut names: Vec<&str> = Vec::new();
+    let names: Vec<String> = (1..=results.len()).map(|n| format!("model {n}")).collect();
+    let facts = names.iter().zip(results);
+    let facts = facts.map(|(name, r)| (name.clone(), r.checkpoint.display().to_string()));
+    page.facts(&facts.collect::<Vec<_>>());
+    let mut groups: Vec<&str> = Vec::new();
     for group in results.iter().flat_map(|r| &r.groups) {
-        if !names.contains(&group.group.as_str()) {
-            names.push(&group.group);
+        if !groups.contains(&group.group.as_str()) {
+            groups.push(&group.group);
         }
     }
     let figures = folder.join("figures");
-    std::fs::create_dir_all(&figures)?;
-    for name in names {
-        let of: Vec<(usize, &GroupResult)> = results
+    std::fs::create_dir_all(&figures).with_context(|| figures.display().to_string())?;
+    for group in groups {
+        let models: Vec<Judged<'_>> = names
             .iter()
-            .enumerate()
-            .flat_map(|(i, r)| r.groups.iter().map(move |g| (i + 1, g)))
-            .filter(|(_, g)| g.group == name)
+            .zip(results)
+            .filter_map(|(model, result)| {
+                let found = result.groups.iter().find(|g| g.group == group)?;
+                let report = &found.report;
+                Some(Judged { model, report })
+            })
             .collect();
-        page.section(name).table(&HEAD, &table_rows(&of));
-        let (auroc, auprc) = (forest(&of, false), forest(&of, true));
-        std::fs::write(figures.join(format!("{name}-auroc.svg")), &auroc)?;
-        std::fs::write(figures.join(format!("{name}-auprc.svg")), &auprc)?;
-        let captions = ["AUROC", "Average precision"].map(str::to_owned);
-        let [first, second] = captions;
-        page.figures(&[(auroc, first), (auprc, second)]);
+        page.section(group);
+        let plots = add_group(&mut page, &models, &[]);
+        for (plot, measure) in plots.iter().zip(["auroc", "auprc"]) {
+            let path = figures.join(format!("{group}-{measure}.svg"));
+            std::fs::write(&path, plot).with_context(|| path.display().to_string())?;
+        }
     }
-    page.section("Models");
-    let facts: Vec<(String, String)> = results
-        .iter()
-        .enumerate()
-        .map(|(i, r)| {
-            (
-                format!("model {}", i + 1),
-                r.checkpoint.display().to_string(),
-            )
-        })
-        .collect();
-    page.facts(&facts);
+    for (name, result) in names.iter().zip(results) {
+        if results.len() > 1 && !result.masks.is_empty() {
+            page.section(name);
+        }
+        add_masks(&mut page, &result.masks);
+    }
     let path = folder.join("evaluation.html");
     page.write(&path)
         .with_context(|| format!("{}", path.display()))
-}
-
-const HEAD: [&str; 6] = ["model", "task", "positive", "negative", "AUROC", "AUPR"];
-
-fn table_rows(groups: &[(usize, &GroupResult)]) -> Vec<Vec<String>> {
-    let rows = groups.iter().flat_map(|(model, group)| {
-        let tasks = group.tasks.iter().map(move |row| {
-            let m = &row.metrics;
-            vec![
-                model.to_string(),
-                m.task.clone(),
-                m.n_pos.to_string(),
-                m.n_neg.to_string(),
-                interval(m.auroc, m.ci_low, m.ci_high),
-                interval(m.auprc, row.auprc_ci_low, row.auprc_ci_high),
-            ]
-        });
-        let all = &group.macro_auroc;
-        let mean = vec![
-            model.to_string(),
-            format!("mean of {}", all.n_tasks),
-            String::new(),
-            String::new(),
-            interval(all.value, all.ci_low, all.ci_high),
-            interval(group.macro_auprc, None, None),
-        ];
-        tasks.chain([mean])
-    });
-    rows.collect()
-}
-
-fn forest(groups: &[(usize, &GroupResult)], precision: bool) -> String {
-    let several = groups.len() > 1;
-    let named = |name: &str, model: usize| {
-        let short = name.split_once('.').map_or(name, |(_, short)| short);
-        if several {
-            format!("{short} ({model})")
-        } else {
-            short.to_owned()
-        }
-    };
-    let mut rows: Vec<ForestRow> = Vec::new();
-    for (model, group) in groups {
-        for row in &group.tasks {
-            let m = &row.metrics;
-            let (value, low, high) = if precision {
-                (m.auprc, row.auprc_ci_low, row.auprc_ci_high)
-            } else {
-                (m.auroc, m.ci_low, m.ci_high)
-            };
-            rows.push(ForestRow {
-                name: named(&m.task, *model),
-                value,
-                ci: low.zip(high),
-                summary: false,
-            });
-        }
-    }
-    rows.sort_by(|a, b| a.name.cmp(&b.name));
-    rows.extend(groups.iter().map(|(model, group)| {
-        let all = &group.macro_auroc;
-        let (value, ci) = if precision {
-            (group.macro_auprc, None)
-        } else {
-            (all.value, all.ci_low.zip(all.ci_high))
-        };
-        ForestRow {
-            name: named("mean", *model),
-            value,
-            ci,
-            summary: true,
-        }
-    }));
-    let axis = if precision {
-        ForestAxis {
-            label: "Average precision".into(),
-            reference: None,
-            ..ForestAxis::auroc()
-        }
-    } else {
-        ForestAxis::auroc()
-    };
-    forest_svg(&rows, &axis)
 }

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use uniferum_metrics::{Platt, Temperature};
 
+pub(crate) use uniferum::report::evaluation::{estimate as interval, number};
+
 use super::Output;
 
 /// How a score becomes the probability that calibration and thresholds see.
@@ -50,25 +52,6 @@ pub(crate) fn logits(probabilities: &[f64]) -> Vec<f64> {
         (p / (1.0 - p)).ln()
     };
     probabilities.iter().map(logit).collect()
-}
-
-/// Three decimals, or `-` where there is no number.
-pub(crate) fn number(value: Option<f64>) -> String {
-    // No number is written -0.000.
-    value.map_or("-".to_owned(), |v| {
-        format!("{:.3}", if v.abs() < 5e-4 { 0.0 } else { v })
-    })
-}
-
-/// `0.912 (0.880 to 0.940)`.
-pub(crate) fn interval(value: Option<f64>, low: Option<f64>, high: Option<f64>) -> String {
-    match low.zip(high) {
-        Some((low, high)) => {
-            let (low, high) = (number(Some(low)), number(Some(high)));
-            format!("{} ({low} to {high})", number(value))
-        }
-        None => number(value),
-    }
 }
 
 /// Prints columns, the first to the left, the others to the right.

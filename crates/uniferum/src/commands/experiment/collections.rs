@@ -6,12 +6,13 @@ use anyhow::Context;
 use uniferum_data::{Dataset, Manifest, Scan, Split};
 use uniferum_phantom::PhantomConfig;
 use uniferum_tasks::{Catalogue, Task, TaskKind};
-use uniferum_train::RunConfig;
 
 use super::plan::Plan;
 use super::rows::Row;
-use crate::commands::phantoms::{ORGANS, cohort};
-use crate::global::Global;
+use crate::commands::phantoms::{ORGANS, Site, cohort, standardised};
+
+/// Bytes of test scans that are kept from row to row.
+const TEST_CACHE: usize = 256 << 20;
 
 /// What a collection knows of its scans.
 #[derive(Debug)]
@@ -34,7 +35,7 @@ pub(super) struct Collections {
     pub(super) all: Vec<Collection>,
 }
 
-/// A has many labels and many scanners; B few patients with findings, an outcome and one finding of its
+/// A has many labels; B few patients with findings, an outcome and one finding of its
 /// own; C many findings, two of its own.
 fn described() -> [Collection; 3] {
     let empty = Manifest::default;
@@ -52,7 +53,7 @@ fn described() -> [Collection; 3] {
             unique: &[],
             trains_shared: true,
             prevalence: 0.4,
-            scanner_variation: 1.0,
+            scanner_variation: 0.3,
             manifest: empty(),
         },
         Collection {
@@ -65,7 +66,7 @@ fn described() -> [Collection; 3] {
             unique: &["phantom.pericardial-effusion", "phantom.mortality-6m"],
             trains_shared: false,
             prevalence: 0.3,
-            scanner_variation: 0.5,
+            scanner_variation: 0.2,
             manifest: empty(),
         },
         Collection {
@@ -77,7 +78,7 @@ fn described() -> [Collection; 3] {
             ],
             trains_shared: true,
             prevalence: 0.5,
-            scanner_variation: 0.8,
+            scanner_variation: 0.4,
             manifest: empty(),
         },
     ]
@@ -95,6 +96,25 @@ impl Collection {
         shared.chain(self.unique).copied()
     }
 
+    /// Its table, with the labels that it knows and `validation` patients kept aside.
+    fn read(
+        &self,
+        table: &Path,
+        validation: usize,
+        catalogue: &Catalogue,
+    ) -> anyhow::Result<Manifest> {
+        let mut manifest = Manifest::read(table, catalogue, "phantom")?;
+        choose_validation(&mut manifest, validation);
+        let known: Vec<&str> = self.labels().collect();
+        for id in &known {
+            catalogue.get(id).with_context(|| format!("no task {id}"))?;
+        }
+        for scan in &mut manifest.scans {
+            scan.labels.retain(|id, _| known.contains(&id.as_str()));
+        }
+        Ok(manifest)
+    }
+
     fn scans<'a>(&'a self, splits: &'a [Split]) -> impl Iterator<Item = &'a Scan> {
         let all = self.manifest.scans.iter();
         all.filter(|scan| splits.contains(&scan.split))
@@ -102,39 +122,33 @@ impl Collection {
 }
 
 impl Collections {
-    /// Writes the phantoms that are not there yet and reads their tables.
-    pub(super) fn write(
-        folder: &Path,
-        plan: &Plan,
-        catalogue: &Catalogue,
-        global: &Global,
-    ) -> anyhow::Result<Self> {
+    /// Writes and standardises the phantoms that are not there yet, and reads their tables.
+    pub(super) fn write(folder: &Path, plan: &Plan, site: &Site<'_>) -> anyhow::Result<Self> {
         let mut all = described();
         for (i, collection) in all.iter_mut().enumerate() {
-            let [train, val, test] = plan.scans;
+            let [train, val, test] = plan.scans[i];
             let total = train + val + test;
             let phantom = PhantomConfig {
-                shape: plan.shape,
-                spacing_mm: plan.spacing_mm(),
                 prevalence: collection.prevalence,
                 scanner_variation: collection.scanner_variation,
                 test_fraction: test as f64 / total as f64,
-                ..PhantomConfig::default()
+                ..plan.phantom.clone()
             };
             let folder = folder.join(collection.name);
-            let what = format!("phantoms {}", collection.name);
+            let what = |what: &str| format!("{what} {}", collection.name);
             let seed = plan.seed.wrapping_mul(16).wrapping_add(i as u64);
-            let table = cohort(&folder, total, seed, &phantom, &what, global)?;
-            let mut manifest = Manifest::read_csv(&table, catalogue, "phantom")?;
-            choose_validation(&mut manifest, val);
-            let known: Vec<&str> = collection.labels().collect();
-            for id in &known {
-                catalogue.get(id).with_context(|| format!("no task {id}"))?;
-            }
-            for scan in &mut manifest.scans {
-                scan.labels.retain(|id, _| known.contains(&id.as_str()));
-            }
-            collection.manifest = manifest;
+            let phantoms = what("phantoms");
+            let table = cohort(&folder, total, seed, &phantom, &phantoms, site.global)?;
+            let settings = &plan.input.standardise;
+            let prepared = folder.join("standardised");
+            let table = standardised(
+                &table,
+                &prepared,
+                settings,
+                &what("standardise"),
+                site.global,
+            )?;
+            collection.manifest = collection.read(&table, val, site.catalogue)?;
         }
         Ok(Self { all: all.into() })
     }
@@ -189,22 +203,27 @@ impl Collections {
         });
         named.cloned().collect()
     }
+}
 
-    /// The test scans of a collection with all its labels as tasks.
-    pub(super) fn test(
-        &self,
-        collection: &Collection,
-        config: &RunConfig,
-        catalogue: &Catalogue,
-    ) -> anyhow::Result<Dataset> {
-        let scans = collection.scans(&[Split::Test]).cloned().collect();
-        let tasks: Vec<Task> = collection
+impl Collection {
+    /// Its test scans with all its labels as tasks.
+    pub(super) fn test(&self, plan: &Plan, catalogue: &Catalogue) -> anyhow::Result<Dataset> {
+        let scans = self.scans(&[Split::Test]).cloned().collect();
+        let tasks: Vec<Task> = self
             .labels()
             .filter_map(|id| catalogue.get(id))
             .filter(|task| task.kind != TaskKind::Segmentation)
             .cloned()
             .collect();
-        Ok(config.dataset(Manifest { scans }, tasks)?)
+        let transform = plan.input.transform.clone();
+        let manifest = Manifest { scans };
+        Ok(Dataset::new(
+            manifest,
+            tasks,
+            transform,
+            plan.model.patch,
+            TEST_CACHE,
+        )?)
     }
 }
 

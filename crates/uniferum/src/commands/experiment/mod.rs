@@ -5,19 +5,23 @@ mod plan;
 mod results;
 mod rows;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::Context;
-use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
+use uniferum_data::Dataset;
+use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
-use uniferum_train::{Trainer, open_model};
+use uniferum_train::{Learner, evaluate_with, open_model};
 
 use self::collections::Collections;
 use self::plan::Plan;
 use self::results::{RowResult, Table};
 use self::rows::Row;
+use super::phantoms::{AnyTrainer, Site};
+use super::predictions::write_predictions;
 use crate::global::Global;
 
 /// Run one of the paper's experiments on synthetic collections
@@ -35,8 +39,9 @@ enum Experiment {
 /// The rows of Table 2 on three phantom collections with overlapping and unique labels
 ///
 /// Single against combined collections, with and without masks (+SEG), on shared, unique and zero-shot
-/// tasks, beside the multi-label baseline. Each row is trained, evaluated and written down by itself: a
-/// run that was stopped goes on where it was.
+/// tasks, beside the multi-label baseline, whose encoder the other rows on the same collections start
+/// with. Each row is trained, evaluated and written down by itself: a run that was stopped goes on where
+/// it was.
 #[derive(Debug, clap::Args)]
 struct Table2Args {
     /// Folder for phantoms, runs and tables
@@ -51,20 +56,24 @@ struct Table2Args {
     #[arg(long, value_name = "ROW")]
     row: Vec<String>,
 
-    /// Steps of every row, instead of the size's
+    /// Steps of every training, instead of the size's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
 
     /// Seed of phantoms and training
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+
+    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: DeviceChoice,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Size {
-    /// Minutes: shows that everything runs, and nothing else
+    /// Seconds: shows that everything runs, and nothing else
     Tiny,
-    /// About an hour on two cores: coarse volumes, a thin network
+    /// About half an hour on two cores: coarse volumes, a narrow transformer
     Small,
     /// The paper's model, volumes and steps, for a GPU
     Full,
@@ -76,19 +85,16 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
     plan.claim(&args.out)?;
     let rows = Row::chosen(&args.row)?;
-    let catalogue = Catalogue::standard();
-    let collections = Collections::write(&args.out.join("phantoms"), &plan, &catalogue, global)?;
+    let device = args.device.open()?;
+    let site = Site {
+        catalogue: &Catalogue::standard(),
+        device: &device,
+        global,
+    };
+    let experiment = Table2::new(&args.out, &plan, &site)?;
     let mut table = Table::default();
     for row in &rows {
-        let result = one_row(
-            &args.out.join("rows"),
-            row,
-            &plan,
-            &collections,
-            &catalogue,
-            global,
-        )?;
-        table.rows.push(result);
+        table.rows.push(experiment.row(row)?);
         table.write(&args.out)?;
     }
     print!("{}", table.markdown());
@@ -99,49 +105,86 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Trains and evaluates a row that was not done before.
-fn one_row(
-    folder: &std::path::Path,
-    row: &Row,
-    plan: &Plan,
-    collections: &Collections,
-    catalogue: &Catalogue,
-    global: &Global,
-) -> anyhow::Result<RowResult> {
-    let folder = folder.join(row.slug());
-    if let Some(done) = RowResult::read(&folder)? {
-        return Ok(done);
+/// What all rows share.
+struct Table2<'a> {
+    plan: &'a Plan,
+    site: &'a Site<'a>,
+    /// A folder a row.
+    folder: PathBuf,
+    collections: Collections,
+    /// The test scans of each collection.
+    tests: Vec<Dataset>,
+}
+
+impl<'a> Table2<'a> {
+    fn new(out: &Path, plan: &'a Plan, site: &'a Site<'a>) -> anyhow::Result<Self> {
+        let collections = Collections::write(&out.join("phantoms"), plan, site)?;
+        let tests = collections.all.iter();
+        let tests = tests.map(|c| c.test(plan, site.catalogue));
+        Ok(Self {
+            tests: tests.collect::<anyhow::Result<_>>()?,
+            folder: out.join("rows"),
+            plan,
+            site,
+            collections,
+        })
     }
-    let config = plan.run_config(row, collections);
-    let device = Device::Cpu;
-    let tasks = collections.tasks_of(row, catalogue);
-    let manifest = collections.training(row);
-    let dataset = Arc::new(config.dataset(manifest, tasks)?);
-    let mut trainer: Trainer<_> = config.trainer(catalogue, &dataset, &device)?;
-    let done = trainer.resume_in(&folder)?;
-    let bar = global.bar(config.train.steps, &row.name());
-    bar.set_position(done);
-    trainer.run(&config.loader(&dataset, &device), |p| {
-        bar.set_position(p.step);
-        bar.set_message(format!(
-            "loss {:.3}, {:.2} scans/s",
-            p.loss, p.samples_per_second
+
+    /// Trains and evaluates a row that was not done before.
+    fn row(&self, row: &Row) -> anyhow::Result<RowResult> {
+        let folder = self.folder.join(row.slug());
+        if let Some(done) = RowResult::read(&folder)? {
+            return Ok(done);
+        }
+        let start = Instant::now();
+        let trainer = if row.baseline {
+            self.train(row, None)?
+        } else {
+            let encoder = self.train(&row.encoder(), None)?;
+            self.train(row, Some(&encoder))?
+        };
+        trainer.save_model(&folder.join("model.safetensors"))?;
+        let (trained, train) = (start.elapsed(), Instant::now());
+        let trained_tasks = self.collections.task_ids(row);
+        let mut result = RowResult::new(row, trained_tasks, trainer.state(), &folder)?;
+        drop(trainer);
+        self.test(&folder, &mut result)?;
+        result.write(&folder)?;
+        self.site.global.hint(format!(
+            "{}: trained in {:.0} s, tested in {:.0} s",
+            row.name(),
+            trained.as_secs_f64(),
+            train.elapsed().as_secs_f64()
         ));
-    })?;
-    bar.finish_and_clear();
-    trainer.save_model(&folder.join("model.safetensors"))?;
-    let best = folder.join("best").join("model.safetensors");
-    let model = open_model(if best.is_file() { &best } else { &folder }, &device)?;
-    let mut result = RowResult::new(row, config.tasks.clone(), trainer.state(), &folder)?;
-    for collection in &collections.all {
-        let test = collections.test(collection, &config, catalogue)?;
-        let scans: Vec<usize> = (0..test.manifest.scans.len()).collect();
-        let bar = global.bar(scans.len() as u64, &format!("test {}", collection.name));
-        let ask = model.examiner(&test.tasks)?;
-        let report = uniferum_train::evaluate_with(&ask, &test, &scans, &device, || bar.inc(1))?;
-        bar.finish_and_clear();
-        result.add(collection, &test.tasks, &report.predictions)?;
+        Ok(result)
     }
-    result.write(&folder)?;
-    Ok(result)
+
+    /// Trains a row in its folder; at once where that was done before.
+    fn train(&self, row: &Row, encoder: Option<&AnyTrainer>) -> anyhow::Result<AnyTrainer> {
+        let config = self.plan.run_config(row, &self.collections);
+        let tasks = self.collections.tasks_of(row, self.site.catalogue);
+        let manifest = self.collections.training(row);
+        let dataset = Arc::new(config.dataset(manifest, tasks)?);
+        let folder = self.folder.join(row.slug());
+        self.site
+            .train(&row.name(), &config, &dataset, encoder, &folder)
+    }
+
+    /// Asks the row's best model about every collection.
+    fn test(&self, folder: &Path, result: &mut RowResult) -> anyhow::Result<()> {
+        let Site { device, global, .. } = self.site;
+        let best = folder.join("best").join("model.safetensors");
+        let model = open_model(if best.is_file() { &best } else { folder }, device)?;
+        for (collection, test) in self.collections.all.iter().zip(&self.tests) {
+            let scans: Vec<usize> = (0..test.manifest.scans.len()).collect();
+            let bar = global.bar(scans.len() as u64, &format!("test {}", collection.name));
+            let ask = model.examiner(&test.tasks)?;
+            let report = evaluate_with(&ask, test, &scans, device, || bar.inc(1))?;
+            bar.finish_and_clear();
+            result.add(collection, &test.tasks, &report.predictions)?;
+            let name = format!("predictions-{}.csv", collection.name.to_lowercase());
+            write_predictions(&folder.join(name), &report.predictions)?;
+        }
+        Ok(())
+    }
 }

@@ -4,27 +4,34 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
-use uniferum_data::{InputSettings, SamplerConfig};
+use uniferum_data::InputSettings;
 use uniferum_encoder::{EncoderConfig, Variant};
-use uniferum_fusion::{BertConfig, UniferumConfig};
-use uniferum_train::{BaselineConfig, Init, LearningRate, ModelChoice, RunConfig, TrainConfig};
+use uniferum_fusion::UniferumConfig;
+use uniferum_phantom::PhantomConfig;
+use uniferum_train::{LearningRate, RunConfig, TrainConfig};
 
 use super::Size;
 use super::collections::Collections;
 use super::rows::Row;
+use crate::commands::phantoms::recipe;
 
 /// Everything that the results depend on. Kept beside them: other settings need another folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Plan {
-    /// Phantoms of each collection: training, validation, test.
-    pub(super) scans: [usize; 3],
-    /// Voxels of phantoms and of the model's arrays.
-    pub(super) shape: [usize; 3],
-    /// The model; its baseline has the same encoder.
+    /// Phantoms of A, B and C: training, validation, test.
+    pub(super) scans: [[usize; 3]; 3],
+    /// The scans as the scanner leaves them, before collections differ.
+    pub(super) phantom: PhantomConfig,
+    /// How they become model arrays.
+    pub(super) input: InputSettings,
+    /// The model; the multi-label networks have the same encoder.
     pub(super) model: UniferumConfig,
-    /// Recipe of rows with several collections or with collection A.
+    /// Recipe of the multi-label networks, whose encoders the other rows start with.
+    pub(super) encoder: TrainConfig,
+    /// Recipe of rows with collection A.
     pub(super) train: TrainConfig,
     /// Steps of rows of B or C alone.
     pub(super) steps_alone: u64,
@@ -35,71 +42,110 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn new(size: Size, steps: Option<u64>, seed: u64) -> Self {
         let mut plan = match size {
-            Size::Tiny => Self::sized([16, 6, 8], [32; 3], thin(0.25, 0.3, 64), [6, 4], seed),
-            Size::Small => Self::sized(
-                [120, 30, 60],
-                [64; 3],
-                thin(0.5, 0.5, 192),
-                [240, 160],
-                seed,
-            ),
-            Size::Full => Self {
-                scans: [4000, 250, 1000],
-                shape: [256, 160, 128],
-                model: UniferumConfig::default(),
-                train: TrainConfig {
-                    seed,
-                    ..TrainConfig::default()
-                },
-                steps_alone: 10_000,
-                seed,
-            },
+            Size::Tiny => Self::tiny(seed),
+            Size::Small => Self::small(seed),
+            Size::Full => Self::full(seed),
         };
         if let Some(steps) = steps {
-            plan.train.steps = steps;
+            for train in [&mut plan.train, &mut plan.encoder] {
+                train.steps = steps;
+                train.warmup_steps = train.warmup_steps.min(steps);
+                train.validate_every = train.validate_every.min(steps);
+            }
             plan.steps_alone = steps;
-            plan.train.warmup_steps = plan.train.warmup_steps.min(steps);
         }
         plan
     }
 
-    fn sized(
-        scans: [usize; 3],
-        shape: [usize; 3],
-        model: UniferumConfig,
-        [steps, steps_alone]: [u64; 2],
-        seed: u64,
-    ) -> Self {
-        let train = TrainConfig {
-            steps,
-            scans_per_step: 8,
-            questions_per_scan: 6,
-            learning_rate: 1e-3,
-            warmup_steps: (steps / 10).min(20),
-            sampler: SamplerConfig {
-                organ_share: 0.3,
-                nodule_repeats: 1,
-                ..SamplerConfig::default()
+    /// The recipe of `uniferum demo` on three collections.
+    fn small(seed: u64) -> Self {
+        Self::sized([350, 350, 240], recipe::model(256), seed)
+    }
+
+    fn tiny(seed: u64) -> Self {
+        let mut model = recipe::model(64);
+        model.encoder = EncoderConfig {
+            variant: Variant::Custom {
+                width: 0.25,
+                depth: 0.3,
             },
-            seed,
-            validate_every: (steps / 4).max(1),
-            checkpoint_every: (steps / 8).max(1),
-            ..TrainConfig::default()
+            ..EncoderConfig::default()
+        };
+        let input = InputSettings {
+            standardise: StandardiseConfig {
+                spacing_mm: [12.0, 10.0, 8.0],
+                size: Some([35, 34, 32]),
+                ..StandardiseConfig::default()
+            },
+            transform: ModelTransform {
+                crop: [32; 3],
+                shape: [32; 3],
+            },
         };
         Self {
-            scans,
-            shape,
+            scans: [[12, 4, 8]; 3],
+            phantom: PhantomConfig {
+                shape: [48, 40, 32],
+                spacing_mm: [8.0; 3],
+                ..recipe::phantom()
+            },
+            input,
+            ..Self::sized([2, 3, 3], model, seed)
+        }
+    }
+
+    /// Steps of the encoder, of the rows with A and of the others.
+    fn sized([encoder, with_a, alone]: [u64; 3], model: UniferumConfig, seed: u64) -> Self {
+        let mut train = recipe::whole(with_a, seed);
+        train.validate_every = (with_a / 3).max(1);
+        Self {
+            scans: [[600, 60, 160], [300, 60, 160], [300, 60, 160]],
+            phantom: recipe::phantom(),
+            input: recipe::input(),
             model,
+            encoder: recipe::encoder(encoder, &train),
             train,
-            steps_alone,
+            steps_alone: alone,
             seed,
         }
     }
 
-    /// Voxel spacing with which the shape covers the paper's field of view.
-    pub(super) fn spacing_mm(&self) -> [f64; 3] {
-        let field = [384.0, 320.0, 256.0];
-        std::array::from_fn(|a| field[a] / self.shape[a] as f64)
+    /// The paper's model, array, batches and steps, on the grid of the model's own arrays.
+    fn full(seed: u64) -> Self {
+        let shape = ModelTransform::default().shape;
+        let train = TrainConfig {
+            seed,
+            validate_every: 5000,
+            checkpoint_every: 500,
+            ..TrainConfig::default()
+        };
+        Self {
+            scans: [[4000, 250, 1000], [2000, 250, 500], [1000, 250, 500]],
+            phantom: PhantomConfig {
+                shape,
+                spacing_mm: [1.5, 2.0, 2.0],
+                ..recipe::phantom()
+            },
+            input: InputSettings {
+                standardise: StandardiseConfig {
+                    spacing_mm: [1.5, 2.0, 2.0],
+                    size: Some([277, 168, 128]),
+                    ..StandardiseConfig::default()
+                },
+                transform: ModelTransform { crop: shape, shape },
+            },
+            model: UniferumConfig::default(),
+            encoder: TrainConfig {
+                steps: 5000,
+                learning_rate: 1e-3,
+                schedule: LearningRate::plateau(),
+                validate_every: 250,
+                ..train.clone()
+            },
+            train,
+            steps_alone: 10_000,
+            seed,
+        }
     }
 
     /// Notes the plan in the folder, or checks that it is the one whose results are there.
@@ -122,56 +168,19 @@ impl Plan {
 
     /// The run of a row, as a configuration that `uniferum train` would read.
     pub(super) fn run_config(&self, row: &Row, collections: &Collections) -> RunConfig {
-        let alone = !row.collections.contains(&"A");
-        let steps = if alone {
-            self.steps_alone
+        let run = if row.baseline {
+            recipe::encoder_run(&self.model, self.input.clone(), self.encoder.clone())
         } else {
-            self.train.steps
-        };
-        let mut train = TrainConfig {
-            steps,
-            ..self.train.clone()
-        };
-        train.validate_every = train.validate_every.min(steps);
-        let model = if row.baseline {
-            train.schedule = LearningRate::plateau();
-            ModelChoice::Baseline(BaselineConfig {
-                encoder: self.model.encoder.clone(),
-                ..BaselineConfig::default()
-            })
-        } else {
-            ModelChoice::Uniferum(self.model.clone())
+            let mut train = self.train.clone();
+            if !row.collections.contains(&"A") {
+                train.steps = self.steps_alone;
+                train.validate_every = train.validate_every.min(train.steps);
+            }
+            recipe::run(self.model.clone(), self.input.clone(), train)
         };
         RunConfig {
             tasks: collections.task_ids(row),
-            init: Init::none(),
-            model,
-            input: InputSettings {
-                transform: ModelTransform {
-                    crop: self.shape,
-                    shape: self.shape,
-                },
-                ..InputSettings::default()
-            },
-            train,
-            ..RunConfig::default()
+            ..run
         }
-    }
-}
-
-/// A network for small machines.
-fn thin(width: f64, depth: f64, hidden: usize) -> UniferumConfig {
-    UniferumConfig {
-        encoder: EncoderConfig {
-            variant: Variant::Custom { width, depth },
-            ..EncoderConfig::default()
-        },
-        bert: BertConfig {
-            hidden,
-            heads: hidden / 64,
-            intermediate: 4 * hidden,
-            ..BertConfig::default()
-        },
-        ..UniferumConfig::default()
     }
 }

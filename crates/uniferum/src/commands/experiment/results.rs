@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::{Deserialize, Serialize};
+use uniferum::report::evaluation::{Judged, Measure, forest, mean_auprc, mean_auroc, short_name};
 use uniferum::report::html::Page;
-use uniferum::report::plots::{ForestAxis, ForestRow, forest_svg};
+use uniferum_metrics::Bootstrap;
 use uniferum_tasks::Task;
-use uniferum_train::{Prediction, RunState, judge};
+use uniferum_train::{GroupReport, Intervals, Prediction, RunState, judge};
 
 use super::collections::Collection;
 use super::rows::Row;
@@ -17,30 +18,17 @@ use super::rows::Row;
 /// The columns of the table, in its order.
 const COLUMNS: [&str; 5] = ["A", "B shared", "B unique", "C shared", "C unique"];
 
+/// Bootstrap replicates of each average precision.
+const REPLICATES: usize = 1000;
+
 /// A row's answer to a group of tasks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cell {
     /// Whether none of the tasks was trained.
     zero_shot: bool,
-    /// Mean AUROC with its interval, clustered by patient.
-    auroc: Option<f64>,
-    ci_low: Option<f64>,
-    ci_high: Option<f64>,
-    /// Mean average precision.
-    auprc: Option<f64>,
-    /// Each task: AUROC with its interval, average precision, positives and negatives.
-    tasks: Vec<TaskCell>,
-}
-
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct TaskCell {
-    task: String,
-    auroc: Option<f64>,
-    ci_low: Option<f64>,
-    ci_high: Option<f64>,
-    auprc: Option<f64>,
-    n_pos: usize,
-    n_neg: usize,
+    /// Means and tasks with intervals, clustered by patient.
+    #[serde(flatten)]
+    report: GroupReport,
 }
 
 /// A finished row.
@@ -102,35 +90,27 @@ impl RowResult {
         tasks: &[Task],
         predictions: &[Prediction],
     ) -> anyhow::Result<()> {
+        let bootstrap = Bootstrap {
+            replicates: REPLICATES,
+            ..Bootstrap::default()
+        };
+        let intervals = Intervals {
+            bootstrap: Some(bootstrap),
+            ..Intervals::default()
+        };
         for (kind, ids) in [("shared", collection.shared), ("unique", collection.unique)] {
             let group: Vec<Task> = tasks
                 .iter()
                 .filter(|t| ids.contains(&t.id.as_str()))
                 .cloned()
                 .collect();
-            let (reports, mean) = judge(&group, predictions)?;
-            if group.is_empty() || reports.len() < group.len() {
+            let report = judge(&group, predictions, &intervals)?;
+            if group.is_empty() || report.tasks.len() < group.len() {
                 continue;
             }
-            let precisions: Option<Vec<f64>> = reports.iter().map(|r| r.metrics.auprc).collect();
             let cell = Cell {
                 zero_shot: !group.iter().any(|t| self.trained.contains(&t.id)),
-                auroc: mean.value,
-                ci_low: mean.ci_low,
-                ci_high: mean.ci_high,
-                auprc: precisions.map(|p| p.iter().sum::<f64>() / p.len() as f64),
-                tasks: reports
-                    .into_iter()
-                    .map(|r| TaskCell {
-                        task: r.metrics.task,
-                        auroc: r.metrics.auroc,
-                        ci_low: r.metrics.ci_low,
-                        ci_high: r.metrics.ci_high,
-                        auprc: r.metrics.auprc,
-                        n_pos: r.metrics.n_pos,
-                        n_neg: r.metrics.n_neg,
-                    })
-                    .collect(),
+                report,
             };
             let column = if collection.name == "A" {
                 "A".to_owned()
@@ -184,20 +164,26 @@ impl Table {
             "ci_low",
             "ci_high",
             "auprc",
+            "auprc_ci_low",
+            "auprc_ci_high",
             "steps",
         ];
         out.write_record(head)?;
         let number = |v: Option<f64>| v.map_or(String::new(), |v| format!("{v:.6}"));
         for row in &self.rows {
             for (column, cell) in &row.cells {
+                let report = &cell.report;
+                let all = &report.macro_auroc;
                 out.write_record([
                     row.row.clone(),
                     column.clone(),
                     cell.zero_shot.to_string(),
-                    number(cell.auroc),
-                    number(cell.ci_low),
-                    number(cell.ci_high),
-                    number(cell.auprc),
+                    number(all.value),
+                    number(all.ci_low),
+                    number(all.ci_high),
+                    number(report.macro_auprc),
+                    number(report.macro_auprc_ci_low),
+                    number(report.macro_auprc_ci_high),
                     row.steps.to_string(),
                 ])?;
             }
@@ -205,73 +191,99 @@ impl Table {
         Ok(String::from_utf8(out.into_inner()?)?)
     }
 
-    /// Two tables, AUROC and average precision; zero-shot cells have a small circle.
+    /// AUROC, average precision and each task's AUROC; zero-shot cells have a small circle.
     pub(super) fn markdown(&self) -> String {
         let mut out = String::new();
-        for (title, value) in MEASURES {
-            let _ = writeln!(out, "{title}\n\n| trained on | {} |", COLUMNS.join(" | "));
-            let _ = writeln!(out, "|---|{}", "---|".repeat(COLUMNS.len()));
-            for row in &self.rows {
-                let _ = writeln!(out, "| {} |", self.cells(row, value).join(" | "));
+        let mut table = |title: &str, head: &[String], rows: &[Vec<String>]| {
+            let _ = writeln!(out, "{title}\n\n| {} |", head.join(" | "));
+            let _ = writeln!(out, "|{}", "---|".repeat(head.len()));
+            for row in rows {
+                let _ = writeln!(out, "| {} |", row.join(" | "));
             }
             let _ = writeln!(out);
+        };
+        for (title, mean) in MEANS {
+            table(title, &self.head(), &self.rows_of(mean));
         }
-        out + "° zero-shot: tasks of which the row has seen no label.\n"
+        let (head, rows) = self.tasks();
+        table(TASKS, &head, &rows);
+        out + NOTE + "\n"
     }
 
-    fn cells(&self, row: &RowResult, value: Measure) -> Vec<String> {
-        let cell = |column: &&str| match row.cells.get(*column) {
-            Some(cell) => {
-                let mark = if cell.zero_shot { "°" } else { "" };
-                value(cell).map_or("undefined".to_owned(), |v| format!("{v:.3}{mark}"))
+    fn head(&self) -> Vec<String> {
+        let columns = COLUMNS.iter().map(|c| (*c).to_owned());
+        ["trained on".to_owned()]
+            .into_iter()
+            .chain(columns)
+            .collect()
+    }
+
+    fn rows_of(&self, mean: Mean) -> Vec<Vec<String>> {
+        let rows = self.rows.iter().map(|row| {
+            let cells = COLUMNS.iter().map(|column| match row.cells.get(*column) {
+                Some(cell) => format!("{}{}", mean(&cell.report), cell.mark()),
+                None => "–".to_owned(),
+            });
+            [row.row.clone()].into_iter().chain(cells).collect()
+        });
+        rows.collect()
+    }
+
+    /// A line a task, a column a row of the other tables.
+    fn tasks(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let names = self.rows.iter().map(|r| r.row.clone());
+        let head = ["task".to_owned(), "positive".to_owned()];
+        let mut lines: Vec<Vec<String>> = Vec::new();
+        for column in COLUMNS {
+            let known = self
+                .cells_of(column)
+                .max_by_key(|(_, c)| c.report.tasks.len());
+            for task in known.iter().flat_map(|(_, cell)| &cell.report.tasks) {
+                let (m, collection) = (&task.metrics, &column[..1]);
+                let first = format!("{collection}: {}", short_name(&m.task));
+                let mut line = vec![first, format!("{} of {}", m.n_pos, m.n)];
+                line.extend(self.rows.iter().map(|row| {
+                    let cell = row.cells.get(column);
+                    let found = cell.and_then(|c| c.report.task(&m.task));
+                    let value = found.and_then(|t| t.metrics.auroc);
+                    let untrained = !row.trained.contains(&m.task);
+                    let mark = if untrained { "°" } else { "" };
+                    value.map_or("–".to_owned(), |v| format!("{v:.2}{mark}"))
+                }));
+                lines.push(line);
             }
-            None => "–".to_owned(),
-        };
-        let cells = COLUMNS.iter().map(cell);
-        [row.row.clone()].into_iter().chain(cells).collect()
+        }
+        (head.into_iter().chain(names).collect(), lines)
     }
 
     fn page(&self) -> Page {
         let mut page = Page::new("Table 2 on phantoms");
-        page.note(
-            "A, B and C are synthetic collections with overlapping and unique labels. ° marks zero-shot \
-             tasks. Intervals are of 95 %, clustered by patient.",
-        );
-        let head: Vec<&str> = ["trained on"].into_iter().chain(COLUMNS).collect();
-        for (title, value) in MEASURES {
-            let rows: Vec<Vec<String>> = self.rows.iter().map(|r| self.cells(r, value)).collect();
-            page.section(title).table(&head, &rows);
+        page.note(NOTE);
+        let mut add = |title: &str, head: &[String], rows: &[Vec<String>]| {
+            let head: Vec<&str> = head.iter().map(String::as_str).collect();
+            page.section(title).table(&head, rows);
+        };
+        for (title, mean) in MEANS {
+            add(title, &self.head(), &self.rows_of(mean));
         }
+        let (head, rows) = self.tasks();
+        add(TASKS, &head, &rows);
         let figures: Vec<(String, String)> = COLUMNS
             .iter()
             .map(|column| (self.forest(column), (*column).to_owned()))
             .collect();
-        page.section("AUROC of each task").figures(&figures);
+        page.section("AUROC of each task, with intervals")
+            .figures(&figures);
         page
     }
 
     /// Every task of a column and, below it, the rows' means.
     fn forest(&self, column: &str) -> String {
-        let mut rows = Vec::new();
-        for (row, cell) in self.cells_of(column) {
-            for task in &cell.tasks {
-                let name = task.task.rsplit('.').next().unwrap_or(&task.task);
-                rows.push(ForestRow {
-                    name: format!("{name}: {row}"),
-                    value: task.auroc,
-                    ci: task.ci_low.zip(task.ci_high),
-                    summary: false,
-                });
-            }
-        }
-        rows.sort_by(|a, b| a.name.split(':').next().cmp(&b.name.split(':').next()));
-        rows.extend(self.cells_of(column).map(|(row, cell)| ForestRow {
-            name: format!("mean: {row}"),
-            value: cell.auroc,
-            ci: cell.ci_low.zip(cell.ci_high),
-            summary: true,
-        }));
-        forest_svg(&rows, &ForestAxis::auroc())
+        let cells = self.cells_of(column).map(|(model, cell)| Judged {
+            model,
+            report: &cell.report,
+        });
+        forest(&cells.collect::<Vec<_>>(), Measure::Auroc)
     }
 
     fn cells_of<'a>(&'a self, column: &'a str) -> impl Iterator<Item = (&'a str, &'a Cell)> {
@@ -280,9 +292,22 @@ impl Table {
     }
 }
 
-type Measure = fn(&Cell) -> Option<f64>;
+impl Cell {
+    fn mark(&self) -> &'static str {
+        if self.zero_shot { "°" } else { "" }
+    }
+}
 
-const MEASURES: [(&str, Measure); 2] = [
-    ("Mean AUROC", |cell| cell.auroc),
-    ("Mean average precision (AUPR)", |cell| cell.auprc),
+type Mean = fn(&GroupReport) -> String;
+
+const MEANS: [(&str, Mean); 2] = [
+    ("Mean AUROC", mean_auroc),
+    ("Mean average precision (AUPR)", mean_auprc),
 ];
+
+const TASKS: &str = "AUROC of each task";
+
+const NOTE: &str = "A, B and C are synthetic collections with overlapping and unique labels. ° zero-shot: \
+     the row has seen no label of the task, or of any task of the group. Intervals are of 95 %, clustered \
+     by patient; those of average precision by bootstrap. – the network has no output for some task of the \
+     group.";

@@ -1,9 +1,15 @@
 //! What the demonstration and the experiments share of phantoms.
 
+mod prepare;
+pub(crate) mod recipe;
+mod training;
+
 use std::path::{Path, PathBuf};
 
 use uniferum_phantom::{PhantomConfig, write_cohort};
 
+pub(crate) use self::prepare::standardised;
+pub(crate) use self::training::{AnyTrainer, Site, labels};
 use crate::global::Global;
 
 /// Organs that models learn to segment besides the nodules.

@@ -7,19 +7,20 @@ use uniferum_ct::batch::{
     Event, OutputFormat, PrepareSettings, RunOptions, Sources, gather, plan, prepare, read_ledgers,
     write_table,
 };
+use uniferum_ct::prep::StandardiseConfig;
 
-use super::plan::Plan;
 use crate::global::Global;
 
 /// Standardises every scan of a table that was not done before; returns the table of the results.
-pub(super) fn standardised(
+pub(crate) fn standardised(
     table: &Path,
     folder: &Path,
-    settings: &Plan,
+    settings: &StandardiseConfig,
+    what: &str,
     global: &Global,
 ) -> anyhow::Result<PathBuf> {
     let prepared = PrepareSettings {
-        standardise: settings.input.standardise.clone(),
+        standardise: settings.clone(),
         format: OutputFormat::Cache,
     };
     let sources = Sources {
@@ -32,7 +33,7 @@ pub(super) fn standardised(
         retry_failed: true,
         ..RunOptions::default()
     };
-    let bar = global.bar(jobs.len() as u64, "standardise");
+    let bar = global.bar(jobs.len() as u64, what);
     let summary = prepare(
         &jobs,
         &prepared,

@@ -1,0 +1,88 @@
+//! `uniferum experiment phantom-table2` at its smallest: rows, tables, and a second call that goes on.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn experiment(out: &Path, rows: &[&str], seed: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+    command.args(["experiment", "phantom-table2", "--quiet", "--size", "tiny"]);
+    command.args(["--device", "cpu", "--seed", seed]);
+    for row in rows {
+        command.args(["--row", row]);
+    }
+    command.arg("--out").arg(out).output().unwrap()
+}
+
+fn succeeds(output: &Output) -> String {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{error}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn table(out: &Path) -> Value {
+    let text = std::fs::read_to_string(out.join("table.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn rows_are_trained_judged_and_written_down_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("table2");
+    let printed = succeeds(&experiment(&out, &["A+C+SEG", "CNN:A+C"], "0"));
+    assert!(printed.contains("| A+C+SEG | "), "{printed}");
+    let rows = &table(&out)["rows"];
+    let (whole, alone) = (&rows[0]["cells"], &rows[1]["cells"]);
+    for column in ["A", "B shared", "B unique", "C shared", "C unique"] {
+        let cell = &whole[column];
+        // What A and C have no label of is zero-shot.
+        assert_eq!(cell["zero_shot"], column == "B unique", "{column}");
+        assert!(cell["macro"].get("ci_low").is_some());
+        assert!(cell.get("macro_auprc_ci_low").is_some());
+        let task = &cell["tasks"][0];
+        for key in [
+            "task",
+            "n_pos",
+            "n_neg",
+            "auroc",
+            "ci_low",
+            "auprc",
+            "auprc_ci_high",
+        ] {
+            assert!(task.get(key).is_some(), "{key}");
+        }
+    }
+    // A network without sentences has nothing to say to what it was not trained on.
+    assert!(alone.get("B unique").is_none() && alone.get("C unique").is_some());
+    for name in ["table.csv", "table.md", "table.html", "plan.json"] {
+        assert!(out.join(name).is_file(), "{name}");
+    }
+    for name in [
+        "predictions-b.csv",
+        "model.safetensors",
+        "best/model.safetensors",
+    ] {
+        assert!(out.join("rows/a-c-seg").join(name).is_file(), "{name}");
+    }
+    // The encoder was trained by itself first, and is where the whole model began.
+    let log = std::fs::read(out.join("rows/cnn-a-c/log.jsonl")).unwrap();
+
+    // A row more: the others are read, the encoder is not trained again.
+    let before = rows.clone();
+    succeeds(&experiment(&out, &["A+C+SEG", "CNN:A+C", "A+C"], "0"));
+    let after = table(&out);
+    assert_eq!(after["rows"][0], before[0]);
+    assert_eq!(after["rows"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        std::fs::read(out.join("rows/cnn-a-c/log.jsonl")).unwrap(),
+        log
+    );
+
+    let other = experiment(&out, &["A+C"], "1");
+    let error = String::from_utf8_lossy(&other.stderr).into_owned();
+    assert!(
+        !other.status.success() && error.contains("other settings"),
+        "{error}"
+    );
+}
