@@ -38,7 +38,7 @@ fn rows_are_trained_judged_and_written_down_once() {
         let cell = &whole[column];
         // What A and C have no label of is zero-shot.
         assert_eq!(cell["zero_shot"], column == "B unique", "{column}");
-        assert!(cell["macro"].get("ci_low").is_some());
+        assert!(cell["macro_auroc"].get("ci_low").is_some());
         assert!(cell.get("macro_auprc_ci_low").is_some());
         let task = &cell["tasks"][0];
         for key in [
