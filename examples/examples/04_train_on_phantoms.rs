@@ -83,7 +83,7 @@ fn main() -> anyhow::Result<()> {
     let test = dataset.manifest.of(Split::Test);
     let (model, prompts) = (trainer.model(), trainer.prompts());
     let report = evaluate(model, prompts, &dataset, &test, &Device::Cpu, || {})?;
-    for task in &report.tasks {
+    for task in &report.labels.tasks {
         let m = &task.metrics;
         println!(
             "{:45} AUROC {:.2?} [{:.2?}, {:.2?}]",
