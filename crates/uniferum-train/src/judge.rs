@@ -185,8 +185,9 @@ mod tests {
             patient: format!("patient-{}", i / 2),
             task: task.to_owned(),
             kind: TaskKind::Diagnosis,
-            label: (i % 7 != 6).then_some((i + turn) % 3 == 0),
-            logit: ((i * 37 + turn) % 80) as f64 / 10.0 + f64::from(u8::from((i + turn) % 3 == 0)),
+            label: (i % 7 != 6).then_some((i + turn).is_multiple_of(3)),
+            logit: ((i * 37 + turn) % 80) as f64 / 10.0
+                + f64::from(u8::from((i + turn).is_multiple_of(3))),
             probability: 0.5,
         };
         (0..80).map(row).collect()
