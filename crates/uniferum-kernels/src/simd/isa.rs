@@ -26,6 +26,7 @@ impl Isa {
         self.simd
     }
 
+    #[cfg(target_arch = "x86_64")]
     pub(crate) fn bf16(self) -> bool {
         self.bf16
     }
