@@ -36,9 +36,18 @@ impl DeviceChoice {
     /// [`Error::NoDevice`] when a GPU was asked for by number and this build has no CUDA, there is
     /// no driver, or no such GPU.
     pub fn open(self) -> Result<Device> {
+        self.open_for(0)
+    }
+
+    /// Opens the device for one of several processes of a machine, numbered from 0: `auto` deals
+    /// the GPUs out in turns, every other choice is the same for all of them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_for(self, process: usize) -> Result<Device> {
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Auto => Ok(cuda(0).unwrap_or(Device::Cpu)),
+            Self::Auto => Ok(cuda(process % gpus().max(1)).unwrap_or(Device::Cpu)),
             Self::Cuda(number) => cuda(number).map_err(|reason| Error::NoDevice {
                 device: self.to_string(),
                 reason,
@@ -71,6 +80,19 @@ impl FromStr for DeviceChoice {
             .map(Self::Cuda)
             .ok_or_else(|| invalid("device", "name", "auto, cpu or cuda:N", name))
     }
+}
+
+/// GPUs that this process can see.
+#[cfg(not(feature = "cuda"))]
+fn gpus() -> usize {
+    0
+}
+
+#[cfg(feature = "cuda")]
+fn gpus() -> usize {
+    use candle_core::cuda_backend::cudarc::driver::CudaContext;
+    let count = CudaContext::device_count().unwrap_or(0);
+    usize::try_from(count).unwrap_or(0)
 }
 
 #[cfg(not(feature = "cuda"))]

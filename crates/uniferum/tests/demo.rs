@@ -17,6 +17,34 @@ fn error(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// The table of the standardised phantoms and the saved model give the demonstration's numbers again.
+fn evaluate_again(out: &Path) -> serde_json::Value {
+    let output = Command::new(env!("CARGO_BIN_EXE_uniferum"))
+        .args(["evaluate", "--quiet", "--format", "json"])
+        .args(["--group", "phantom", "--device", "cpu", "--checkpoint"])
+        .arg(out.join("model.safetensors"))
+        .arg("--manifest")
+        .arg(out.join("standardised/labels.csv"))
+        .arg("--out")
+        .arg(out.join("again"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", error(&output));
+    for name in [
+        "predictions-1.csv",
+        "evaluation.csv",
+        "evaluation.html",
+        "figures/phantom-shared-auroc.svg",
+    ] {
+        assert!(out.join("again").join(name).is_file(), "{name}");
+    }
+    let printed = serde_json::from_slice(&output.stdout).unwrap();
+    let written = std::fs::read(out.join("again/evaluation.json")).unwrap();
+    let written: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(printed, written);
+    printed
+}
+
 #[test]
 fn it_leaves_a_model_numbers_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
@@ -47,6 +75,18 @@ fn it_leaves_a_model_numbers_and_a_page() {
         "input.json",
     ] {
         assert!(out.join(name).is_file(), "{name}");
+    }
+
+    let again = evaluate_again(&out);
+    let groups = again[0]["groups"].as_array().unwrap();
+    let rows = groups.iter().flat_map(|g| g["tasks"].as_array().unwrap());
+    let rows: Vec<_> = rows.collect();
+    assert!(!rows.is_empty());
+    for row in rows {
+        let same = tasks.iter().find(|t| t["task"] == row["task"]).unwrap();
+        for key in ["n_pos", "n_neg", "auroc", "ci_low", "auprc"] {
+            assert_eq!(row[key], same[key], "{key} of {}", row["task"]);
+        }
     }
 
     // Nothing is trained again, and the numbers are the same.

@@ -14,5 +14,6 @@ mod phantoms;
 pub(crate) mod predict;
 mod predictions;
 pub(crate) mod prepare;
+mod shard;
 pub(crate) mod tasks;
 pub(crate) mod train;

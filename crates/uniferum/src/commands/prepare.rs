@@ -71,8 +71,9 @@ pub(crate) struct Args {
     #[arg(long)]
     tree: bool,
 
-    /// Prepare the i-th of n parts, for job arrays that share a folder
-    #[arg(long, value_name = "I/N", default_value = "1/1")]
+    /// Prepare the i-th of n parts, for job arrays that share a folder; `rank`: the part of this process under
+    /// mpirun, srun or torchrun
+    #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = super::shard::parse)]
     shard: Shard,
 
     /// Try scans again that failed before

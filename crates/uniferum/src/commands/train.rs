@@ -53,7 +53,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
 
-    /// Where to compute: auto (a GPU if there is one), cpu or cuda:N
+    /// Where to compute: auto (a GPU if there is one, with several processes one each), cpu or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
@@ -84,7 +84,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     );
     config.validate()?;
     let launch = Launch::from_env()?;
-    let device = args.device.open()?;
+    let device = args.device.open_for(launch.local_rank)?;
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;

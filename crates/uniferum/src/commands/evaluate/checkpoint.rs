@@ -14,7 +14,7 @@ use uniferum_train::{
     GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, evaluate_with, judge, open_model,
 };
 
-use super::percent;
+use super::{Format, percent};
 use crate::commands::predictions::write_predictions;
 use crate::commands::train::read_manifests;
 use crate::global::Global;
@@ -23,12 +23,17 @@ use crate::global::Global;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Ask a model instead of reading predictions")]
 pub(super) struct ModelArgs {
-    /// Trained model, or the folder that holds it; several are set beside one another
+    /// Trained model, or the folder that holds it; several are set beside one another. Its predictions are
+    /// written as a table, for which `evaluate --predictions` has all the other options
     #[arg(
         long,
         value_name = "PATH",
         requires = "manifest",
-        conflicts_with = "predictions"
+        conflicts_with_all = [
+            "predictions", "case", "patient", "unclustered", "study_aggregate", "study", "weight",
+            "score", "tasks", "common_cases", "threshold_rule", "interval", "logits", "threshold",
+            "max_fpr", "bins", "equal_mass", "bootstrap", "html",
+        ]
     )]
     pub(super) checkpoint: Vec<PathBuf>,
 
@@ -77,7 +82,13 @@ struct ModelResult {
     masks: Vec<MaskMetrics>,
 }
 
-pub(super) fn run(args: &ModelArgs, level: f64, seed: u64, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(
+    args: &ModelArgs,
+    level: f64,
+    seed: u64,
+    format: Format,
+    global: &Global,
+) -> anyhow::Result<()> {
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;
@@ -91,10 +102,22 @@ pub(super) fn run(args: &ModelArgs, level: f64, seed: u64, global: &Global) -> a
         results.push(result);
     }
     let json = serde_json::to_string_pretty(&results)? + "\n";
-    std::fs::write(args.out.join("evaluation.json"), json)?;
+    std::fs::write(args.out.join("evaluation.json"), &json)?;
     write_numbers(&args.out.join("evaluation.csv"), &results)?;
     write_page(&args.out, &results, level)?;
-    for result in &results {
+    match format {
+        Format::Json => print!("{json}"),
+        Format::Text => print_groups(&results),
+    }
+    global.hint(format!(
+        "written to {}",
+        args.out.join("evaluation.html").display()
+    ));
+    Ok(())
+}
+
+fn print_groups(results: &[ModelResult]) {
+    for result in results {
         println!("{}", result.checkpoint.display());
         for group in &result.groups {
             println!(
@@ -106,11 +129,6 @@ pub(super) fn run(args: &ModelArgs, level: f64, seed: u64, global: &Global) -> a
             );
         }
     }
-    global.hint(format!(
-        "written to {}",
-        args.out.join("evaluation.html").display()
-    ));
-    Ok(())
 }
 
 impl ModelArgs {

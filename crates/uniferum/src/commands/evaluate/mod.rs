@@ -246,7 +246,8 @@ struct Settings {
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if !args.model.checkpoint.is_empty() {
         let statistics = &args.statistics;
-        return checkpoint::run(&args.model, statistics.level.level, statistics.seed, global);
+        let (level, seed) = (statistics.level.level, statistics.seed);
+        return checkpoint::run(&args.model, level, seed, args.output.format, global);
     }
     let (scores, labels) = args.tables();
     let predictions = [Table::read(&scores)?];

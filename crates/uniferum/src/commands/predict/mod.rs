@@ -80,8 +80,9 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Dtype::F32)]
     dtype: Dtype,
 
-    /// Only the i-th of n shares of the scans, for several machines
-    #[arg(long, value_name = "i/n")]
+    /// Only the i-th of n shares of the scans, for several machines; `rank`: the share of this process under
+    /// mpirun, srun or torchrun
+    #[arg(long, value_name = "I/N", value_parser = crate::commands::shard::parse)]
     shard: Option<Shard>,
 }
 
