@@ -29,7 +29,7 @@ fn run(cli: cli::Cli) -> anyhow::Result<()> {
 }
 
 /// The whole chain of causes on one line, each cause once: libraries often repeat their source.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();

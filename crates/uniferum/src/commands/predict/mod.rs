@@ -152,7 +152,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             Ok(answers) => rows.extend(answers),
             Err(error) => {
                 failed += 1;
-                bar.suspend(|| global.warn(format!("{error:#}").replace('\n', "; ")));
+                bar.suspend(|| global.warn(crate::one_line(&error)));
             }
         }
         bar.inc(1);
