@@ -1,7 +1,11 @@
 //! Enhanced multi-frame CT: files written here, element by element, and read as volumes.
 
+#[path = "dicom_writer/rle.rs"]
+mod rle;
+
 use std::path::PathBuf;
 
+use rle::rle;
 use uniferum_ct::io::dicom::find_series;
 use uniferum_ct::{CtScan, Format, ReadOptions, read_ct};
 
@@ -251,22 +255,6 @@ impl File {
         set.tag(0xfffe_e0dd);
         set.out.extend([0; 4]);
     }
-}
-
-/// Literals only: two segments, high bytes first.
-fn rle(stored: &[i16]) -> Vec<u8> {
-    let segment = |shift: u32| {
-        let mut out = vec![stored.len() as u8 - 1];
-        out.extend(stored.iter().map(|&v| (v as u16 >> shift) as u8));
-        out.resize(out.len().next_multiple_of(2), 0);
-        out
-    };
-    let (high, low) = (segment(8), segment(0));
-    let mut header = [0u8; 64];
-    header[0] = 2;
-    header[4..8].copy_from_slice(&64u32.to_le_bytes());
-    header[8..12].copy_from_slice(&(64 + high.len() as u32).to_le_bytes());
-    [&header[..], &high, &low].concat()
 }
 
 fn on_disk(file: &File) -> (tempfile::TempDir, PathBuf) {
