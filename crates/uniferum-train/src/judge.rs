@@ -107,18 +107,14 @@ pub fn judge(
     };
     let views: Vec<TaskColumn<'_>> = columns.iter().map(Column::view).collect();
     let evaluation = evaluate_tasks(&views, &options)?;
-    let detail = DetailOptions {
-        bootstrap: intervals.bootstrap,
-        ..Default::default()
-    };
     let mut reports = Vec::new();
     for (metrics, column) in evaluation.tasks.into_iter().zip(&columns) {
-        let details = describe_task(&column.view(), &options, &detail)?;
+        let (auprc_ci_low, auprc_ci_high) = precision_limits(column, &options, intervals)?;
         reports.push(TaskReport {
             kind: column.task.kind,
             metrics,
-            auprc_ci_low: details.auprc_ci_low,
-            auprc_ci_high: details.auprc_ci_high,
+            auprc_ci_low,
+            auprc_ci_high,
         });
     }
     let resampled = mean_precision(&views, &options, intervals)?;
@@ -140,6 +136,24 @@ fn column<'a>(task: &'a Task, predictions: &[Prediction]) -> Option<Column<'a>> 
         scores,
         labels,
     })
+}
+
+/// The interval of a task's average precision, where there is a bootstrap.
+fn precision_limits(
+    column: &Column<'_>,
+    options: &EvaluateOptions<'_>,
+    intervals: &Intervals,
+) -> Result<(Option<f64>, Option<f64>)> {
+    // Validation while training asks for none, and pays for no other details.
+    if intervals.bootstrap.is_none() {
+        return Ok((None, None));
+    }
+    let detail = DetailOptions {
+        bootstrap: intervals.bootstrap,
+        ..Default::default()
+    };
+    let details = describe_task(&column.view(), options, &detail)?;
+    Ok((details.auprc_ci_low, details.auprc_ci_high))
 }
 
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
