@@ -6,7 +6,7 @@
 //!   all questions, since both look at one position at a time;
 //! - sequences of different lengths lie packed behind each other: padding is nowhere computed;
 //! - the last layer gives only the positions that a head reads; the others serve as keys and
-//!   values.
+//!   values, and where a head reads one position, not even these are computed.
 
 use std::ops::Range;
 
@@ -132,6 +132,12 @@ impl Piece<'_> {
         let mut x = pack(&vision.x, &text.x)?;
         let (layers, norm) = bert.stack();
         for (i, layer) in layers.iter().enumerate() {
+            let last = i + 1 == layers.len();
+            if last && i > 0 && wanted.len() == 1 {
+                let asking = self.read_by_head(&x, wanted)?;
+                x = layer.forward_single(&asking, &x, &self.sequences(), pass)?;
+                continue;
+            }
             let (mut q, mut kv) = (None, None);
             if i == 0
                 && let (Some(vq), Some(tq)) = (&vision.q, &text.q)
@@ -144,7 +150,6 @@ impl Piece<'_> {
                 kv = Some([pack(vk, tk)?, pack(vv, tv)?]);
             }
             let kv = kv.map_or_else(|| layer.keys_and_values(&x, pass), Ok)?;
-            let last = i + 1 == layers.len();
             x = self.layer(layer, &x, (q, kv), last.then_some(wanted), pass)?;
         }
         if let Some(norm) = norm {
@@ -172,14 +177,9 @@ impl Piece<'_> {
             let spans: Vec<Span> = spans.collect();
             return layer.forward_packed(x, &q, &kv, &spans, pass);
         };
-        let rows = keys
-            .iter()
-            .flat_map(|keys| wanted.clone().map(|w| (keys.start + w) as u32));
-        let rows: Vec<u32> = rows.collect();
-        let rows = Tensor::from_vec(rows.clone(), rows.len(), x.device())?;
-        let x = x.index_select(&rows, 0)?;
+        let x = self.read_by_head(x, wanted)?;
         let q = match q {
-            Some(q) => q.index_select(&rows, 0)?,
+            Some(q) => self.read_by_head(&q, wanted)?,
             None => layer.queries(&x, pass)?,
         };
         let n = wanted.len();
@@ -188,6 +188,17 @@ impl Piece<'_> {
             keys,
         });
         layer.forward_packed(&x, &q, &kv, &spans.collect::<Vec<_>>(), pass)
+    }
+
+    /// The `wanted` positions of each sequence.
+    fn read_by_head(&self, x: &Tensor, wanted: &Range<usize>) -> Result<Tensor> {
+        let sequences = self.sequences();
+        let rows = sequences
+            .iter()
+            .flat_map(|rows| wanted.clone().map(|w| (rows.start + w) as u32));
+        let rows: Vec<u32> = rows.collect();
+        let count = rows.len();
+        Ok(x.index_select(&Tensor::from_vec(rows, count, x.device())?, 0)?)
     }
 
     /// The rows of each sequence.

@@ -1,5 +1,7 @@
 //! BERT, trainable, with either placement of the layer norms.
 
+use std::ops::Range;
+
 use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
 use uniferum_kernels as kernels;
@@ -266,7 +268,27 @@ impl Layer {
         pass: &Pass,
     ) -> Result<Tensor> {
         let mixed = kernels::attention_packed(q, k, v, spans, self.attention.heads)?;
-        let attended = (self.attention.output.forward(&mixed, pass)? + x)?;
+        self.behind_attention(x, &mixed, pass)
+    }
+
+    /// The layer's output for one position `x` `[B, E]` of each sequence, whose rows among `all`
+    /// are `sequences`.
+    pub(crate) fn forward_single(
+        &self,
+        x: &Tensor,
+        all: &Tensor,
+        sequences: &[Range<usize>],
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let q = self.queries(x, pass)?;
+        let all = self.attention_input(all, pass)?;
+        let mixed = self.attention.single(&q, &all, sequences, pass)?;
+        self.behind_attention(x, &mixed, pass)
+    }
+
+    /// All that follows the attention, whose input was `x` and whose heads gave `mixed`.
+    fn behind_attention(&self, x: &Tensor, mixed: &Tensor, pass: &Pass) -> Result<Tensor> {
+        let attended = (self.attention.output.forward(mixed, pass)? + x)?;
         match self.placement {
             NormPlacement::Post => {
                 let x = self.attention_norm.forward(&attended, pass)?;
@@ -319,5 +341,37 @@ impl SelfAttention {
         let mixed = kernels::attention(&q, &k, &v, Some(mask), pass.next_dropout())?;
         let joined = mixed.transpose(1, 2)?.reshape((batch, length, hidden))?;
         pass.dropout(self.output.forward(&joined, pass)?)
+    }
+
+    /// What the heads give for one query `q` `[B, E]` of each sequence of `x`, without the keys and
+    /// values of any position.
+    ///
+    /// A score is `q (W x + b)`, that is `(q W) x` and a constant that the softmax cancels; a mean
+    /// of values is the value of the mean. So each head asks `x` itself with `q W`, and its values'
+    /// map sees one row for each sequence instead of every position.
+    fn single(
+        &self,
+        q: &Tensor,
+        x: &Tensor,
+        sequences: &[Range<usize>],
+        pass: &Pass,
+    ) -> Result<Tensor> {
+        let (batch, hidden) = q.dims2()?;
+        let (heads, own) = (self.heads, hidden / self.heads);
+        let by_head = |weight: &Tensor| pass.weight(weight).reshape((heads, own, hidden));
+        let q = q.reshape((batch, heads, own))?.transpose(0, 1)?;
+        let q = q.contiguous()?.matmul(&by_head(&self.key.weight)?)?;
+        // One head of the whole width divides by the root of that, and not of a head's own.
+        let q = (q.transpose(0, 1)?.flatten_to(1)? * (heads as f64).sqrt())?;
+        let spans = sequences.iter().enumerate().map(|(b, keys)| kernels::Span {
+            queries: b * heads..(b + 1) * heads,
+            keys: keys.clone(),
+        });
+        let mean = kernels::attention_packed(&q, x, x, &spans.collect::<Vec<_>>(), 1)?;
+        let mean = mean.reshape((batch, heads, hidden))?.transpose(0, 1)?;
+        let values = by_head(&self.value.weight)?.transpose(1, 2)?;
+        let values = mean.contiguous()?.matmul(&values)?.transpose(0, 1)?;
+        let bias = pass.weight(&self.value.bias);
+        Ok(values.flatten_from(1)?.broadcast_add(&bias)?)
     }
 }
