@@ -2,6 +2,7 @@
 
 mod common;
 
+use candle_core::{Device, Var};
 use common::{array, assert_close, assert_near, check_gradients, distance, flat, tensor, values};
 use proptest::prelude::*;
 use uniferum_kernels::oracle::{self, Array5};
@@ -174,6 +175,26 @@ fn statistics_of_far_off_centre_values_stay_exact() {
 fn unbiased_variance_scales_by_n_over_n_minus_one() {
     let var = unbiased_variance(&tensor(&[3.0], &[1]), 4).unwrap();
     assert_eq!(flat(&var), [4.0]);
+}
+
+#[test]
+fn the_first_largest_voxel_of_a_window_gets_the_gradient_and_nan_is_largest() {
+    let x = [1.0, 3.0, 3.0, 2.0, f32::NAN, 9.0, 0.0, f32::NAN];
+    let x = Var::from_slice(&x, (1, 1, 1, 2, 4), &Device::Cpu).unwrap();
+    let y = max_pool3d(&x, [1, 2, 2], [1, 2, 2]).unwrap();
+    let grads = y.sum_all().unwrap().backward().unwrap();
+    let y = y.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!(y.iter().all(|y| y.is_nan()));
+    let dx = grads.get(&x).unwrap().flatten_all().unwrap();
+    assert_eq!(
+        dx.to_vec1::<f32>().unwrap(),
+        [0., 0., 0., 0., 1., 0., 0., 1.]
+    );
+    let x = Var::from_slice(&[1.0f32, 3.0, 3.0, 2.0], (1, 1, 2, 1, 2), &Device::Cpu).unwrap();
+    let y = max_pool3d(&x, [2, 1, 2], [1, 1, 1]).unwrap();
+    let grads = y.backward().unwrap();
+    let dx = grads.get(&x).unwrap().flatten_all().unwrap();
+    assert_eq!(dx.to_vec1::<f32>().unwrap(), [0., 1., 0., 0.]);
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! Pooling on the host, one task for each sample and channel.
+//!
+//! The rows that a row of outputs looks at are reduced to one row, number by number side by side;
+//! only that row is then reduced window by window.
 
 use rayon::prelude::*;
 
 use super::{Kind, Pool, Windows};
+use crate::memory::zeros;
 use crate::simd::{Simd, sum};
 
 pub(super) fn forward(pool: &Pool, x: &[f32]) -> Vec<f32> {
@@ -13,100 +17,114 @@ pub(super) fn forward(pool: &Pool, x: &[f32]) -> Vec<f32> {
         let n = windows.in_voxels() as f64;
         return channels.map(|x| (sum(simd, x) / n) as f32).collect();
     }
-    let mut y = vec![0.0; channels.len() * windows.out_voxels()];
+    let mut y = zeros(channels.len() * windows.out_voxels());
     y.par_chunks_mut(windows.out_voxels())
         .zip(channels)
-        .for_each(|(y, x)| {
-            windows.each(|out, window| {
-                y[out] = match pool.kind {
-                    Kind::Max => x[window.argmax(x)],
-                    Kind::Mean => {
-                        let total: f32 = window
-                            .rows()
-                            .map(|(at, n)| x[at..][..n].iter().sum::<f32>())
-                            .sum();
-                        total / window.count() as f32
+        .for_each(|(y, x)| match pool.kind {
+            Kind::Max => windows.reduce(x, y, larger),
+            Kind::Mean => {
+                windows.reduce(x, y, |a, b| a + b);
+                windows.each_row(|out, rows| {
+                    for (y, w) in y[out..].iter_mut().zip(&windows.axes[2]) {
+                        *y /= (rows.len() * w.len()) as f32;
                     }
-                };
-            });
+                });
+            }
         });
     y
 }
 
 pub(super) fn backward(pool: &Pool, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let windows = &pool.windows;
-    let mut dx = vec![0.0; x.len()];
+    let mut dx = zeros(x.len());
     let inputs = x
         .par_chunks(windows.in_voxels())
         .zip(dy.par_chunks(windows.out_voxels()));
     dx.par_chunks_mut(windows.in_voxels())
         .zip(inputs)
-        .for_each(|(dx, (x, dy))| {
-            windows.each(|out, window| match pool.kind {
-                Kind::Max => dx[window.argmax(x)] += dy[out],
-                Kind::Mean => {
-                    let share = dy[out] / window.count() as f32;
-                    for (at, n) in window.rows() {
-                        dx[at..][..n].iter_mut().for_each(|d| *d += share);
-                    }
-                }
-            });
+        .for_each(|(dx, (x, dy))| match pool.kind {
+            Kind::Max => windows.give_to_largest(x, dy, dx),
+            Kind::Mean => windows.spread(dy, dx),
         });
     dx
 }
 
-/// One window: its first voxel, its size, and the steps between its rows and slices.
-struct Window {
-    first: usize,
-    size: [usize; 3],
-    slice: usize,
-    row: usize,
-}
-
-impl Window {
-    /// Start and length of each contiguous row.
-    fn rows(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
-        let [depth, height, width] = self.size;
-        (0..depth).flat_map(move |d| {
-            (0..height).map(move |h| (self.first + d * self.slice + h * self.row, width))
-        })
-    }
-
-    fn count(&self) -> usize {
-        self.size.iter().product()
-    }
-
-    /// The first largest voxel; a NaN counts as largest.
-    fn argmax(&self, x: &[f32]) -> usize {
-        let mut best = self.first;
-        for (at, n) in self.rows() {
-            for i in at..at + n {
-                if x[i] > x[best] || (x[i].is_nan() && !x[best].is_nan()) {
-                    best = i;
-                }
-            }
-        }
-        best
-    }
+/// The larger of two numbers; a NaN counts as largest.
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
 }
 
 impl Windows {
-    fn each(&self, mut f: impl FnMut(usize, Window)) {
+    /// Calls `f` with the first output of each row of outputs and the starts of the input rows
+    /// that its windows look at.
+    fn each_row(&self, mut f: impl FnMut(usize, &[usize])) {
         let [_, height, width] = self.input;
+        let mut rows = Vec::new();
         let mut out = 0;
         for d in &self.axes[0] {
             for h in &self.axes[1] {
-                for w in &self.axes[2] {
-                    let window = Window {
-                        first: (d.start * height + h.start) * width + w.start,
-                        size: [d.len(), h.len(), w.len()],
-                        slice: height * width,
-                        row: width,
-                    };
-                    f(out, window);
-                    out += 1;
-                }
+                rows.clear();
+                rows.extend(
+                    d.clone()
+                        .flat_map(|d| h.clone().map(move |h| (d * height + h) * width)),
+                );
+                f(out, &rows);
+                out += self.axes[2].len();
             }
         }
+    }
+
+    /// Reduces each window by `f`.
+    fn reduce(&self, x: &[f32], y: &mut [f32], f: impl Fn(f32, f32) -> f32 + Copy) {
+        let width = self.input[2];
+        let mut row = vec![0.0; width];
+        self.each_row(|out, rows| {
+            row.copy_from_slice(&x[rows[0]..][..width]);
+            for &start in &rows[1..] {
+                let next = &x[start..][..width];
+                row.iter_mut().zip(next).for_each(|(r, v)| *r = f(*r, *v));
+            }
+            for (y, w) in y[out..].iter_mut().zip(&self.axes[2]) {
+                let window = &row[w.start..w.end];
+                *y = window[1..].iter().fold(window[0], |a, b| f(a, *b));
+            }
+        });
+    }
+
+    /// Adds each output's gradient to its window's first largest voxel.
+    fn give_to_largest(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let mut y = vec![0.0; dy.len()];
+        self.reduce(x, &mut y, larger);
+        self.each_row(|out, rows| {
+            for (i, w) in self.axes[2].iter().enumerate() {
+                let largest = y[out + i];
+                let is_largest = |v: &f32| *v == largest || (v.is_nan() && largest.is_nan());
+                let first = rows.iter().find_map(|start| {
+                    let window = &x[start + w.start..start + w.end];
+                    Some(start + w.start + window.iter().position(is_largest)?)
+                });
+                // A window's largest number is one of its numbers.
+                if let Some(first) = first {
+                    dx[first] += dy[out + i];
+                }
+            }
+        });
+    }
+
+    /// Adds an equal share of each output's gradient to all voxels of its window.
+    fn spread(&self, dy: &[f32], dx: &mut [f32]) {
+        let width = self.input[2];
+        let mut row = vec![0.0; width];
+        self.each_row(|out, rows| {
+            row.fill(0.0);
+            for (dy, w) in dy[out..].iter().zip(&self.axes[2]) {
+                let share = dy / (rows.len() * w.len()) as f32;
+                row[w.start..w.end].iter_mut().for_each(|r| *r += share);
+            }
+            for &start in rows {
+                let dx = &mut dx[start..][..width];
+                dx.iter_mut().zip(&row).for_each(|(d, r)| *d += r);
+            }
+        });
     }
 }
