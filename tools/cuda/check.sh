@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # check.sh: what can be known of the feature `cuda` without a GPU.
 #
-#   1. the workspace is lint-free with `--features cuda` (no NVIDIA software needed);
+#   1. the workspace is lint-free with `--features nccl`, which contains `cuda` (no NVIDIA software
+#      needed);
 #   2. the real nvcc compiles every kernel of ours for sm_80 and sm_90;
 #   3. every kernel, compiled for the host, agrees with the f64 oracle under three orders of
 #      threads, and the whole model with the CPU's, through candle's CUDA backend.
@@ -15,10 +16,10 @@ mkdir -p "$work"
 
 say() { printf -- '-- cuda: %s\n' "$*"; }
 
-say "lints with --features cuda"
+say "lints with --features nccl"
 (
   eval "$(tools/cuda/toolkit.sh "$work/stand-ins")"
-  cargo clippy --workspace --all-targets --features uniferum/cuda --quiet -- -D warnings
+  cargo clippy --workspace --all-targets --features uniferum/nccl --quiet -- -D warnings
 )
 
 if ! selected=$(tools/cuda/toolkit.sh "$work/compiler" compiler); then

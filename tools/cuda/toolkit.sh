@@ -23,19 +23,21 @@ import json, os, sys
 packages = json.load(sys.stdin)["packages"]
 print(next(os.path.dirname(p["manifest_path"]) for p in packages if p["name"] == "cudarc"))')
 
-stand_in() { # library, version, module of cudarc, prefix of its functions
+stand_in() { # library, version, module of cudarc, prefix of its functions, what they answer
   local file=$dest/lib64/stubs/lib$1.so
   grep -rhoE "fn $4[A-Za-z0-9_]*\(" "$bindings/src/$3/sys" \
-    | sed -E 's/fn ([A-Za-z0-9_]+)\(/int \1(void) { return 34; } \/* CUDA_ERROR_STUB_LIBRARY *\//' \
+    | sed -E 's/fn ([A-Za-z0-9_]+)\(/int \1(void) { return '"${5:-34}"'; }/' \
     | sort -u | cc -x c -shared -fPIC -w -O1 "-Wl,-soname,lib$1.so.$2" -o "$file" -
   ln -sfn "lib$1.so" "$file.$2"
 }
+# 34 is CUDA_ERROR_STUB_LIBRARY.
 stand_in cuda 1 driver 'cu[A-Z]'
 stand_in cublas 13 cublas cublas
 stand_in cublasLt 13 cublaslt cublasLt
 stand_in curand 10 curand curand
 stand_in nvrtc 13 nvrtc nvrtc
 stand_in cudart 13 runtime cuda
+stand_in nccl 2 nccl nccl 2 # ncclSystemError
 
 if [ "$kind" = compiler ]; then
   python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --upgrade \

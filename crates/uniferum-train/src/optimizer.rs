@@ -186,6 +186,20 @@ impl Gradients {
         Ok(())
     }
 
+    /// Multiplies all gradients.
+    ///
+    /// # Errors
+    /// When memory for the products cannot be had.
+    pub(crate) fn scale(&mut self, factor: f64) -> Result<()> {
+        if factor == 1.0 {
+            return Ok(());
+        }
+        for sum in self.sums.iter_mut().flatten() {
+            *sum = (&*sum * factor)?;
+        }
+        Ok(())
+    }
+
     /// Sums the gradients of all processes.
     ///
     /// # Errors
@@ -200,21 +214,20 @@ impl Gradients {
             .map(|g| f64::from(u8::from(g.is_some())))
             .collect();
         group.sum_f64(&mut present)?;
-        let mut flat = Vec::with_capacity(optimizer.parameters());
+        let mut parts = Vec::with_capacity(self.sums.len());
         for (sum, slot) in self.sums.iter().zip(&optimizer.slots) {
-            match sum {
-                Some(grad) => flat.extend(grad.flatten_all()?.to_vec1::<f32>()?),
-                None => flat.resize(flat.len() + slot.var.elem_count(), 0.0),
-            }
+            parts.push(match sum {
+                Some(grad) => grad.detach().flatten_all()?,
+                None => Tensor::zeros(slot.var.elem_count(), DType::F32, slot.var.device())?,
+            });
         }
-        group.sum_f32(&mut flat)?;
-        let mut rest = flat.as_slice();
+        let total = group.sum_tensor(&Tensor::cat(&parts, 0)?)?;
+        let mut at = 0;
         for ((sum, slot), present) in self.sums.iter_mut().zip(&optimizer.slots).zip(present) {
-            let (own, after) = rest.split_at(slot.var.elem_count());
-            rest = after;
-            *sum = (present > 0.0)
-                .then(|| Tensor::from_slice(own, slot.var.dims(), slot.var.device()))
-                .transpose()?;
+            let n = slot.var.elem_count();
+            let own = || total.narrow(0, at, n)?.reshape(slot.var.dims());
+            *sum = (present > 0.0).then(own).transpose()?;
+            at += n;
         }
         Ok(())
     }

@@ -25,7 +25,7 @@ fn train(folder: &Path, run: &str) {
     };
     let mut trainer = Trainer::new(&s.model, s.prompts.clone(), recipe, &Device::Cpu).unwrap();
     trainer
-        .join(Launch::from_env().unwrap().join().unwrap())
+        .join(Launch::from_env().unwrap().join(&Device::Cpu).unwrap())
         .unwrap();
     trainer.resume_in(&folder.join(run)).unwrap();
     trainer.run(&s.loader, |_| ()).unwrap();

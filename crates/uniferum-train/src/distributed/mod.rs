@@ -10,12 +10,20 @@
 //! statistics and report the same losses up to rounding.
 
 mod local;
+#[cfg(any(feature = "nccl", test))]
+mod meeting;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 
 pub use local::{Alone, Threads};
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
+
+use candle_core::{Device, Tensor};
 
 use crate::error::{Error, Result};
 
@@ -38,6 +46,17 @@ pub trait Communicator {
     /// # Errors
     /// As [`sum_f32`](Self::sum_f32).
     fn sum_f64(&self, values: &mut [f64]) -> Result<()>;
+
+    /// The sum of an `f32` tensor over all processes, where the tensor is; by way of the host where a
+    /// communicator knows nothing better.
+    ///
+    /// # Errors
+    /// As [`sum_f32`](Self::sum_f32), and for a tensor of another type.
+    fn sum_tensor(&self, values: &Tensor) -> Result<Tensor> {
+        let mut host = values.flatten_all()?.to_vec1::<f32>()?;
+        self.sum_f32(&mut host)?;
+        Ok(Tensor::from_vec(host, values.shape(), values.device())?)
+    }
 }
 
 /// Place of a process as its launcher says: `mpirun`, `srun`, or `torchrun` and its like.
@@ -103,23 +122,35 @@ impl Launch {
         })
     }
 
-    /// Joins the other processes.
+    /// Joins the other processes: over NCCL where this one computes on a GPU and the build has it, else
+    /// over MPI.
     ///
     /// # Errors
     /// [`Error::Distributed`] when there are several processes and this build cannot reach them.
-    pub fn join(&self) -> Result<Box<dyn Communicator>> {
-        #[cfg(feature = "mpi")]
-        if self.world > 1 {
-            return Ok(Box::new(Mpi::new(self.world)?));
+    pub fn join(&self, device: &Device) -> Result<Box<dyn Communicator>> {
+        if self.world == 1 {
+            return Ok(Box::new(Alone));
         }
-        if self.world > 1 {
-            return Err(Error::Distributed(format!(
-                "the launcher started {} processes, but this build speaks to no others; build with \
-                 --features mpi and start with mpirun or srun",
-                self.world
-            )));
+        #[cfg(feature = "nccl")]
+        if device.is_cuda() {
+            return Ok(Box::new(Nccl::new(self, device)?));
         }
-        Ok(Box::new(Alone))
+        self.join_mpi(device)
+    }
+
+    #[cfg(feature = "mpi")]
+    fn join_mpi(&self, _: &Device) -> Result<Box<dyn Communicator>> {
+        Ok(Box::new(Mpi::new(self.world)?))
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn join_mpi(&self, device: &Device) -> Result<Box<dyn Communicator>> {
+        let feature = if device.is_cuda() { "nccl" } else { "mpi" };
+        Err(Error::Distributed(format!(
+            "the launcher started {} processes, but this build speaks to no others; build with \
+             --features {feature}",
+            self.world
+        )))
     }
 }
 
@@ -158,7 +189,7 @@ mod tests {
     #[cfg(not(feature = "mpi"))]
     fn a_build_without_mpi_says_so() {
         let several = launch(&[("RANK", "0"), ("WORLD_SIZE", "2")]).unwrap();
-        let error = several.join().err().map(|e| e.to_string());
+        let error = several.join(&Device::Cpu).err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("--features mpi")));
     }
 }
