@@ -72,6 +72,16 @@ pub enum Error {
         /// What it said.
         what: String,
     },
+    /// A file of a repository of the Hugging Face hub could not be had.
+    #[error("{file} of {repository}: {what}")]
+    Hub {
+        /// The repository, `owner/name`.
+        repository: String,
+        /// The file.
+        file: String,
+        /// Why, with the address or the folder.
+        what: String,
+    },
     /// A tensor could not be made.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

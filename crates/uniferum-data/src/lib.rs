@@ -5,6 +5,9 @@ mod collate;
 pub mod collections;
 pub mod doctor;
 mod error;
+#[cfg(any(feature = "reports", feature = "hub"))]
+mod http;
+pub mod hub;
 mod loader;
 mod manifest;
 pub mod reports;

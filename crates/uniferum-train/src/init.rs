@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
+use uniferum_data::hub::{Hub, Progress, Wanted};
 use uniferum_fusion::pretrained::{TextEncoder, init_image_encoder};
 use uniferum_fusion::{BertConfig, Prompts, UniferumConfig, checkpoint};
 
@@ -12,8 +13,8 @@ use crate::error::{Error, Result};
 /// Published weights to start from.
 ///
 /// Each is a file, a folder as Hugging Face lays it out, or the name of a repository there, such as
-/// `timm/tf_efficientnet_b0.in1k`, which is looked for in the local cache: nothing is downloaded. `none`
-/// starts from random weights.
+/// `timm/tf_efficientnet_b0.in1k`, which is looked for in the local cache: only [`fetch`](Self::fetch)
+/// downloads. `none` starts from random weights.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Init {
@@ -25,6 +26,10 @@ pub struct Init {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoint: Option<PathBuf>,
 }
+
+/// Files of weights, the safer first.
+const WEIGHTS: [&str; 2] = ["model.safetensors", "pytorch_model.bin"];
+const TOKENIZER: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
 /// No published weights.
 pub(crate) const NONE: &str = "none";
@@ -48,6 +53,40 @@ impl Init {
             text: NONE.into(),
             checkpoint: None,
         }
+    }
+
+    /// Downloads what is named by repository and not in the hub's cache; the other functions then find it
+    /// there.
+    ///
+    /// # Errors
+    /// [`Error::Init`] naming the file and its address, and what can be done where there is no network.
+    pub fn fetch(&self, hub: &Hub, progress: &mut dyn FnMut(&Progress<'_>)) -> Result<()> {
+        if self.checkpoint.is_some() {
+            return Ok(());
+        }
+        let wanted = |any_of, optional| Wanted { any_of, optional };
+        let weights = wanted(&WEIGHTS, false);
+        // Weights come last: where they are, the others were asked for.
+        let text = [
+            wanted(&["config.json"], true),
+            wanted(&TOKENIZER, false),
+            weights,
+        ];
+        let sources = [
+            ("init.vision", &self.vision, &[weights][..]),
+            ("init.text", &self.text, &text),
+        ];
+        for (field, source, wanted) in sources {
+            if source == NONE || !is_repository(source) {
+                continue;
+            }
+            let lost = |e: uniferum_data::Error| Error::Init {
+                field,
+                what: format!("{e}. {}", advice(source)),
+            };
+            hub.fetch(source, wanted, progress).map_err(lost)?;
+        }
+        Ok(())
     }
 
     /// The model's configuration with the sizes of the published transformer, and its tokenizer.
@@ -129,24 +168,23 @@ impl Init {
         if !place.is_dir() {
             return Ok(place);
         }
-        let names = ["model.safetensors", "pytorch_model.bin"];
-        let found = names.iter().map(|n| place.join(n)).find(|p| p.is_file());
-        found.ok_or_else(|| Error::Init {
-            field: "init.vision",
-            what: format!("{}: no {} there", place.display(), names.join(" or ")),
-        })
+        one_of(&place, &WEIGHTS, "init.vision")
     }
 }
 
 /// The tokenizer of a folder: `tokenizer.json`, or `vocab.txt`.
 pub(crate) fn tokenizer_in(folder: &Path) -> Result<Prompts> {
-    let names = ["tokenizer.json", "vocab.txt"];
-    let found = names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
-    let file = found.ok_or_else(|| Error::Init {
-        field: "tokenizer",
-        what: format!("{}: no {} there", folder.display(), names.join(" or ")),
-    })?;
+    let file = one_of(folder, &TOKENIZER, "tokenizer")?;
     Ok(Prompts::from_file(file)?)
+}
+
+/// The first of these files that a folder has.
+fn one_of(folder: &Path, names: &[&str], field: &'static str) -> Result<PathBuf> {
+    let found = names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
+    found.ok_or_else(|| Error::Init {
+        field,
+        what: format!("{}: no {} there", folder.display(), names.join(" or ")),
+    })
 }
 
 /// A path, or the folder of a repository in the local Hugging Face cache.
@@ -155,25 +193,38 @@ fn locate(field: &'static str, source: &str) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);
     }
-    let is_repository = source.split('/').count() == 2
-        && !source.starts_with(['.', '/', '~'])
-        && path.extension().is_none_or(|e| !is_weights(e));
-    if !is_repository {
+    if !is_repository(source) {
         return Err(Error::Init {
             field,
             what: format!("{source}: no such file or folder"),
         });
     }
-    let cache = cache_folder(|name| std::env::var_os(name).map(PathBuf::from));
-    snapshot(&cache, source).ok_or_else(|| Error::Init {
+    let hub = Hub::from_env();
+    hub.cached(source).ok_or_else(|| Error::Init {
         field,
         what: format!(
-            "{source} is neither a path nor in the Hugging Face cache {}; nothing is downloaded here. \
-             Where there is a network, `hf download {source}` fills the cache (copy it, or set \
-             HF_HOME); else give the path of the weights, or \"none\" for random ones",
-            cache.display()
+            "{source} is neither a path nor in the Hugging Face cache {}. {}",
+            hub.cache.display(),
+            advice(source)
         ),
     })
+}
+
+/// Whether this is `owner/name`, and no path.
+fn is_repository(source: &str) -> bool {
+    let path = Path::new(source);
+    !path.exists()
+        && source.split('/').count() == 2
+        && !source.starts_with(['.', '/', '~'])
+        && path.extension().is_none_or(|e| !is_weights(e))
+}
+
+fn advice(source: &str) -> String {
+    format!(
+        "Without a network give the path of the weights in place of {source}; or fill the cache where \
+         there is one (`hf download {source}`) and copy it here, or set HF_HOME; or write \"none\" \
+         for random weights"
+    )
 }
 
 fn is_weights(extension: &std::ffi::OsStr) -> bool {
@@ -182,71 +233,9 @@ fn is_weights(extension: &std::ffi::OsStr) -> bool {
         .any(|e| extension == *e)
 }
 
-/// `HF_HUB_CACHE`, `HF_HOME/hub`, or `~/.cache/huggingface/hub`.
-fn cache_folder(variable: impl Fn(&str) -> Option<PathBuf>) -> PathBuf {
-    if let Some(cache) = variable("HF_HUB_CACHE") {
-        return cache;
-    }
-    if let Some(home) = variable("HF_HOME") {
-        return home.join("hub");
-    }
-    let cache = variable("XDG_CACHE_HOME")
-        .or_else(|| variable("HOME").map(|home| home.join(".cache")))
-        .unwrap_or_default();
-    cache.join("huggingface").join("hub")
-}
-
-/// The folder of a repository's main revision.
-fn snapshot(cache: &Path, repository: &str) -> Option<PathBuf> {
-    let folder = cache.join(format!("models--{}", repository.replace('/', "--")));
-    let snapshots = folder.join("snapshots");
-    if let Ok(commit) = std::fs::read_to_string(folder.join("refs").join("main")) {
-        let main = snapshots.join(commit.trim());
-        if main.is_dir() {
-            return Some(main);
-        }
-    }
-    // A cache that was copied without its references: its only revision is meant.
-    let mut revisions = std::fs::read_dir(snapshots).ok()?.flatten();
-    let only = revisions.next()?.path();
-    revisions.next().is_none().then_some(only)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_cache_is_where_its_variables_say() {
-        let with = |vars: &'static [(&'static str, &'static str)]| {
-            cache_folder(move |name| {
-                let found = vars.iter().find(|(n, _)| *n == name);
-                found.map(|(_, v)| PathBuf::from(v))
-            })
-        };
-        assert_eq!(
-            with(&[("HF_HUB_CACHE", "/a"), ("HF_HOME", "/b")]),
-            Path::new("/a")
-        );
-        assert_eq!(with(&[("HF_HOME", "/b")]), Path::new("/b/hub"));
-        let usual = Path::new("/home/me/.cache/huggingface/hub");
-        assert_eq!(with(&[("HOME", "/home/me")]), usual);
-    }
-
-    #[test]
-    fn a_repository_is_found_by_its_reference_or_alone() {
-        let cache = tempfile::tempdir().unwrap();
-        let folder = cache.path().join("models--timm--net");
-        let commit = folder.join("snapshots").join("abc");
-        assert_eq!(snapshot(cache.path(), "timm/net"), None);
-        std::fs::create_dir_all(&commit).unwrap();
-        assert_eq!(snapshot(cache.path(), "timm/net"), Some(commit.clone()));
-        std::fs::create_dir_all(folder.join("snapshots").join("def")).unwrap();
-        assert_eq!(snapshot(cache.path(), "timm/net"), None);
-        std::fs::create_dir_all(folder.join("refs")).unwrap();
-        std::fs::write(folder.join("refs").join("main"), "abc\n").unwrap();
-        assert_eq!(snapshot(cache.path(), "timm/net"), Some(commit));
-    }
 
     #[test]
     fn what_is_missing_is_explained() {

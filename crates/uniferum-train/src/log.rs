@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use uniferum_ct::replace_atomically;
 
 use crate::error::{Error, Result};
 use crate::evaluate::EvaluationReport;
@@ -52,6 +53,7 @@ impl Logs {
             ("loss/label", done.label_loss.map(f64::from)),
             ("loss/mask", done.mask_loss.map(f64::from)),
             ("memory_mib", done.memory_mib),
+            ("gpu_memory_mib", done.gpu_memory_mib),
         ];
         values.extend(optional.into_iter().filter_map(|(t, v)| Some((t, v?))));
         self.events.scalars(done.step, &values)
@@ -107,10 +109,7 @@ fn forget_after(path: &Path, step: u64) -> Result<()> {
         .filter(before)
         .flat_map(|line| [line, "\n"])
         .collect();
-    let partial = path.with_extension("partial");
-    std::fs::write(&partial, kept)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|e| Error::file(path, e))
+    replace_atomically(path, ".part", |p| std::fs::write(p, kept)).map_err(|e| Error::file(path, e))
 }
 
 #[cfg(test)]

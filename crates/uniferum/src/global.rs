@@ -42,12 +42,22 @@ impl Global {
 
     /// A bar on standard error with rate and time left; hidden when quiet or not on a terminal.
     pub(crate) fn bar(&self, length: u64, what: &str) -> ProgressBar {
+        let template =
+            "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed_precise} ETA {eta_precise} {msg}";
+        self.styled(Some(length), what, template)
+    }
+
+    /// As [`bar`](Self::bar), for a download.
+    pub(crate) fn bytes(&self, length: Option<u64>, what: &str) -> ProgressBar {
+        let template = "{prefix:>12} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
+        self.styled(length, what, template)
+    }
+
+    fn styled(&self, length: Option<u64>, what: &str, template: &str) -> ProgressBar {
         if self.quiet {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::with_draw_target(Some(length), ProgressDrawTarget::stderr());
-        let template =
-            "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed_precise} ETA {eta_precise} {msg}";
+        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("=> "));
         }

@@ -1,29 +1,35 @@
 //! Writing a file so that a reader sees all of it or none.
 
 use std::fs::File;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Result, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::Error;
 
 /// Writes through a temporary file in the same folder, flushed to disk and then renamed.
 pub(crate) fn write_atomically(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
-) -> Result<()> {
-    replace_atomically(path, ".part", |temporary| {
+    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+) -> crate::Result<()> {
+    let done = replace_atomically(path, ".part", |temporary| {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
         write(&mut out)?;
         out.flush()
-    })
+    });
+    done.map_err(|source| Error::io(path, source))
 }
 
-/// The same for whoever opens the file by name; the temporary name has one dot, that of `ending`, and one
-/// in front.
-pub(crate) fn replace_atomically(
+/// Writes a file so that a reader, also one after a crash, sees all of it or what was there before.
+///
+/// `write` makes a file of the given name in the same folder, which then takes the place of `path`. The
+/// name ends in `ending`, for writers that look at it, and has one more dot, in front.
+///
+/// # Errors
+/// Those of `write`, and where the file cannot be moved to its place; nothing is left behind.
+pub fn replace_atomically(
     path: &Path,
     ending: &str,
-    write: impl FnOnce(&Path) -> std::io::Result<()>,
+    write: impl FnOnce(&Path) -> Result<()>,
 ) -> Result<()> {
     let temporary = temporary_name(path, ending);
     let outcome = (|| {
@@ -31,10 +37,10 @@ pub(crate) fn replace_atomically(
         File::open(&temporary)?.sync_all()?;
         std::fs::rename(&temporary, path)
     })();
-    outcome.map_err(|source| {
+    if outcome.is_err() {
         let _ = std::fs::remove_file(&temporary);
-        Error::io(path, source)
-    })
+    }
+    outcome
 }
 
 /// A name beside the target that no other process or thread uses: `.KEY-PROCESS-COUNT` and the ending.

@@ -19,6 +19,7 @@ mod nrrd;
 mod text_header;
 mod voxels;
 
+pub use atomic::replace_atomically;
 pub use cache::read_prepared;
 pub use hu::{HuCheck, HuSource};
 pub use masks::{Labels, read_mask, read_mask_folder, read_mask_with};

@@ -9,6 +9,7 @@ use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
+use uniferum_ct::replace_atomically;
 
 use super::cells::hu_cells;
 use super::{Manifest, Scan};
@@ -104,7 +105,7 @@ fn relative(table: &Path, folder: &Path, file: &Path) -> Result<String> {
     Ok(text.to_owned())
 }
 
-type Written = std::result::Result<(), Box<dyn std::error::Error>>;
+type Written = std::result::Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
 fn write_csv(file: &mut File, columns: &[(String, Values)]) -> Written {
     let mut out = csv::Writer::from_writer(std::io::BufWriter::new(file));
@@ -198,16 +199,8 @@ pub(crate) fn write_atomically(
     if let Some(folder) = path.parent().filter(|f| !f.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|e| fail(&e))?;
     }
-    let mut name = path.as_os_str().to_owned();
-    name.push(format!(".{}.partial", std::process::id()));
-    let partial = PathBuf::from(name);
-    let mut file = File::create(&partial).map_err(|e| fail(&e))?;
-    let done = write(&mut file).map_err(|e| fail(&e));
-    let done = done.and_then(|()| file.sync_all().map_err(|e| fail(&e)));
-    let done = done.and_then(|()| std::fs::rename(&partial, path).map_err(|e| fail(&e)));
-    if done.is_err() {
-        // The half-written file is worth nothing; the first error is the one to report.
-        let _ = std::fs::remove_file(&partial);
-    }
-    done
+    let written = replace_atomically(path, ".part", |temporary| {
+        write(&mut File::create(temporary)?).map_err(std::io::Error::other)
+    });
+    written.map_err(|e| fail(&e))
 }

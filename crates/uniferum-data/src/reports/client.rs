@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::run::{Failure, LanguageModel};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::http::{self, check_address};
 
 /// Where a model answers.
 #[derive(Clone, PartialEq)]
@@ -48,24 +49,12 @@ impl HttpModel {
     /// [`Error::Config`] for an address that is neither `http` nor `https`, or `https` without the feature
     /// `tls`.
     pub fn new(endpoint: Endpoint) -> Result<Self> {
-        let secure = endpoint.url.starts_with("https://");
-        if !secure && !endpoint.url.starts_with("http://") {
-            let expected = "an address that begins with http:// or https://";
-            return Err(Error::config("endpoint", expected, &endpoint.url));
-        }
-        if secure && !cfg!(feature = "tls") {
-            let expected = "an http:// address: this build has no TLS (cargo feature `tls`)";
-            return Err(Error::config("endpoint", expected, &endpoint.url));
-        }
-        let config = ureq::Agent::config_builder()
+        check_address("endpoint", &endpoint.url)?;
+        let agent = http::settings()
             .timeout_global(Some(endpoint.timeout))
-            .http_status_as_error(false);
-        #[cfg(feature = "tls")]
-        let config = config.tls_config(tls());
-        Ok(HttpModel {
-            endpoint,
-            agent: config.build().into(),
-        })
+            .build()
+            .into();
+        Ok(HttpModel { endpoint, agent })
     }
 
     fn body(&self, prompt: &str) -> String {
@@ -79,18 +68,6 @@ impl HttpModel {
         }
         body.to_string()
     }
-}
-
-/// The system's certificates, so that an institution's own are known.
-#[cfg(feature = "tls")]
-fn tls() -> ureq::tls::TlsConfig {
-    use ureq::tls::{RootCerts, TlsConfig};
-    TlsConfig::builder()
-        .root_certs(RootCerts::PlatformVerifier)
-        .unversioned_rustls_crypto_provider(std::sync::Arc::new(
-            rustls::crypto::ring::default_provider(),
-        ))
-        .build()
 }
 
 #[derive(Deserialize)]

@@ -12,7 +12,7 @@ use uniferum_ct::batch::{
     Summary, gather, plan, prepare, read_ledgers, write_table,
 };
 use uniferum_ct::resample::Interpolation;
-use uniferum_ct::{Compat, StandardiseConfig};
+use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
 use uniferum_tasks::totalsegmentator;
 
 use crate::global::Global;
@@ -285,9 +285,7 @@ fn save_settings(settings: &PrepareSettings, out: &Path, global: &Global) -> any
     }
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     // By way of another file, as shards may start at the same time.
-    let temporary = out.join(format!(".{SETTINGS_FILE}.{}", std::process::id()));
-    std::fs::write(&temporary, text)
-        .and_then(|()| std::fs::rename(&temporary, &path))
+    replace_atomically(&path, ".part", |p| std::fs::write(p, text))
         .with_context(|| path.display().to_string())
 }
 

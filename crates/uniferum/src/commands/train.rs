@@ -5,11 +5,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use indicatif::ProgressBar;
+use uniferum_data::hub::{Hub, Progress};
 use uniferum_data::{Manifest, Split};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Learner, RunConfig, Trainer, latest_checkpoint};
+use uniferum_train::{Init, Learner, RunConfig, Trainer, latest_checkpoint};
 
 use crate::global::Global;
 
@@ -19,6 +21,10 @@ use crate::global::Global;
 /// --print-config. The folder gets the resolved configuration, logs for people and for TensorBoard,
 /// checkpoints, the best model by macro AUROC on the validation split, and the last one. A run that was
 /// stopped at any moment goes on with --resume and ends in the same weights.
+///
+/// Published weights that [init] names by repository (the paper's recipe does) are taken from the Hugging
+/// Face cache, and downloaded into it first where they are missing. HF_HUB_OFFLINE=1 forbids that; HF_HOME,
+/// HF_ENDPOINT and HF_TOKEN mean what they mean elsewhere.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Configuration [default: the paper's recipe]
@@ -33,7 +39,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "GROUP", default_value = "ct-rate")]
     group: String,
 
-    /// Add tasks from a file of your own (JSON)
+    /// Add tasks from a file of your own (JSON or TOML)
     #[arg(long, value_name = "FILE")]
     tasks_file: Option<PathBuf>,
 
@@ -92,8 +98,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let manifest = read_manifests(&args.manifest, &catalogue, &args.group)?;
     let tasks = config.select_tasks(&catalogue, &manifest)?;
     let dataset = Arc::new(config.dataset(manifest, tasks)?);
+    fetch(&config.init, global)?;
     let mut trainer = config.trainer(&catalogue, &dataset, &device)?;
-    trainer.join(launch.join()?)?;
+    trainer.join(launch.join(&device)?)?;
     let done = trainer.resume_in(out)?;
     let first = launch.rank == 0;
     if first {
@@ -112,13 +119,14 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let part = |name: &str, loss: Option<f32>| {
             loss.map_or(String::new(), |loss| format!(" {name} {loss:.3}"))
         };
-        let memory = p
-            .memory_mib
-            .map_or(String::new(), |m| format!(", {m:.0} MiB"));
+        let memory = |name: &str, mib: Option<f64>| {
+            mib.map_or(String::new(), |m| format!(", {name} {m:.0} MiB"))
+        };
+        let (own, gpu) = (memory("RAM", p.memory_mib), memory("GPU", p.gpu_memory_mib));
         let (labels, masks) = (part("labels", p.label_loss), part("masks", p.mask_loss));
         let pace = p.samples_per_second;
         bar.set_message(format!(
-            "loss {:.3}{labels}{masks}, {pace:.2} scans/s{memory}",
+            "loss {:.3}{labels}{masks}, {pace:.2} scans/s{own}{gpu}",
             p.loss
         ));
     })?;
@@ -129,6 +137,21 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Published weights that are not here yet, with a bar for each file.
+fn fetch(init: &Init, global: &Global) -> anyhow::Result<()> {
+    let mut current = (String::new(), ProgressBar::hidden());
+    let mut show = |p: &Progress<'_>| {
+        if current.0 != p.file {
+            current.1.finish_and_clear();
+            current = (p.file.to_owned(), global.bytes(p.total, p.file));
+        }
+        current.1.set_position(p.done);
+    };
+    let done = init.fetch(&Hub::from_env(), &mut show);
+    current.1.finish_and_clear();
+    Ok(done?)
+}
+
 fn configuration(args: &Args) -> anyhow::Result<RunConfig> {
     let mut config = match (&args.config, args.print_config) {
         (Some(path), _) => RunConfig::read(path)?,
@@ -136,7 +159,7 @@ fn configuration(args: &Args) -> anyhow::Result<RunConfig> {
         (None, _) => RunConfig::default(),
     };
     if args.from_scratch {
-        config.init = uniferum_train::Init::none();
+        config.init = Init::none();
     }
     if let Some(seed) = args.seed {
         config.train.seed = seed;

@@ -39,7 +39,7 @@ pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) ->
         .is_some_and(|end| end.eq_ignore_ascii_case("gz"));
     // The crate makes the ending of the name anew, so it is given one that it keeps.
     let ending = if compressed { ".nii.gz" } else { ".nii" };
-    replace_atomically(path, ending, |temporary| {
+    let written = replace_atomically(path, ending, |temporary| {
         // Level 1, the crate's own choice: a third of zlib's usual time for a few per cent of size on CT.
         WriterOptions::new(temporary)
             .reference_header(&header)
@@ -56,7 +56,8 @@ pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) ->
         }
         let what = format!("{got} of {expected} bytes written; is the disk full?");
         Err(std::io::Error::other(what))
-    })
+    });
+    written.map_err(|source| Error::io(path, source))
 }
 
 fn check_sides(shape: [usize; 3]) -> Result<()> {

@@ -8,6 +8,7 @@ use anyhow::Context;
 use serde::{Deserialize, Serialize};
 use uniferum::report::evaluation::{Judged, Measure, forest, mean_auprc, mean_auroc, short_name};
 use uniferum::report::html::Page;
+use uniferum_ct::replace_atomically;
 use uniferum_metrics::Bootstrap;
 use uniferum_tasks::Task;
 use uniferum_train::{GroupReport, Intervals, Prediction, RunState, judge};
@@ -78,9 +79,9 @@ impl RowResult {
 
     pub(super) fn write(&self, folder: &Path) -> anyhow::Result<()> {
         let path = Self::file(folder);
-        let partial = path.with_extension("partial");
-        std::fs::write(&partial, serde_json::to_string_pretty(self)? + "\n")?;
-        Ok(std::fs::rename(&partial, &path)?)
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        replace_atomically(&path, ".part", |p| std::fs::write(p, text))
+            .with_context(|| path.display().to_string())
     }
 
     /// Enters the answers to a collection's tasks; a group that was not answered whole stays empty.
