@@ -82,6 +82,24 @@ impl FromStr for DeviceChoice {
     }
 }
 
+/// Memory in use on a GPU and all that it has, in bytes; `None` for the CPU.
+///
+/// What other processes use counts, and so does what is kept for the tensors to come.
+#[cfg(not(feature = "cuda"))]
+pub fn gpu_memory(_: &Device) -> Option<(usize, usize)> {
+    None
+}
+
+/// Memory in use on a GPU and all that it has, in bytes; `None` for the CPU.
+///
+/// What other processes use counts, and so does what is kept for the tensors to come.
+#[cfg(feature = "cuda")]
+pub fn gpu_memory(device: &Device) -> Option<(usize, usize)> {
+    let stream = device.as_cuda_device().ok()?.cuda_stream();
+    let (free, total) = stream.context().mem_get_info().ok()?;
+    Some((total.saturating_sub(free), total))
+}
+
 /// GPUs that this process can see.
 #[cfg(not(feature = "cuda"))]
 fn gpus() -> usize {
@@ -161,6 +179,7 @@ mod tests {
     #[test]
     fn a_gpu_that_is_not_there_is_an_error_that_says_so() {
         assert!(DeviceChoice::Cpu.open().unwrap().is_cpu());
+        assert_eq!(gpu_memory(&Device::Cpu), None);
         let error = DeviceChoice::Cuda(4096).open().unwrap_err().to_string();
         assert!(error.contains("cuda:4096"), "{error}");
         let reason = if cfg!(feature = "cuda") {

@@ -47,7 +47,7 @@ pub use attention::{Span, attention, attention_packed};
 pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
-pub use device::DeviceChoice;
+pub use device::{DeviceChoice, gpu_memory};
 pub use dropout::dropout;
 pub use error::{Error, Result};
 pub use gelu::gelu_erf;

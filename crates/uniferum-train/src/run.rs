@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use uniferum_ct::transform::Augment;
-use uniferum_data::{Dataset, InputSettings, Loader, Manifest, Split};
+use uniferum_data::{Dataset, InputSettings, Loader, Manifest, OnError, Split, StreamOptions};
 use uniferum_fusion::{Prompts, UniferumConfig};
 use uniferum_tasks::{Catalogue, Task, TaskKind};
 
@@ -35,6 +35,8 @@ pub struct RunConfig {
     pub tasks: Vec<String>,
     /// Memory for scans that were read, MiB.
     pub cache_mib: usize,
+    /// What happens to a training scan that cannot be read: `stop`, which names it, or `skip-and-report`.
+    pub on_error: OnError,
     /// The network.
     pub model: ModelChoice,
     /// Its first weights.
@@ -68,6 +70,7 @@ impl Default for RunConfig {
         Self {
             tasks: Vec::new(),
             cache_mib: 4096,
+            on_error: OnError::default(),
             model: ModelChoice::default(),
             init: Init::default(),
             input: InputSettings::default(),
@@ -252,6 +255,10 @@ impl RunConfig {
         };
         let mut trainer = Trainer::with(learner, self.train.clone(), device)?;
         trainer.set_input(self.input.clone());
+        trainer.set_stream(StreamOptions {
+            on_error: self.on_error,
+            ..StreamOptions::default()
+        });
         let scans = dataset.manifest.of(Split::Val);
         if !scans.is_empty() {
             trainer.validate_on(self.validation(dataset)?, scans)?;

@@ -18,7 +18,8 @@ pub struct Pass {
     pub index: usize,
     /// Passes of the step, over all processes.
     pub passes: usize,
-    /// Questions of the step, over all processes.
+    /// Questions that the step was to have, over all processes: those of scans that could not be read
+    /// are counted although no batch holds them.
     pub questions: usize,
     /// The batch; `None` where the step has fewer passes than there are processes.
     pub batch: Option<Batch>,
