@@ -15,7 +15,7 @@ use uniferum_data::{Dataset, Loader, Manifest, Split};
 use uniferum_examples::{small_input, small_phantoms, standardise_cohort, temporary_folder};
 use uniferum_fusion::{BertConfig, Prompts, UniferumConfig};
 use uniferum_tasks::{Catalogue, Task};
-use uniferum_train::{TrainConfig, Trainer, evaluate};
+use uniferum_train::{Intervals, TrainConfig, Trainer, evaluate};
 
 fn main() -> anyhow::Result<()> {
     let steps = std::env::args().nth(1).map_or(Ok(3), |n| n.parse())?;
@@ -82,7 +82,16 @@ fn main() -> anyhow::Result<()> {
     // 5. Scans that it has not seen, with intervals.
     let test = dataset.manifest.of(Split::Test);
     let (model, prompts) = (trainer.model(), trainer.prompts());
-    let report = evaluate(model, prompts, &dataset, &test, &Device::Cpu, || {})?;
+    let intervals = Intervals::default();
+    let report = evaluate(
+        model,
+        prompts,
+        &dataset,
+        &test,
+        &Device::Cpu,
+        &intervals,
+        || {},
+    )?;
     for task in &report.labels.tasks {
         let m = &task.metrics;
         println!(

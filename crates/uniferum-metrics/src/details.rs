@@ -23,8 +23,6 @@ pub struct DetailOptions {
     pub binning: Binning,
     /// Thresholds of the decision curve.
     pub decisions: Vec<f64>,
-    /// Bootstrap of the numbers that have no closed form; its level is that of the other intervals.
-    pub bootstrap: Option<Bootstrap>,
 }
 
 /// More numbers of one task. What is undefined or was not asked for is `None` or empty.
@@ -80,7 +78,7 @@ pub fn describe_task(
 ) -> Result<TaskDetails> {
     let cases = [options.cases(column)?];
     let ranked = Ranked::new(&cases[0]);
-    let bootstrap = detail.bootstrap.map(|b| Bootstrap {
+    let bootstrap = options.bootstrap.map(|b| Bootstrap {
         level: options.level,
         ..b
     });
@@ -164,10 +162,6 @@ mod tests {
                 high: 0.2,
             }),
             decisions: vec![0.1, 0.3],
-            bootstrap: Some(Bootstrap {
-                replicates: 100,
-                ..Default::default()
-            }),
             ..Default::default()
         }
     }
@@ -183,7 +177,13 @@ mod tests {
             scores,
             labels: &labels,
         };
-        let plain = EvaluateOptions::default();
+        let plain = EvaluateOptions {
+            bootstrap: Some(Bootstrap {
+                replicates: 100,
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
         let d = describe_task(&column(&scores), &plain, &options()).unwrap();
         assert!(d.ece_ci_low.unwrap() <= d.ece_ci_high.unwrap());
         assert!(d.auprc_ci_low.unwrap() < d.auprc_ci_high.unwrap());

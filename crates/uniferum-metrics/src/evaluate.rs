@@ -16,8 +16,11 @@ pub struct EvaluateOptions<'a> {
     pub level: f64,
     /// How the AUROC's interval is computed.
     pub interval: IntervalMethod,
-    /// Replicates and seed of [`IntervalMethod::Bootstrap`]; its level is [`level`](Self::level).
-    pub bootstrap: Bootstrap,
+    /// Replicates and seed of every bootstrap; its level is [`level`](Self::level).
+    ///
+    /// Without one, numbers that have no closed form have no interval
+    /// ([`describe_task`](crate::describe_task)), and [`IntervalMethod::Bootstrap`] takes the default.
+    pub bootstrap: Option<Bootstrap>,
     /// The patient of each row; when given, variances are clustered. See [`crate::cluster_ids`].
     pub clusters: Option<&'a [u32]>,
     /// Weight of each row.
@@ -30,7 +33,7 @@ impl Default for EvaluateOptions<'_> {
         EvaluateOptions {
             level: 0.95,
             interval,
-            bootstrap: Bootstrap::default(),
+            bootstrap: None,
             clusters: None,
             weights: None,
         }
@@ -305,7 +308,7 @@ fn measure(
 fn resampled(cases: &Cases, options: &EvaluateOptions<'_>) -> Result<Option<Interval>> {
     let bootstrap = Bootstrap {
         level: options.level,
-        ..options.bootstrap
+        ..options.bootstrap.unwrap_or_default()
     };
     let found = bootstrap.run(std::slice::from_ref(cases), |r| r[0].auroc().ok())?;
     let method = IntervalMethod::Bootstrap;

@@ -22,6 +22,7 @@ impl Catalogue {
             format!("answer    {}", answer(task)),
             format!("source    {}", source(task)),
         ];
+        lines.extend(organ(task));
         lines.extend(release(task));
         lines.extend(self.same_line(task));
         lines.extend(related(task));
@@ -33,6 +34,11 @@ impl Catalogue {
         let ids: Vec<&str> = same.iter().map(|t| t.id.as_str()).collect();
         (!ids.is_empty()).then(|| format!("same as   {}", ids.join(", ")))
     }
+}
+
+fn organ(task: &Task) -> Option<String> {
+    let organ = task.organ.as_ref()?;
+    Some(format!("organ     {organ} ({})", task.relation.as_str()))
 }
 
 fn answer(task: &Task) -> String {

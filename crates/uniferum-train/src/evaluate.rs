@@ -52,6 +52,29 @@ pub struct MaskMetrics {
     pub auprc: Option<f64>,
 }
 
+/// What a model said about some scans.
+#[derive(Debug, Clone)]
+pub struct Answers {
+    /// Mask tasks.
+    pub masks: Vec<MaskMetrics>,
+    /// Every answer.
+    pub predictions: Vec<Prediction>,
+}
+
+impl Answers {
+    /// Adds the statistics of the label tasks.
+    ///
+    /// # Errors
+    /// Those of [`judge`].
+    pub fn judge(self, tasks: &[Task], intervals: &Intervals) -> Result<EvaluationReport> {
+        Ok(EvaluationReport {
+            labels: judge(tasks, &self.predictions, intervals)?,
+            masks: self.masks,
+            predictions: self.predictions,
+        })
+    }
+}
+
 /// Everything about a split.
 #[derive(Debug, Clone, Serialize)]
 pub struct EvaluationReport {
@@ -78,8 +101,7 @@ pub enum Answer {
 
 /// Asks every task of every scan, each scan encoded once.
 ///
-/// Intervals are clustered by patient; those of average precision need [`judge`] and its bootstrap.
-/// `progress` is called after each scan.
+/// Intervals are clustered by patient. `progress` is called after each scan.
 ///
 /// # Errors
 /// Those of data, model and statistics.
@@ -89,23 +111,24 @@ pub fn evaluate(
     dataset: &Dataset,
     scans: &[usize],
     device: &Device,
+    intervals: &Intervals,
     progress: impl FnMut(),
 ) -> Result<EvaluationReport> {
     let ask = examiner(model.clone(), prompts, &dataset.tasks, device)?;
-    evaluate_with(&ask, dataset, scans, device, progress)
+    ask_scans(&ask, dataset, scans, device, progress)?.judge(&dataset.tasks, intervals)
 }
 
-/// As [`evaluate`], for any model that answers the dataset's tasks.
+/// As [`evaluate`], for any model that answers the dataset's tasks, and without statistics of labels.
 ///
 /// # Errors
-/// Those of data, model and statistics.
-pub fn evaluate_with(
+/// Those of data and model.
+pub fn ask_scans(
     ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
     dataset: &Dataset,
     scans: &[usize],
     device: &Device,
     mut progress: impl FnMut(),
-) -> Result<EvaluationReport> {
+) -> Result<Answers> {
     let mut predictions = Vec::new();
     let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
     for &scan in scans {
@@ -143,11 +166,8 @@ pub fn evaluate_with(
         .iter()
         .map(|(&task, cells)| mask_metrics(&dataset.tasks[task], cells))
         .collect();
-    let masks = masks?;
-    let labels = judge(&dataset.tasks, &predictions, &Intervals::default())?;
-    Ok(EvaluationReport {
-        labels,
-        masks,
+    Ok(Answers {
+        masks: masks?,
         predictions,
     })
 }

@@ -103,13 +103,14 @@ pub fn judge(
     let options = EvaluateOptions {
         level: intervals.level,
         clusters: Some(&clusters),
+        bootstrap: intervals.bootstrap,
         ..Default::default()
     };
     let views: Vec<TaskColumn<'_>> = columns.iter().map(Column::view).collect();
     let evaluation = evaluate_tasks(&views, &options)?;
     let mut reports = Vec::new();
     for (metrics, column) in evaluation.tasks.into_iter().zip(&columns) {
-        let (auprc_ci_low, auprc_ci_high) = precision_limits(column, &options, intervals)?;
+        let (auprc_ci_low, auprc_ci_high) = precision_limits(column, &options)?;
         reports.push(TaskReport {
             kind: column.task.kind,
             metrics,
@@ -117,7 +118,7 @@ pub fn judge(
             auprc_ci_high,
         });
     }
-    let resampled = mean_precision(&views, &options, intervals)?;
+    let resampled = mean_precision(&views, &options)?;
     let resampled = resampled.as_ref();
     Ok(GroupReport {
         macro_auroc: evaluation.macro_auroc,
@@ -142,17 +143,12 @@ fn column<'a>(task: &'a Task, predictions: &[Prediction]) -> Option<Column<'a>> 
 fn precision_limits(
     column: &Column<'_>,
     options: &EvaluateOptions<'_>,
-    intervals: &Intervals,
 ) -> Result<(Option<f64>, Option<f64>)> {
     // Validation while training asks for none, and pays for no other details.
-    if intervals.bootstrap.is_none() {
+    if options.bootstrap.is_none() {
         return Ok((None, None));
     }
-    let detail = DetailOptions {
-        bootstrap: intervals.bootstrap,
-        ..Default::default()
-    };
-    let details = describe_task(&column.view(), options, &detail)?;
+    let details = describe_task(&column.view(), options, &DetailOptions::default())?;
     Ok((details.auprc_ci_low, details.auprc_ci_high))
 }
 
@@ -165,9 +161,8 @@ fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
 fn mean_precision(
     columns: &[TaskColumn<'_>],
     options: &EvaluateOptions<'_>,
-    intervals: &Intervals,
 ) -> Result<Option<BootstrapResult>> {
-    let Some(bootstrap) = intervals.bootstrap else {
+    let Some(bootstrap) = options.bootstrap else {
         return Ok(None);
     };
     let cases = columns.iter().map(|c| options.cases(c));
@@ -177,7 +172,7 @@ fn mean_precision(
         return Ok(None);
     }
     let bootstrap = Bootstrap {
-        level: intervals.level,
+        level: options.level,
         // The classes of the first task are no strata of the others.
         stratified: false,
         ..bootstrap

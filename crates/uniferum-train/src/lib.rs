@@ -30,7 +30,9 @@ pub use baseline::{Baseline, BaselineConfig};
 pub use checkpoint::{Best, RunState, latest_checkpoint};
 pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
-pub use evaluate::{Answer, EvaluationReport, MaskMetrics, Prediction, evaluate, evaluate_with};
+pub use evaluate::{
+    Answer, Answers, EvaluationReport, MaskMetrics, Prediction, ask_scans, evaluate,
+};
 pub use init::Init;
 pub use judge::{GroupReport, Intervals, TaskReport, judge};
 pub use learner::{Examiner, Fusion, Learner, copy_encoder};

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device};
 use serde::Serialize;
-use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass};
+use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass, StreamOptions};
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
 
 use crate::checkpoint::{self, Best, Parts, RunState};
@@ -15,10 +15,11 @@ use crate::digest;
 use crate::distributed::{Alone, Communicator};
 use crate::ema::Averages;
 use crate::error::{Error, Result};
-use crate::evaluate::{EvaluationReport, evaluate_with};
+use crate::evaluate::{EvaluationReport, ask_scans};
+use crate::judge::Intervals;
 use crate::learner::{Fusion, Learner, WEIGHTS};
 use crate::log::Logs;
-use crate::memory::resident_mib;
+use crate::memory::{gpu_mib, resident_mib};
 use crate::optimizer::{Gradients, Optimizer};
 use crate::schedule::{LearningRate, Schedule};
 use crate::statistics::RunningStatistics;
@@ -50,6 +51,8 @@ pub struct Progress {
     pub eta_seconds: f64,
     /// Resident memory of this process, MiB, where the system tells.
     pub memory_mib: Option<f64>,
+    /// Memory in use on the GPU, MiB, other processes' included; nothing on a CPU.
+    pub gpu_memory_mib: Option<f64>,
 }
 
 /// The scans that choose the best weights.
@@ -69,6 +72,7 @@ pub struct Trainer<L: Learner = Fusion> {
     state: RunState,
     validation: Option<Validation>,
     input: Option<InputSettings>,
+    stream: StreamOptions,
     group: Box<dyn Communicator>,
     folder: Option<PathBuf>,
     logs: Option<Logs>,
@@ -123,6 +127,7 @@ impl<L: Learner> Trainer<L> {
             state: RunState::default(),
             validation: None,
             input: None,
+            stream: StreamOptions::default(),
             group: Box::new(Alone),
             folder: None,
             logs: None,
@@ -154,6 +159,11 @@ impl<L: Learner> Trainer<L> {
     /// How scans were prepared; written beside each model that is saved.
     pub fn set_input(&mut self, input: InputSettings) {
         self.input = Some(input);
+    }
+
+    /// How scans are read ahead, and what happens to those that cannot be read.
+    pub fn set_stream(&mut self, options: StreamOptions) {
+        self.stream = options;
     }
 
     /// Writes checkpoints and logs to a folder; goes on from its newest checkpoint if there is one.
@@ -212,7 +222,7 @@ impl<L: Learner> Trainer<L> {
             world: self.group.world(),
         };
         let (first, start) = (self.state.step, Instant::now());
-        let mut passes = loader.passes(first, self.config.steps, cut).into_iter();
+        let mut passes = loader.passes_with(first, self.config.steps, cut, self.stream.clone())?;
         while self.state.step < self.config.steps && !self.state.stopped {
             let clock = Instant::now();
             let mut done = self.step(&mut passes)?;
@@ -221,6 +231,7 @@ impl<L: Learner> Trainer<L> {
             let pace = start.elapsed().as_secs_f64() / (self.state.step - first) as f64;
             done.eta_seconds = pace * (self.config.steps - self.state.step) as f64;
             done.memory_mib = resident_mib().map(|(now, _)| now);
+            done.gpu_memory_mib = gpu_mib(&self.device);
             if let Some(logs) = &mut self.logs {
                 logs.step(&done)?;
             }
@@ -303,7 +314,9 @@ impl<L: Learner> Trainer<L> {
             if let Some(statistics) = &statistics {
                 statistics.rewind()?;
             }
-            sums.expected = pass.questions;
+            if pass.passes > 1 {
+                sums.planned = Some(pass.questions);
+            }
             if let Some(batch) = &pass.batch {
                 self.pass(&pass, batch, &mut sums, &mut gradients)?;
                 if let Some(statistics) = &mut statistics {
@@ -324,6 +337,7 @@ impl<L: Learner> Trainer<L> {
         if self.group.world() > 1 {
             gradients.reduce(&self.optimizer, &*self.group)?;
         }
+        gradients.scale(sums.correction())?;
         if let Some(statistics) = statistics {
             statistics.settle(&*self.group)?;
         }
@@ -390,11 +404,12 @@ impl<L: Learner> Trainer<L> {
             gradient_norm,
             learning_rate,
             scans: sums.scans as usize,
-            questions: sums.expected,
+            questions: questions as usize,
             seconds: 0.0,
             samples_per_second: 0.0,
             eta_seconds: 0.0,
             memory_mib: None,
+            gpu_memory_mib: None,
         })
     }
 
@@ -413,7 +428,8 @@ impl<L: Learner> Trainer<L> {
         };
         let mut value = [0.0];
         if self.group.rank() == 0 {
-            let report = self.evaluate(&validation.dataset, &validation.scans, || {})?;
+            let Validation { dataset, scans } = &validation;
+            let report = self.evaluate(dataset, scans, &Intervals::default(), || {})?;
             if let Some(logs) = &mut self.logs {
                 logs.validation(self.state.step, &report)?;
             }
@@ -435,11 +451,13 @@ impl<L: Learner> Trainer<L> {
         &self,
         dataset: &Dataset,
         scans: &[usize],
+        intervals: &Intervals,
         progress: impl FnMut(),
     ) -> Result<EvaluationReport> {
         self.averaged(|| {
             let ask = self.learner.examiner(&dataset.tasks)?;
-            evaluate_with(&ask, dataset, scans, &self.device, progress)
+            let answers = ask_scans(&ask, dataset, scans, &self.device, progress)?;
+            answers.judge(&dataset.tasks, intervals)
         })
     }
 
@@ -527,7 +545,8 @@ struct Sums {
     masks: f64,
     scans: f64,
     bad: f64,
-    expected: usize,
+    /// Questions that the shares of a step's passes were made for.
+    planned: Option<usize>,
     names: Vec<String>,
     bad_names: Vec<String>,
 }
@@ -569,6 +588,14 @@ impl Sums {
             *own = sum;
         }
         Ok(())
+    }
+
+    /// What the summed gradients of several passes lack to be the mean over the questions that were
+    /// asked: scans that could not be read were planned, but not asked about.
+    fn correction(&self) -> f64 {
+        let asked = self.labels + self.masks;
+        self.planned
+            .map_or(1.0, |planned| planned as f64 / asked.max(1.0))
     }
 
     /// The questions that went wrong here, or a word for those elsewhere.

@@ -9,8 +9,8 @@ use common::{ALL, LABELS, Setup, config, setup, thin};
 use uniferum_fusion::{Freeze, Uniferum};
 use uniferum_train::distributed::Threads;
 use uniferum_train::{
-    Baseline, BaselineConfig, Learner, LearningRate, LoraConfig, TrainConfig, Trainer, evaluate,
-    evaluate_with,
+    Baseline, BaselineConfig, Intervals, Learner, LearningRate, LoraConfig, TrainConfig, Trainer,
+    ask_scans, evaluate,
 };
 
 type Weights = HashMap<String, Vec<f32>>;
@@ -181,7 +181,19 @@ fn adapters_are_trained_merged_and_exported() {
     let merged = Uniferum::load(&path, &Device::Cpu).unwrap();
     let ask = |model: &Uniferum| {
         let (data, prompts) = (&s.loader.dataset, &s.prompts);
-        let report = evaluate(model, prompts, data, &[0, 1], &Device::Cpu, || {}).unwrap();
+        let report = {
+            let intervals = Intervals::default();
+            evaluate(
+                model,
+                prompts,
+                data,
+                &[0, 1],
+                &Device::Cpu,
+                &intervals,
+                || {},
+            )
+            .unwrap()
+        };
         let logits = report.predictions.iter().map(|p| p.logit);
         logits.collect::<Vec<f64>>()
     };
@@ -250,7 +262,8 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
 
     let best = Baseline::load(&run.join("best/model.safetensors"), &Device::Cpu).unwrap();
     let ask = best.examiner(&data.tasks).unwrap();
-    let report = evaluate_with(&ask, &data, &scans, &Device::Cpu, || {}).unwrap();
+    let answers = ask_scans(&ask, &data, &scans, &Device::Cpu, || {}).unwrap();
+    let report = answers.judge(&data.tasks, &Intervals::default()).unwrap();
     assert_eq!(
         report.labels.macro_auroc.value,
         Some(state.best.unwrap().macro_auroc)
@@ -261,6 +274,6 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
     // What has no output is left out, not guessed.
     let other = setup(&folder.path().join("data"), 12, false, &ALL);
     let ask = best.examiner(&other.loader.dataset.tasks).unwrap();
-    let report = evaluate_with(&ask, &other.loader.dataset, &[0], &Device::Cpu, || {}).unwrap();
-    assert_eq!(report.predictions.len(), 2);
+    let answers = ask_scans(&ask, &other.loader.dataset, &[0], &Device::Cpu, || {}).unwrap();
+    assert_eq!(answers.predictions.len(), 2);
 }

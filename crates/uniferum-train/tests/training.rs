@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use candle_core::{Device, Tensor};
 use common::{ALL, config, setup};
+use uniferum_data::{OnError, StreamOptions};
 use uniferum_train::{
-    Baseline, BaselineConfig, Error, Fusion, Learner, LearningRate, LoraConfig, Precision,
-    TrainConfig, Trainer, copy_encoder, evaluate,
+    Baseline, BaselineConfig, Error, Fusion, Intervals, Learner, LearningRate, LoraConfig,
+    Precision, TrainConfig, Trainer, copy_encoder, evaluate,
 };
 
 #[test]
@@ -115,6 +118,7 @@ fn masks_of_a_small_set_are_learnt() {
         &s.loader.dataset,
         &scans,
         &Device::Cpu,
+        &Intervals::default(),
         || {},
     )
     .unwrap();
@@ -250,4 +254,45 @@ fn another_collection_does_not_go_on_with_a_run() {
     second.resume_in(&run).unwrap();
     let error = second.run(&other, |_| ()).unwrap_err().to_string();
     assert!(error.contains("other scans"), "{error}");
+}
+
+#[test]
+fn a_scan_that_cannot_be_read_is_named_or_left_out_of_the_mean() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |on_error| {
+        let mut s = setup(folder.path(), 8, false, &ALL);
+        s.loader.scans_per_step = 8;
+        let recipe = TrainConfig {
+            scans_per_step: 8,
+            scans_per_pass: 4,
+            ..config(2)
+        };
+        let mut trainer = Trainer::new(&s.model, s.prompts, recipe, &Device::Cpu).unwrap();
+        trainer.set_stream(StreamOptions {
+            on_error,
+            notice: Some(Arc::new(|_| ())),
+            ..Default::default()
+        });
+        let mut steps = Vec::new();
+        let done = trainer.run(&s.loader, |p| steps.push((p.questions, p.scans, p.loss)));
+        (done.map_err(|e| e.to_string()), steps)
+    };
+    let (done, whole) = run(OnError::Stop);
+    done.unwrap();
+    let broken = setup(folder.path(), 8, false, &ALL)
+        .loader
+        .dataset
+        .manifest
+        .scans[0]
+        .path
+        .clone();
+    std::fs::write(&broken, "not a scan").unwrap();
+    let (done, _) = run(OnError::Stop);
+    let name = broken.display().to_string();
+    assert!(done.unwrap_err().contains(&name));
+    let (done, left) = run(OnError::SkipAndReport);
+    done.unwrap();
+    for (left, whole) in left.iter().zip(&whole) {
+        assert!(left.0 < whole.0 && left.1 < whole.1 && left.2.is_finite());
+    }
 }

@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod dtype;
 mod global;
+mod output;
 mod shape;
 
 use std::process::ExitCode;

@@ -45,6 +45,51 @@ fn evaluate_again(out: &Path) -> serde_json::Value {
     printed
 }
 
+/// The predictions are a table for `evaluate`, which judges labels and leaves masks out; what belongs to
+/// tables is refused beside a model, and the other way round; another group's columns are recognised.
+fn tables_and_models_keep_their_options(out: &Path) {
+    let evaluate = |options: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+        command.current_dir(out).arg("evaluate").args(options);
+        command.output().unwrap()
+    };
+    let table = ["-p", "predictions.csv", "-l", "predictions.csv"];
+    let tables = evaluate(&[&table[..], &["--format", "json", "--bootstrap", "10"]].concat());
+    let said = error(&tables);
+    assert!(tables.status.success(), "{said}");
+    assert!(
+        said.contains("masks") && said.contains("anatomy."),
+        "{said}"
+    );
+    let numbers: serde_json::Value = serde_json::from_slice(&tables.stdout).unwrap();
+    assert_eq!(numbers["tasks"].as_array().unwrap().len(), 10);
+
+    let model = [
+        "--checkpoint",
+        "model.safetensors",
+        "--manifest",
+        "standardised/labels.csv",
+    ];
+    for wrong in [
+        ["--bins", "5"],
+        ["--score", "x"],
+        ["--threshold-rule", "f1"],
+        ["--html", "x"],
+    ] {
+        let refused = evaluate(&[&model[..], &wrong].concat());
+        assert_eq!(
+            refused.status.code(),
+            Some(2),
+            "{wrong:?}: {}",
+            error(&refused)
+        );
+    }
+    let mixed = evaluate(&[&table[..], &["--split", "val"]].concat());
+    assert_eq!(mixed.status.code(), Some(2), "{}", error(&mixed));
+    let group = error(&evaluate(&model));
+    assert!(group.contains("--group rad-chest or phantom"), "{group}");
+}
+
 #[test]
 fn it_leaves_a_model_numbers_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,6 +133,8 @@ fn it_leaves_a_model_numbers_and_a_page() {
             assert_eq!(row[key], same[key], "{key} of {}", row["task"]);
         }
     }
+
+    tables_and_models_keep_their_options(&out);
 
     // Nothing is trained again, and the numbers are the same.
     let log = std::fs::read(out.join("run/log.jsonl")).unwrap();

@@ -121,8 +121,9 @@ impl<'a> Parser<'a> {
                     row: None,
                     kind: ProblemKind::UnknownColumn,
                     what: format!(
-                        "column {name} is no label of the group {}, no task id and no column of the manifest",
-                        self.group
+                        "column {name} is no label of the group {}, no task id and no column of the manifest{}",
+                        self.group,
+                        self.elsewhere(name)
                     ),
                 }),
             }
@@ -133,6 +134,16 @@ impl<'a> Parser<'a> {
         let task = self.catalogue.get(name);
         let task = task.or_else(|| self.catalogue.by_label(self.group, name));
         task.map(|t| t.id.clone())
+    }
+
+    /// The groups that do know a label.
+    fn elsewhere(&self, name: &str) -> String {
+        let mut groups = self.catalogue.groups();
+        groups.retain(|group| self.catalogue.by_label(group, name).is_some());
+        if groups.is_empty() {
+            return String::new();
+        }
+        format!("; is --group {} meant?", groups.join(" or "))
     }
 
     fn text(&self, row: usize, name: &str) -> &'a str {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use uniferum::report::html::Page;
 use uniferum::report::plots::{ForestAxis, ForestRow, forest_svg};
 use uniferum_metrics::{
@@ -11,8 +11,7 @@ use uniferum_metrics::{
 };
 
 use super::evaluate::{
-    Aligned, ColumnArgs, Format, LevelArgs, OutputArgs, Record, Table, interval, number,
-    print_table,
+    Aligned, ColumnArgs, LevelArgs, OutputArgs, Record, Table, interval, number, print_table,
 };
 use crate::global::Global;
 
@@ -101,21 +100,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         global.hint(format!("note: {note}"));
     }
     let output = args.judge(&names, &cases)?;
-    if let Some(path) = &args.output.html {
-        page(&output)
-            .write(path)
-            .with_context(|| format!("could not write {}", path.display()))?;
-        global.hint(format!("wrote {}", path.display()));
-    }
-    let mut out = std::io::stdout().lock();
-    match args.output.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &output)?;
-            std::io::Write::write_all(&mut out, b"\n")?;
-        }
-        Format::Text => print(&mut out, &output)?,
-    }
-    Ok(())
+    args.output.leave(&output, page, print, global)
 }
 
 impl Args {

@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use uniferum_data::doctor::{DoctorOptions, Voxels, examine};
 use uniferum_tasks::Catalogue;
 
 use crate::global::Global;
+use crate::output::Format;
 
 /// Examine a manifest: patient leaks, duplicates, missing and damaged files, Hounsfield units, labels
 ///
@@ -59,14 +59,6 @@ pub(crate) struct Args {
     most: usize,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// For people
-    Text,
-    /// One object with every finding and every class count
-    Json,
-}
-
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
@@ -86,14 +78,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bar.inc(1)
     })?;
     bar.finish_and_clear();
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &found)?;
-            writeln!(out)?;
-        }
-        Format::Text => write!(out, "{}", found.text(args.most))?,
-    }
+    args.format.print(&found, |out, found| {
+        write!(out, "{}", found.text(args.most))
+    })?;
     if let Some(path) = &args.clean {
         let clean = found.clean();
         clean.write(path)?;

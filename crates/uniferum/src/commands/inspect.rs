@@ -4,7 +4,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use clap::ValueEnum;
 use uniferum::report::contact::contact_sheet;
 use uniferum_ct::{
     HuCheck, ReadOptions, ScanFacts, StandardiseConfig, Volume, prep::rectangular, read_ct,
@@ -12,6 +11,7 @@ use uniferum_ct::{
 };
 
 use crate::global::Global;
+use crate::output::Format;
 
 /// Print shape, spacing, orientation and Hounsfield statistics of scans, and what looks odd
 #[derive(Debug, clap::Args)]
@@ -33,14 +33,6 @@ pub(crate) struct Args {
     /// The box is what `prepare` keeps by default, with the lungs' z range estimated. One scan only.
     #[arg(long, value_name = "FILE")]
     png: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// A few lines for people
-    Text,
-    /// An array with an object a file
-    Json,
 }
 
 #[derive(serde::Serialize)]
@@ -84,18 +76,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &rows)?;
-            writeln!(out)?;
-        }
-        Format::Text => {
-            for row in &rows {
-                print_text(&mut out, row)?;
-            }
-        }
-    }
+    args.format.print(&rows, |out, rows| {
+        rows.iter().try_for_each(|row| print_text(out, row))
+    })?;
     anyhow::ensure!(
         failed == 0,
         "{failed} of {} files could not be read",

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use clap::ValueEnum;
 use uniferum_tasks::{Catalogue, Task};
 
 use crate::global::Global;
+use crate::output::Format;
 
 /// List the catalogue of questions: findings, outcomes, organ masks
 ///
@@ -36,14 +36,6 @@ pub(crate) struct Args {
     format: Format,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Format {
-    /// Columns for people
-    Text,
-    /// An array of objects with every field
-    Json,
-}
-
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
@@ -57,30 +49,20 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let text = text.to_lowercase();
         tasks.retain(|t| t.id.contains(&text) || t.prompt.to_lowercase().contains(&text));
     }
-    let mut out = std::io::stdout().lock();
-    match args.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &tasks)?;
-            writeln!(out)?;
-        }
-        Format::Text if args.explain => {
-            for task in tasks {
-                writeln!(out, "{}\n", catalogue.explain(task))?;
+    args.format.print(&tasks, |out, tasks| {
+        let width = tasks.iter().map(|t| t.id.len()).max().unwrap_or(0);
+        for task in tasks {
+            if args.explain {
+                writeln!(out, "{}", catalogue.explain(task))?;
+                continue;
             }
+            let (id, kind) = (&task.id, task.kind.as_str());
+            writeln!(out, "{id:width$}  {kind:12}  {}", task.prompt)?;
         }
-        Format::Text => {
-            let width = tasks.iter().map(|t| t.id.len()).max().unwrap_or(0);
-            for task in tasks {
-                writeln!(
-                    out,
-                    "{:width$}  {:12}  {}",
-                    task.id,
-                    task.kind.as_str(),
-                    task.prompt
-                )?;
-            }
-            global.hint("ask one with: uniferum predict SCAN --checkpoint FILE --task ID");
-        }
+        Ok(())
+    })?;
+    if args.format == Format::Text && !args.explain {
+        global.hint("ask one with: uniferum predict SCAN --checkpoint FILE --task ID");
     }
     Ok(())
 }

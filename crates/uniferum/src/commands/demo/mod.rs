@@ -14,7 +14,7 @@ use uniferum::report::evaluation::mean_auroc;
 use uniferum_data::{Dataset, Manifest, Split};
 use uniferum_metrics::Bootstrap;
 use uniferum_tasks::Catalogue;
-use uniferum_train::{EvaluationReport, Intervals, judge};
+use uniferum_train::{EvaluationReport, Intervals};
 
 use crate::commands::phantoms::{AnyTrainer, Site, cohort, labels, standardised};
 use crate::commands::predictions::write_predictions;
@@ -126,12 +126,11 @@ fn test(
 ) -> anyhow::Result<EvaluationReport> {
     let scans = dataset.manifest.of(Split::Test);
     let bar = global.bar(scans.len() as u64, "testing");
-    let mut report = trainer.evaluate(dataset, &scans, || bar.inc(1))?;
     let intervals = Intervals {
         bootstrap: Some(Bootstrap::default()),
         ..Intervals::default()
     };
-    report.labels = judge(&dataset.tasks, &report.predictions, &intervals)?;
+    let report = trainer.evaluate(dataset, &scans, &intervals, || bar.inc(1))?;
     bar.finish_and_clear();
     Ok(report)
 }

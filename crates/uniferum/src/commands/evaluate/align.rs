@@ -1,6 +1,6 @@
 //! From tables to columns of scores and labels over the same cases.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
@@ -117,6 +117,8 @@ struct Layout {
     /// Columns of task and value in a long table.
     long: Option<(usize, usize)>,
     tasks: Vec<String>,
+    /// Tasks of a long table whose answers are masks: one number of each says little.
+    masks: Vec<String>,
 }
 
 impl ColumnArgs {
@@ -143,6 +145,14 @@ impl ColumnArgs {
             .map(|p| self.layout(p, &roles, &values))
             .collect::<anyhow::Result<_>>()?;
         let mut notes = Vec::new();
+        let masks: BTreeSet<&str> = layouts.iter().flat_map(|l| refs(&l.masks)).collect();
+        if !masks.is_empty() {
+            let masks: Vec<&str> = masks.into_iter().collect();
+            notes.push(format!(
+                "left out, masks are not judged by one score: {}",
+                some(&masks)
+            ));
+        }
         let tasks = self.common_tasks(predictions, &layouts, labels, &label_layout, &mut notes)?;
         let truth = pivot(labels, &label_layout, &tasks, true)?;
         let sheets: Vec<Sheet> = predictions
@@ -255,19 +265,23 @@ impl ColumnArgs {
         };
         let value = values.iter().find_map(|name| table.find(name));
         if let Some((task, value)) = table.find("task").zip(value) {
-            let mut tasks: Vec<String> = Vec::new();
+            let (mut tasks, mut masks): (Vec<String>, Vec<String>) = Default::default();
             let mut seen = std::collections::HashSet::new();
+            let kind = table.find("kind");
             for row in 0..table.rows {
                 let name = table.columns[task].cell(row);
                 ensure!(!name.is_empty(), "{}: no task", table.place(row, task));
+                let is_mask = kind.is_some_and(|k| table.columns[k].cell(row) == "segmentation");
                 if seen.insert(name) {
-                    tasks.push(name.to_owned());
+                    let list = if is_mask { &mut masks } else { &mut tasks };
+                    list.push(name.to_owned());
                 }
             }
             return Ok(Layout {
                 case,
                 long: Some((task, value)),
                 tasks,
+                masks,
             });
         }
         let wide = table.columns.iter().enumerate();
@@ -284,6 +298,7 @@ impl ColumnArgs {
             case,
             long: None,
             tasks,
+            masks: Vec::new(),
         })
     }
 

@@ -11,13 +11,14 @@ use uniferum_kernels::DeviceChoice;
 use uniferum_metrics::Bootstrap;
 use uniferum_tasks::{Catalogue, Task};
 use uniferum_train::{
-    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, evaluate_with, judge, open_model,
+    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, ask_scans, judge, open_model,
 };
 
-use super::{Format, percent};
+use super::percent;
 use crate::commands::predictions::write_predictions;
 use crate::commands::train::read_manifests;
 use crate::global::Global;
+use crate::output::Format;
 
 /// Asks models of this project in place of reading predictions.
 #[derive(Debug, clap::Args)]
@@ -29,11 +30,7 @@ pub(super) struct ModelArgs {
         long,
         value_name = "PATH",
         requires = "manifest",
-        conflicts_with_all = [
-            "predictions", "case", "patient", "unclustered", "study_aggregate", "study", "weight",
-            "score", "tasks", "common_cases", "threshold_rule", "interval", "logits", "threshold",
-            "max_fpr", "bins", "equal_mass", "bootstrap", "html",
-        ]
+        conflicts_with_all = ["ColumnArgs", "ValidationArgs", "StatisticsArgs", "html"]
     )]
     pub(super) checkpoint: Vec<PathBuf>,
 
@@ -57,7 +54,7 @@ pub(super) struct ModelArgs {
     #[arg(long = "ask", value_name = "TASK")]
     asked: Vec<String>,
 
-    /// Add tasks from a file of your own (JSON)
+    /// Add tasks from a file of your own (JSON or TOML)
     #[arg(long, value_name = "FILE")]
     tasks_file: Option<PathBuf>,
 
@@ -146,7 +143,7 @@ impl ModelArgs {
         let scans: Vec<usize> = (0..dataset.manifest.scans.len()).collect();
         let bar = global.bar(scans.len() as u64, "asking");
         let ask = model.examiner(&dataset.tasks)?;
-        let report = evaluate_with(&ask, &dataset, &scans, &device, || bar.inc(1))?;
+        let answers = ask_scans(&ask, &dataset, &scans, &device, || bar.inc(1))?;
         bar.finish_and_clear();
         let bootstrap = Bootstrap {
             seed,
@@ -159,7 +156,7 @@ impl ModelArgs {
         };
         let mut groups = Vec::new();
         for (name, tasks) in grouped(&dataset.tasks, catalogue) {
-            let group = judge(&tasks, &report.predictions, &intervals)?;
+            let group = judge(&tasks, &answers.predictions, &intervals)?;
             if !group.tasks.is_empty() {
                 let group = GroupResult {
                     group: name,
@@ -172,9 +169,9 @@ impl ModelArgs {
             checkpoint: path.to_owned(),
             scans: scans.len(),
             groups,
-            masks: report.masks,
+            masks: answers.masks,
         };
-        Ok((result, report.predictions))
+        Ok((result, answers.predictions))
     }
 
     /// The split's scans, prepared as the model was trained on them.

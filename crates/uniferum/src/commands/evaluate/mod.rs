@@ -6,10 +6,12 @@ mod numbers;
 mod page;
 mod table;
 
+use std::io::StdoutLock;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 use clap::ValueEnum;
+use uniferum::report::html::Page;
 use uniferum_metrics::{
     Binning, Bootstrap, DetailOptions, EvaluateOptions, Evaluation, IntervalMethod, RocRegion,
     TaskColumn, TaskDetails, TaskMetrics, ThresholdRule, describe_task, evaluate_tasks,
@@ -21,6 +23,7 @@ pub(crate) use table::Table;
 
 use self::numbers::Scale;
 use crate::global::Global;
+use crate::output::Format;
 
 /// Judge predictions against labels: AUROC and average precision with intervals, calibration,
 /// operating points
@@ -36,7 +39,8 @@ pub(crate) struct Args {
         short,
         value_name = "FILE",
         required_unless_present = "checkpoint",
-        requires = "labels"
+        requires = "labels",
+        conflicts_with = "ModelArgs"
     )]
     predictions: Option<PathBuf>,
 
@@ -54,7 +58,13 @@ pub(crate) struct Args {
     validation: ValidationArgs,
 
     #[command(flatten)]
+    level: LevelArgs,
+
+    #[command(flatten)]
     statistics: StatisticsArgs,
+
+    #[command(flatten)]
+    seed: SeedArgs,
 
     #[command(flatten)]
     output: OutputArgs,
@@ -95,12 +105,18 @@ pub(crate) struct LevelArgs {
     pub(crate) level: f64,
 }
 
+/// The choice that tables and models share.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Statistics")]
+struct SeedArgs {
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0, value_name = "SEED")]
+    seed: u64,
+}
+
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Statistics")]
 struct StatisticsArgs {
-    #[command(flatten)]
-    level: LevelArgs,
-
     /// How the interval of an AUROC is computed
     #[arg(long, value_enum, default_value_t = IntervalArg::Auto, value_name = "METHOD")]
     interval: IntervalArg,
@@ -135,10 +151,6 @@ struct StatisticsArgs {
     /// patient; 0 for none [default: 1000, none for very large tables]
     #[arg(long, value_name = "N")]
     bootstrap: Option<usize>,
-
-    /// Seed of the bootstrap
-    #[arg(long, default_value_t = 0, value_name = "SEED")]
-    seed: u64,
 }
 
 /// Where results go.
@@ -154,12 +166,23 @@ pub(crate) struct OutputArgs {
     pub(crate) html: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// Tables for people
-    Text,
-    /// One object with every number
-    Json,
+impl OutputArgs {
+    /// Writes the page, if one is wanted, and prints the result.
+    pub(crate) fn leave<T: serde::Serialize>(
+        &self,
+        result: &T,
+        page: impl FnOnce(&T) -> Page,
+        text: impl FnOnce(&mut StdoutLock<'static>, &T) -> std::io::Result<()>,
+        global: &Global,
+    ) -> anyhow::Result<()> {
+        if let Some(path) = &self.html {
+            page(result)
+                .write(path)
+                .with_context(|| format!("could not write {}", path.display()))?;
+            global.hint(format!("wrote {}", path.display()));
+        }
+        self.format.print(result, text)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -245,8 +268,7 @@ struct Settings {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if !args.model.checkpoint.is_empty() {
-        let statistics = &args.statistics;
-        let (level, seed) = (statistics.level.level, statistics.seed);
+        let (level, seed) = (args.level.level, args.seed.seed);
         return checkpoint::run(&args.model, level, seed, args.output.format, global);
     }
     let (scores, labels) = args.tables();
@@ -258,21 +280,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
     let fitted = args.fit(&cases, global)?;
     let output = args.judge(&cases, &fitted, global)?;
-    if let Some(path) = &args.output.html {
-        let page = page::page(&output, &cases);
-        page.write(path)
-            .with_context(|| format!("could not write {}", path.display()))?;
-        global.hint(format!("wrote {}", path.display()));
-    }
-    let mut out = std::io::stdout().lock();
-    match args.output.format {
-        Format::Json => {
-            serde_json::to_writer_pretty(&mut out, &output)?;
-            std::io::Write::write_all(&mut out, b"\n")?;
-        }
-        Format::Text => numbers::print(&mut out, &output)?,
-    }
-    Ok(())
+    let page = |output: &Output| page::page(output, &cases);
+    args.output.leave(&output, page, numbers::print, global)
 }
 
 /// What the validation set says about each task.
@@ -360,9 +369,9 @@ impl Args {
             "--interval bootstrap needs replicates: expected --bootstrap 1 or more"
         );
         let options = EvaluateOptions {
-            level: self.statistics.level.level,
+            level: self.level.level,
             interval: self.statistics.interval.into(),
-            bootstrap: bootstrap.unwrap_or_default(),
+            bootstrap,
             clusters: cases.clusters.as_deref(),
             weights: cases.weights.as_deref(),
         };
@@ -375,7 +384,7 @@ impl Args {
                 scores: &scores,
                 ..*column
             };
-            let detail = self.detail(fit, bootstrap);
+            let detail = self.detail(fit);
             outputs.push(TaskOutput {
                 details: describe_task(&column, &options, &detail)?,
                 metrics,
@@ -415,7 +424,7 @@ impl Args {
         }
     }
 
-    fn detail(&self, fit: &Fitted, bootstrap: Option<Bootstrap>) -> DetailOptions {
+    fn detail(&self, fit: &Fitted) -> DetailOptions {
         DetailOptions {
             threshold: fit.threshold,
             region: self
@@ -424,7 +433,6 @@ impl Args {
                 .map(|high| RocRegion::Fpr { low: 0.0, high }),
             binning: self.binning(),
             decisions: (1..20).map(|i| f64::from(i) / 20.0).collect(),
-            bootstrap,
         }
     }
 
@@ -442,8 +450,8 @@ impl Args {
         });
         (replicates > 0).then_some(Bootstrap {
             replicates,
-            seed: self.statistics.seed,
-            level: self.statistics.level.level,
+            seed: self.seed.seed,
+            level: self.level.level,
             stratified: true,
         })
     }

@@ -14,7 +14,7 @@ use clap::{Subcommand, ValueEnum};
 use uniferum_data::Dataset;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
-use uniferum_train::{Learner, evaluate_with, open_model};
+use uniferum_train::{Learner, ask_scans, open_model};
 
 use self::collections::Collections;
 use self::plan::Plan;
@@ -179,11 +179,11 @@ impl<'a> Table2<'a> {
             let scans: Vec<usize> = (0..test.manifest.scans.len()).collect();
             let bar = global.bar(scans.len() as u64, &format!("test {}", collection.name));
             let ask = model.examiner(&test.tasks)?;
-            let report = evaluate_with(&ask, test, &scans, device, || bar.inc(1))?;
+            let answers = ask_scans(&ask, test, &scans, device, || bar.inc(1))?;
             bar.finish_and_clear();
-            result.add(collection, &test.tasks, &report.predictions)?;
+            result.add(collection, &test.tasks, &answers.predictions)?;
             let name = format!("predictions-{}.csv", collection.name.to_lowercase());
-            write_predictions(&folder.join(name), &report.predictions)?;
+            write_predictions(&folder.join(name), &answers.predictions)?;
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ pub(crate) struct QuestionArgs {
     #[arg(long = "tasks", value_name = "GROUP")]
     group: Vec<String>,
 
-    /// Add tasks from a file of your own
+    /// Add tasks from a file of your own (JSON or TOML)
     #[arg(long, value_name = "FILE")]
     tasks_file: Option<PathBuf>,
 }
