@@ -157,6 +157,7 @@ impl PackedBlock {
                         voxels: range.len(),
                         residual,
                         out: out.get().add(at),
+                        products: std::ptr::null(),
                     };
                     project::<F>(isa, &call);
                 }

@@ -5,13 +5,15 @@
 //! Weights are packed in each call, by all threads: for as many rows as come here that is little,
 //! and nothing has to be kept in step with weights that may change.
 
+use std::ops::Range;
+
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
 use super::arena::{Buffer, Shared};
 use super::format::{BLOCK, Bf16, F32, Format};
 use super::pack;
-use super::project::{Projection, plain};
+use super::project::{Projection, plain, plain_many};
 use super::spec::Precision;
 use crate::error::invalid;
 use crate::gelu::gelu;
@@ -21,8 +23,11 @@ use crate::simd::{Isa, Lanes, Simd, lane_dispatch};
 
 const OP: &str = "dense";
 
-/// Rows of a piece.
-const ROWS: usize = 96;
+/// Rows of a piece, a multiple of what is multiplied at a time.
+const ROWS: usize = 128;
+
+/// Blocks of outputs that are multiplied together.
+const TOGETHER: usize = 4;
 
 /// Fewest rows that are worth packing a weight for.
 const WORTH: usize = 64;
@@ -134,7 +139,7 @@ fn run<F: Format>(
         let inputs = layers[0].inputs;
         let mut y = zeros(rows * width);
         // Pieces of nearly the same size, so that no thread waits for a last one.
-        let share = rows.div_ceil(rows.div_ceil(ROWS)).next_multiple_of(2);
+        let share = rows.div_ceil(rows.div_ceil(ROWS)).next_multiple_of(16);
         y.par_chunks_mut(share * width)
             .zip(x.par_chunks(share * inputs))
             .for_each_init(Piece::default, |piece, (y, x)| {
@@ -149,32 +154,34 @@ fn run<F: Format>(
 struct Piece {
     /// Two maps in turns.
     maps: [Buffer; 2],
-    /// One block of outputs, `[row][lane]`.
-    block: Vec<f32>,
+    /// Some blocks of outputs, `[block][row][lane]`.
+    blocks: Vec<f32>,
 }
 
 impl Piece {
     fn run<F: Format>(&mut self, isa: Isa, layers: &[Packed], x: &[f32], y: &mut [f32]) {
         let rows = x.len() / layers[0].inputs;
-        self.block.resize(rows * BLOCK, 0.0);
+        self.blocks.resize(TOGETHER * rows * BLOCK, 0.0);
         self.load::<F>(isa, x, layers[0].inputs, rows);
         for (i, layer) in layers.iter().enumerate() {
             let last = i + 1 == layers.len();
             let next = layer.outputs.div_ceil(BLOCK) * rows * F::WORDS;
             self.maps[1].reserve(next);
-            for block in 0..layer.outputs.div_ceil(BLOCK) {
-                self.multiply::<F>(isa, layer, block, rows);
-                if last {
-                    self.store(y, layer.outputs, block);
-                    continue;
-                }
-                let pre: &mut [f32] = &mut self.block;
-                // In place: each number is read before it is written.
-                gelu_in_place(isa.simd(), pre);
-                // SAFETY: the map has room for this block of `rows` voxels.
-                unsafe {
-                    let to = self.maps[1].as_mut_ptr().add(block * rows * F::WORDS);
-                    pack_rows::<F>(isa, pre.as_ptr(), BLOCK, rows, to);
+            let blocks = layer.outputs.div_ceil(BLOCK);
+            for first in (0..blocks).step_by(TOGETHER) {
+                let group = first..blocks.min(first + TOGETHER);
+                self.multiply::<F>(isa, layer, group.clone(), rows);
+                for (block, pre) in group.zip(self.blocks.chunks_exact_mut(rows * BLOCK)) {
+                    if last {
+                        store(pre, y, layer.outputs, block);
+                        continue;
+                    }
+                    gelu_in_place(isa.simd(), pre);
+                    // SAFETY: the map has room for this block of `rows` voxels.
+                    unsafe {
+                        let to = self.maps[1].as_mut_ptr().add(block * rows * F::WORDS);
+                        pack_rows::<F>(isa, pre.as_ptr(), BLOCK, rows, to);
+                    }
                 }
             }
             self.maps.swap(0, 1);
@@ -194,45 +201,49 @@ impl Piece {
                     pack_rows::<F>(isa, x.as_ptr().add(start), inputs, rows, to);
                     continue;
                 }
-                self.block.fill(0.0);
-                let copies = self.block.chunks_exact_mut(BLOCK);
+                self.blocks.fill(0.0);
+                let copies = self.blocks.chunks_exact_mut(BLOCK);
                 for (copy, row) in copies.zip(x.chunks_exact(inputs)) {
                     copy[..inputs - start].copy_from_slice(&row[start..]);
                 }
-                pack_rows::<F>(isa, self.block.as_ptr(), BLOCK, rows, to);
+                pack_rows::<F>(isa, self.blocks.as_ptr(), BLOCK, rows, to);
             }
         }
     }
 
-    /// One block of outputs of all rows, into `block`.
-    fn multiply<F: Format>(&mut self, isa: Isa, layer: &Packed, block: usize, rows: usize) {
+    /// Some blocks of outputs of all rows, into `blocks`.
+    fn multiply<F: Format>(&mut self, isa: Isa, layer: &Packed, group: Range<usize>, rows: usize) {
         let words = pack::words::<F>(layer.inputs);
-        // SAFETY: map, weights and biases fill whole blocks, and `block` holds all rows.
+        let next = words * BLOCK;
+        // SAFETY: map, weights and biases fill whole blocks, and `blocks` holds all rows.
         unsafe {
-            plain::<F>(
-                isa,
-                &Projection {
-                    x: self.maps[0].as_ptr(),
-                    block_stride: rows * F::WORDS,
-                    inputs: words,
-                    weight: layer.weight.as_ptr().add(block * words * BLOCK),
-                    bias: layer.bias.as_ptr().add(block * BLOCK),
-                    voxels: rows,
-                    residual: std::ptr::null(),
-                    out: self.block.as_mut_ptr().cast(),
-                },
-            );
+            let call = |block: usize, out: *mut f32| Projection {
+                x: self.maps[0].as_ptr(),
+                block_stride: rows * F::WORDS,
+                inputs: words,
+                weight: layer.weight.as_ptr().add(block * next),
+                bias: layer.bias.as_ptr().add(block * BLOCK),
+                voxels: rows,
+                residual: std::ptr::null(),
+                products: std::ptr::null(),
+                out: out.cast(),
+            };
+            let out = self.blocks.as_mut_ptr();
+            if !(F::PACK == 2 && isa.tiles()) {
+                return plain_many::<F>(isa, &call(group.start, out), next, group.len());
+            }
+            for (i, block) in group.enumerate() {
+                plain::<F>(isa, &call(block, out.add(i * rows * BLOCK)));
+            }
         }
     }
+}
 
-    fn store(&self, y: &mut [f32], width: usize, block: usize) {
-        let columns = block * BLOCK..width.min((block + 1) * BLOCK);
-        for (y, from) in y
-            .chunks_exact_mut(width)
-            .zip(self.block.as_chunks::<BLOCK>().0)
-        {
-            y[columns.clone()].copy_from_slice(&from[..columns.len()]);
-        }
+/// Puts one block of outputs where the result has it.
+fn store(from: &[f32], y: &mut [f32], width: usize, block: usize) {
+    let columns = block * BLOCK..width.min((block + 1) * BLOCK);
+    for (y, from) in y.chunks_exact_mut(width).zip(from.as_chunks::<BLOCK>().0) {
+        y[columns.clone()].copy_from_slice(&from[..columns.len()]);
     }
 }
 

@@ -15,7 +15,8 @@
 //!   the gates scale the projection's weights, which costs nothing per voxel.
 //! * Bias, SiLU and residual are applied while the sums are still in registers.
 //! * In bf16 a machine word holds two input channels, or two neighbouring rows for the
-//!   depthwise convolution, and AVX512-BF16 multiplies and adds both at once.
+//!   depthwise convolution, and AVX512-BF16 multiplies and adds both at once. Where the processor
+//!   has AMX, that computes the products.
 //!
 //! # Example
 //!
@@ -53,6 +54,7 @@
 //! # Ok(()) }
 //! ```
 
+pub(crate) mod amx;
 mod arena;
 mod block;
 mod dense;

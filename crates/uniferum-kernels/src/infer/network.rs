@@ -289,6 +289,7 @@ impl Network {
                     voxels,
                     residual: std::ptr::null(),
                     out: buffer.as_mut_ptr(),
+                    products: std::ptr::null(),
                 };
                 head::<F>(self.isa, &call);
                 std::slice::from_raw_parts(buffer.as_ptr().cast::<f32>(), voxels * BLOCK)

@@ -1,8 +1,9 @@
 //! The narrowing matrix products and the weights scaled for them.
 
+use super::amx::{self, Factors, Sums};
 use super::format::{BLOCK, Format};
 use super::rows::{multiply, tiles};
-use crate::simd::{Lanes, lane_dispatch};
+use crate::simd::{Isa, Lanes, lane_dispatch};
 
 /// One block of output channels of consecutive voxels.
 #[derive(Clone, Copy)]
@@ -20,15 +21,93 @@ pub(super) struct Projection {
     /// What is added to the result, or null.
     pub(super) residual: *const u32,
     pub(super) out: *mut u32,
+    /// `W x`, `[voxel][output]`, where it has been computed already, or null.
+    pub(super) products: *const f32,
+}
+
+/// What follows a product.
+#[derive(Clone, Copy)]
+enum Ending {
+    Project,
+    Head,
+    Plain,
+}
+
+/// `W x + b`, and the residual if there is one.
+///
+/// # Safety
+/// The pointers must be valid for the sizes that stand beside them; `out` may be `residual`.
+pub(super) unsafe fn project<F: Format>(isa: Isa, p: &Projection) {
+    // SAFETY: the caller's promise, here and in the two functions below.
+    unsafe { run::<F>(isa, p, Ending::Project, F::WORDS) }
+}
+
+/// `silu(W x + b)` in single precision, whatever the format of `x`: the head.
+///
+/// # Safety
+/// As for [`project`].
+pub(super) unsafe fn head<F: Format>(isa: Isa, p: &Projection) {
+    // SAFETY: see above.
+    unsafe { run::<F>(isa, p, Ending::Head, BLOCK) }
+}
+
+/// `W x + b` in single precision, whatever the format of `x`.
+///
+/// # Safety
+/// As for [`project`].
+pub(super) unsafe fn plain<F: Format>(isa: Isa, p: &Projection) {
+    // SAFETY: see above.
+    unsafe { run::<F>(isa, p, Ending::Plain, BLOCK) }
+}
+
+/// The products where a matrix unit computes them, and then their ending.
+unsafe fn run<F: Format>(isa: Isa, p: &Projection, ending: Ending, out_words: usize) {
+    let finish = |p: &Projection| {
+        // SAFETY: the caller's promise.
+        unsafe {
+            match ending {
+                Ending::Project => project_lanes::<F>(isa, p),
+                Ending::Head => head_lanes::<F>(isa, p),
+                Ending::Plain => plain_lanes::<F>(isa, p),
+            }
+        }
+    };
+    if F::PACK != 2 || !isa.tiles() {
+        return finish(p);
+    }
+    let factors = Factors {
+        block_stride: p.block_stride,
+        inputs: p.inputs,
+        weight: p.weight,
+    };
+    let mut sums = Sums::new();
+    for first in (0..p.voxels).step_by(amx::VOXELS) {
+        let voxels = amx::VOXELS.min(p.voxels - first);
+        // SAFETY: these voxels are among the caller's.
+        unsafe {
+            let x = p.x.add(first * F::WORDS);
+            amx::neighbours(isa, x, voxels, &factors, &mut sums);
+            finish(&Projection {
+                x,
+                voxels,
+                residual: match p.residual.is_null() {
+                    true => p.residual,
+                    false => p.residual.add(first * F::WORDS),
+                },
+                out: p.out.add(first * out_words),
+                products: sums.0.as_ptr(),
+                ..*p
+            });
+        }
+    }
 }
 
 lane_dispatch! {
-    /// `W x + b`, and the residual if there is one.
+    /// As [`project`], on vectors.
     ///
     /// # Safety
-    /// The pointers must be valid for the sizes that stand beside them; `out` may be
-    /// `residual`.
-    pub(super) unsafe fn project[F: Format](p: &Projection) = project_body;
+    /// As for that, and `products` must be null or those of the voxels.
+    unsafe fn project_lanes[F: Format](p: &Projection) = project_body;
 }
 
 #[inline(always)]
@@ -61,6 +140,16 @@ unsafe fn project_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: 
 unsafe fn both<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) -> [[L::F; N]; 2] {
     // SAFETY: two times `N` voxels from `2 * at` on.
     unsafe {
+        if !p.products.is_null() {
+            let mut acc = [[L::load(p.bias); N]; 2];
+            for side in 0..2 {
+                for n in 0..N {
+                    let product = p.products.add((2 * at + side * N + n) * BLOCK);
+                    acc[side][n] = L::add(acc[side][n], L::load(product));
+                }
+            }
+            return acc;
+        }
         let x = p.x.add(2 * at * F::WORDS);
         let x = [x, x.add(N * F::WORDS)];
         let source = (x, p.block_stride, 4 * N * F::WORDS);
@@ -88,17 +177,21 @@ unsafe fn odd_voxel<L: Lanes, F: Format>(p: &Projection) -> Option<(usize, L::F)
         let voxel = p.voxels - 1;
         let x = [p.x.add(voxel * F::WORDS); 2];
         let bias = L::load(p.bias);
+        if !p.products.is_null() {
+            let y = L::add(bias, L::load(p.products.add(voxel * BLOCK)));
+            return Some((voxel, add_residual::<L, F>(p, voxel, y)));
+        }
         let acc = multiply::<L, F, 1>((x, p.block_stride, 0), p.inputs, p.weight, bias);
         Some((voxel, add_residual::<L, F>(p, voxel, acc[0][0])))
     }
 }
 
 lane_dispatch! {
-    /// `silu(W x + b)` in single precision, whatever the format of `x`: the head.
+    /// As [`head`], on vectors.
     ///
     /// # Safety
-    /// As for [`project`].
-    pub(super) unsafe fn head[F: Format](p: &Projection) = head_body;
+    /// As for that, and `products` must be null or those of the voxels.
+    unsafe fn head_lanes[F: Format](p: &Projection) = head_body;
 }
 
 #[inline(always)]
@@ -127,11 +220,11 @@ unsafe fn head_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usi
 }
 
 lane_dispatch! {
-    /// `W x + b` in single precision, whatever the format of `x`.
+    /// As [`plain`], on vectors.
     ///
     /// # Safety
-    /// As for [`project`].
-    pub(super) unsafe fn plain[F: Format](p: &Projection) = plain_body;
+    /// As for that, and `products` must be null or those of the voxels.
+    unsafe fn plain_lanes[F: Format](p: &Projection) = plain_body;
 }
 
 #[inline(always)]
@@ -154,6 +247,105 @@ unsafe fn plain_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: us
             for n in 0..N {
                 let to = p.out.add((2 * at + side * N + n) * BLOCK);
                 L::store(to.cast(), acc[side][n]);
+            }
+        }
+    }
+}
+
+lane_dispatch! {
+    /// As [`plain`], of `blocks` neighbouring blocks of outputs, whose weights lie `next` words apart;
+    /// each block's results follow the one's before it.
+    ///
+    /// Each number of `x` that is loaded serves several products: for the many inputs of a
+    /// transformer, loads would otherwise be what the processor waits for. Sets with few registers
+    /// take one block after the other.
+    ///
+    /// # Safety
+    /// As for [`project`].
+    pub(super) unsafe fn plain_many[F: Format](p: &Projection, next: usize, blocks: usize)
+        = plain_many_body;
+}
+
+/// Runs `many_tile` for `$blocks` blocks of outputs over all voxels, the widest tiles first.
+macro_rules! voxels {
+    ($call:expr, $voxels:expr, $blocks:literal, $($n:literal),*) => {{
+        let mut at = 0;
+        $(while $n <= $voxels - at {
+            many_tile::<L, F, $blocks, $n>($call, at);
+            at += $n;
+        })*
+    }};
+}
+
+#[inline(always)]
+unsafe fn plain_many_body<L: Lanes, F: Format>(p: &Projection, next: usize, blocks: usize) {
+    let mut block = 0;
+    while block < blocks {
+        // SAFETY: the caller's promise, for the blocks from this one on.
+        unsafe {
+            let p = Projection {
+                weight: p.weight.add(block * next),
+                bias: p.bias.add(block * BLOCK),
+                out: p.out.add(block * p.voxels * BLOCK),
+                ..*p
+            };
+            match blocks - block {
+                4.. if L::ACCUMULATORS >= 16 => {
+                    voxels!((&p, next), p.voxels, 4, 6, 4, 2, 1);
+                    block += 4;
+                }
+                2.. if L::ACCUMULATORS >= 16 => {
+                    voxels!((&p, next), p.voxels, 2, 8, 4, 2, 1);
+                    block += 2;
+                }
+                _ => {
+                    plain_body::<L, F>(&p);
+                    block += 1;
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn many_tile<L: Lanes, F: Format, const BLOCKS: usize, const N: usize>(
+    (p, next): (&Projection, usize),
+    at: usize,
+) {
+    // SAFETY: `N` voxels from `at` on, and all blocks of weights, biases and results.
+    unsafe {
+        let mut acc = [[L::splat(0.0); N]; BLOCKS];
+        for block in 0..BLOCKS {
+            acc[block] = [L::load(p.bias.add(block * BLOCK)); N];
+        }
+        let mut x = p.x.add(at * F::WORDS);
+        let mut weight = p.weight;
+        let mut left = p.inputs;
+        while left > 0 {
+            let here = left.min(F::WORDS);
+            for n in 0..N {
+                L::prefetch(x.wrapping_add(p.block_stride + n * F::WORDS));
+            }
+            for i in 0..here {
+                let mut w = [L::load_words(weight); BLOCKS];
+                for block in 1..BLOCKS {
+                    w[block] = L::load_words(weight.add(block * next));
+                }
+                weight = weight.add(BLOCK);
+                for n in 0..N {
+                    let v = L::splat_word(x.add(n * F::WORDS + i));
+                    for block in 0..BLOCKS {
+                        acc[block][n] = F::mul_add::<L>(acc[block][n], v, w[block]);
+                    }
+                }
+            }
+            left -= here;
+            x = x.wrapping_add(p.block_stride);
+        }
+        for block in 0..BLOCKS {
+            for n in 0..N {
+                let to = p.out.add((block * p.voxels + at + n) * BLOCK);
+                L::store(to.cast(), acc[block][n]);
             }
         }
     }
@@ -190,5 +382,72 @@ unsafe fn gate_body<L: Lanes, F: Format>(
             let packed = F::pack::<L>([row(i), second]);
             L::store_words(out.add(i / F::PACK * BLOCK), packed);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::infer::format::{Bf16, F32};
+    use crate::simd::Simd;
+
+    /// Packed numbers that bf16 holds exactly: small multiples of 1/4.
+    fn numbers<F: Format>(words: usize, seed: usize) -> Vec<u32> {
+        let number = |i: usize| ((i * 7 + seed * 5) % 11) as f32 / 4.0 - 1.25;
+        let short = |i: usize| number(i).to_bits() >> 16;
+        let word = |i: usize| match F::PACK {
+            1 => number(i).to_bits(),
+            _ => short(2 * i) | short(2 * i + 1) << 16,
+        };
+        (0..words).map(word).collect()
+    }
+
+    /// `plain` block by block, and all blocks together.
+    fn products<F: Format>(isa: Isa, voxels: usize, inputs: usize, blocks: usize) -> [Vec<f32>; 2] {
+        let stride = voxels * F::WORDS;
+        let x = numbers::<F>(inputs.div_ceil(F::WORDS) * stride, 1);
+        let weight = numbers::<F>(blocks * inputs * BLOCK, 2);
+        let bias: Vec<f32> = (0..blocks * BLOCK).map(|i| i as f32).collect();
+        let mut out = [(); 2].map(|()| vec![f32::NAN; blocks * voxels * BLOCK]);
+        let call = |block: usize, out: &mut [f32]| Projection {
+            x: x.as_ptr(),
+            block_stride: stride,
+            inputs,
+            weight: weight[block * inputs * BLOCK..].as_ptr(),
+            bias: bias[block * BLOCK..].as_ptr(),
+            voxels,
+            residual: std::ptr::null(),
+            products: std::ptr::null(),
+            out: out[block * voxels * BLOCK..].as_mut_ptr().cast(),
+        };
+        // SAFETY: all arrays have the sizes that the calls tell.
+        unsafe {
+            for block in 0..blocks {
+                plain::<F>(isa, &call(block, &mut out[0]));
+            }
+            plain_many::<F>(isa, &call(0, &mut out[1]), inputs * BLOCK, blocks);
+        }
+        out
+    }
+
+    /// All sums are exact in single precision, so that every order gives the same.
+    fn all_agree<F: Format>() {
+        for voxels in [1, 2, 7, 15, 16, 17, 48, 63, 64, 65, 129] {
+            for (inputs, blocks) in [(1, 1), (4, 2), (8, 3), (12, 4), (23, 6), (48, 9)] {
+                let scalar = Isa::new(Simd::Scalar);
+                let [want, _] = products::<F>(scalar, voxels, inputs, blocks);
+                for isa in Isa::all_available() {
+                    for got in products::<F>(isa, voxels, inputs, blocks) {
+                        assert_eq!(got, want, "{isa:?}, {voxels} voxels, {inputs} words");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_instruction_set_gives_the_same_products() {
+        all_agree::<F32>();
+        all_agree::<Bf16>();
     }
 }

@@ -1,8 +1,9 @@
 //! Kernels that make pairs of line rows: the inputs of a depthwise convolution.
 
+use super::amx::{self, Factors, Sums};
 use super::format::{BLOCK, Format};
 use super::pack::stem_taps;
-use crate::simd::{Lanes, lane_dispatch};
+use crate::simd::{Isa, Lanes, lane_dispatch};
 
 /// Two neighbouring rows of lines and where they come from.
 ///
@@ -31,6 +32,9 @@ pub(super) struct Rows {
     pub(super) out_stride: usize,
     /// Whether the result is a narrow map instead of lines; rows not kept are not written.
     pub(super) to_map: bool,
+    /// Of an expansion, `W x` `[row][voxel][output]` where it has been computed already, or null;
+    /// a row has room for half of what the tiles hold.
+    pub(super) products: *const f32,
 }
 
 /// Runs `tile::<N>(first)` for tiles that cover `0..count`, the widest first.
@@ -52,12 +56,46 @@ macro_rules! tiles {
 }
 pub(super) use tiles;
 
+/// The expansion: `silu(W x + b)` of the voxels of two rows, one block of channels.
+///
+/// # Safety
+/// The pointers must be valid for the sizes that stand beside them.
+pub(super) unsafe fn expand<F: Format>(isa: Isa, rows: &Rows) {
+    if F::PACK != 2 || !isa.tiles() {
+        // SAFETY: the caller's promise.
+        return unsafe { expand_lanes::<F>(isa, rows) };
+    }
+    let factors = Factors {
+        block_stride: rows.block_stride,
+        inputs: rows.inputs,
+        weight: rows.weight,
+    };
+    let column_words = if rows.to_map { F::WORDS } else { BLOCK };
+    let mut sums = Sums::new();
+    for column in (0..rows.width).step_by(amx::VOXELS / 2) {
+        let width = (amx::VOXELS / 2).min(rows.width - column);
+        // SAFETY: these columns are among the caller's.
+        unsafe {
+            let source = rows.source.map(|x| x.add(column * F::WORDS));
+            amx::two_rows(isa, source, width, &factors, &mut sums);
+            let part = Rows {
+                source,
+                width,
+                out: rows.out.add(column * column_words),
+                products: sums.0.as_ptr(),
+                ..*rows
+            };
+            expand_lanes::<F>(isa, &part);
+        }
+    }
+}
+
 lane_dispatch! {
-    /// The expansion: `silu(W x + b)` of the voxels of two rows, one block of channels.
+    /// As [`expand`], on vectors.
     ///
     /// # Safety
-    /// The pointers must be valid for the sizes that stand beside them.
-    pub(super) unsafe fn expand[F: Format](rows: &Rows) = expand_body;
+    /// As for that, and `products` must be null or those of the voxels.
+    unsafe fn expand_lanes[F: Format](rows: &Rows) = expand_body;
 }
 
 #[inline(always)]
@@ -73,6 +111,17 @@ unsafe fn expand_tile<L: Lanes, F: Format, const N: usize>(rows: &Rows, column: 
         let at = column * F::WORDS;
         let x = [rows.source[0].add(at), rows.source[1].add(at)];
         let bias = L::load(rows.bias);
+        if !rows.products.is_null() {
+            let mut acc = [[bias; N]; 2];
+            for side in 0..2 {
+                for n in 0..N {
+                    let voxel = side * (amx::VOXELS / 2) + column + n;
+                    let product = L::load(rows.products.add(voxel * BLOCK));
+                    acc[side][n] = L::add(bias, product);
+                }
+            }
+            return finish::<L, F, N>(rows, column, acc);
+        }
         let source = (x, rows.block_stride, rows.ahead);
         let acc = multiply::<L, F, N>(source, rows.inputs, rows.weight, bias);
         finish::<L, F, N>(rows, column, acc);

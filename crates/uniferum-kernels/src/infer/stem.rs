@@ -171,6 +171,7 @@ pub(super) unsafe fn stem_map<F: Format>(
                         out: out.get().add(voxel * F::WORDS),
                         out_stride: width * F::WORDS,
                         to_map: true,
+                        products: std::ptr::null(),
                     };
                     stem::<F>(isa, &rows);
                 }

@@ -162,6 +162,7 @@ impl Piece<'_> {
                         out: line.add(g.before[2] * BLOCK),
                         out_stride: stride,
                         to_map: false,
+                        products: std::ptr::null(),
                     };
                     match self.source {
                         Source::Stem(stem, _) => self.image_rows::<F>(stem, block, row, rows),

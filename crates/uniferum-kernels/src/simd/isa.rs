@@ -1,12 +1,14 @@
 //! The instruction sets that kernels over [`Lanes`](super::Lanes) are compiled for.
 
 use super::Simd;
+use crate::infer::amx;
 
 /// An instruction set that this processor has: a [`Simd`] and what comes on top of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Isa {
     simd: Simd,
     bf16: bool,
+    tiles: bool,
 }
 
 impl Isa {
@@ -16,9 +18,13 @@ impl Isa {
         if !simd.is_available() {
             return Self::new(Simd::detect());
         }
+        let bf16 = simd.has_bf16();
+        // A set that was asked for by name comes without what that name does not say.
+        let by_name = std::env::var_os("UNIFERUM_SIMD").is_some();
         Self {
             simd,
-            bf16: simd.has_bf16(),
+            bf16,
+            tiles: bf16 && !by_name && amx::is_available(),
         }
     }
 
@@ -31,11 +37,21 @@ impl Isa {
         self.bf16
     }
 
+    /// Whether products of bf16 words can be left to the matrix unit.
+    pub(crate) fn tiles(self) -> bool {
+        self.tiles
+    }
+
     /// Every set, with and without its extensions.
     #[cfg(test)]
     pub(crate) fn all_available() -> Vec<Self> {
         let with = Simd::available().into_iter().map(Self::new);
-        with.flat_map(|isa| [Self { bf16: false, ..isa }, isa])
+        let without = |bf16, isa| Self {
+            bf16,
+            tiles: false,
+            ..isa
+        };
+        with.flat_map(|isa| [without(false, isa), without(isa.bf16, isa), isa])
             .collect()
     }
 }
