@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # check.sh: what can be known of the feature `cuda` without a GPU.
 #
-#   1. the workspace is lint-free with `--features nccl`, which contains `cuda` (no NVIDIA software
-#      needed);
+#   1. what the features `cuda` and `nccl` add is lint-free, and everything above builds (no NVIDIA software needed);
 #   2. the real nvcc compiles every kernel of ours for sm_80 and sm_90;
 #   3. every kernel, compiled for the host, agrees with the f64 oracle under three orders of
-#      threads, and the whole model with the CPU's, through candle's CUDA backend.
+#      threads; through candle's CUDA backend the whole model agrees with the CPU's, and so do the
+#      loader's batches.
 #
 # 2 and 3 take NVIDIA's compiler and headers from PyPI (104 MB); where these cannot be had they are
 # left out, and the last line says so. The whole takes minutes on two cores, most of it building.
@@ -16,10 +16,20 @@ mkdir -p "$work"
 
 say() { printf -- '-- cuda: %s\n' "$*"; }
 
-say "lints with --features nccl"
+say "lints with --features nccl, which contains cuda"
+# Only there does code depend on these features; all other crates forward them.
 (
   eval "$(tools/cuda/toolkit.sh "$work/stand-ins")"
-  cargo clippy --workspace --all-targets --features uniferum/nccl --quiet -- -D warnings
+  cargo clippy --package uniferum-kernels --package uniferum-train --all-targets \
+    --features uniferum-train/nccl --quiet -- -D warnings
+)
+
+say "building the tests"
+# Binaries link against the stand-ins and are run with the emulated driver in their place.
+read -ra tests < <(tools/gpu/tests.sh)
+binaries=$(
+  eval "$(tools/cuda/toolkit.sh "$work/stand-ins")"
+  cargo test --no-run --message-format=json "${tests[@]}" | python3 tools/gpu/built.py
 )
 
 if ! selected=$(tools/cuda/toolkit.sh "$work/compiler" compiler); then
@@ -49,30 +59,16 @@ say "building the emulated driver"
   tools/cuda/emulator/build.sh "$work/emulator" > "$work/emulator.log"
 )
 
-say "building the tests"
-# Binaries link against the stand-ins and are run with the emulated driver in their place.
-binaries=$(
-  eval "$(tools/cuda/toolkit.sh "$work/stand-ins")"
-  cargo test --no-run --message-format=json -p uniferum-kernels -p uniferum-fusion \
-    --features uniferum-fusion/cuda \
-    --test conv --test layers --test mbconv --test transformer --test bf16 --test device \
-    | python3 -c '
-import json, sys
-for line in sys.stdin:
-    made = json.loads(line) if line.startswith("{") else {}
-    if made.get("executable") and made["target"]["kind"] == ["test"]:
-        print(made["target"]["name"], made["executable"])'
-)
-
 export LD_LIBRARY_PATH=$PWD/$work/emulator UNIFERUM_TEST_DEVICE=cuda:0
 for order in 0 1 2; do
   say "kernels against the oracle, order $order"
-  echo "$binaries" | grep -v '^device ' | while read -r name binary; do
+  echo "$binaries" | grep '^uniferum-kernels ' | while read -r _ name binary; do
     EMULATOR_ORDER=$order "$binary" --quiet > "$work/$name.log" 2>&1 \
       || { cat "$work/$name.log"; say "$name failed"; exit 1; }
   done
 done
-say "the whole model against the CPU"
-model=$(echo "$binaries" | sed -n 's/^device //p')
-"$model" --nocapture
+say "the model and the loader against the CPU"
+echo "$binaries" | grep -v '^uniferum-kernels ' | while read -r _ name binary; do
+  "$binary" --nocapture || { say "$name failed"; exit 1; }
+done
 say "all of it holds"

@@ -5,17 +5,14 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=$(realpath -m "${1:?usage: pack.sh FOLDER}")
+target=${CARGO_TARGET_DIR:-target}
 mkdir -p "$folder/tests"
-eval "$(tools/cuda/toolkit.sh target/cuda/compiler compiler)"
-cargo build --release -p uniferum --features cuda
-cp target/release/uniferum "$folder/"
-cargo test --release --no-run --message-format=json -p uniferum-kernels -p uniferum-fusion \
-  --features uniferum-fusion/cuda \
-  --test conv --test layers --test mbconv --test transformer --test bf16 --test device \
-  | python3 -c '
-import json, shutil, sys
-for line in sys.stdin:
-    made = json.loads(line) if line.startswith("{") else {}
-    if made.get("executable") and made["target"]["kind"] == ["test"]:
-        shutil.copy(made["executable"], sys.argv[1] + "/tests/" + made["target"]["name"])' "$folder"
-cp -r tools/gpu/run.sh tools/gpu/pytorch_bench.py "$folder/"
+eval "$(tools/cuda/toolkit.sh "$target/cuda/compiler" compiler)"
+# One build for the command, the tests and the measurement of single kernels.
+read -ra tests < <(tools/gpu/tests.sh)
+cargo build --release --package uniferum --features cuda
+cargo build --release --package uniferum-kernels --features cuda --example bandwidth
+cp "$target/release/uniferum" "$target/release/examples/bandwidth" "$folder/"
+cargo test --release --no-run --message-format=json "${tests[@]}" | python3 tools/gpu/built.py \
+  | while read -r _ name program; do cp "$program" "$folder/tests/$name"; done
+cp tools/gpu/run.sh tools/gpu/pytorch_bench.py "$folder/"

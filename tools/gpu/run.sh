@@ -1,61 +1,128 @@
 #!/usr/bin/env bash
 # run.sh FOLDER [REPORT]: tests and benchmarks on a GPU machine without cargo.
 #
-# FOLDER holds what `tools/gpu/pack.sh` built elsewhere: the test programs and `uniferum`. Writes one
-# report (default: gpu-report.txt) and goes on after a failure, so that the report is whole.
+# FOLDER holds what `tools/gpu/pack.sh` built elsewhere: the test programs, `uniferum` and
+# `bandwidth`. Writes one report (default: gpu-report.txt) and goes on after a failure, so that the
+# report is whole; the exit status is 1 if anything failed.
+#
+# PARTS="machine tests sanitizer kernels speed pytorch" chooses parts, for a machine that is
+# lent for a few minutes at a time; each writes its own report. With the emulated driver of
+# `tools/cuda/emulator` in LD_LIBRARY_PATH the part `tests` runs on any machine.
 set -uo pipefail
 folder=$(realpath "${1:?usage: run.sh FOLDER [REPORT]}")
 report=$(realpath -m "${2:-gpu-report.txt}")
 here=$(cd "$(dirname "$0")" && pwd)
-export UNIFERUM_TEST_DEVICE=cuda:0
+parts=${PARTS:-machine tests sanitizer kernels speed pytorch}
+device=${DEVICE:-cuda:0}
+export UNIFERUM_TEST_DEVICE=$device
 
 # CUDA's own libraries, where Python's packages brought them.
 libraries=$(python3 -c 'import importlib.util as u
 s = u.find_spec("nvidia.cu13")
-print(s.submodule_search_locations[0] + "/lib" if s else "")' 2>/dev/null || true)
-[ -n "$libraries" ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+print(s.submodule_search_locations[0] + "/lib" if s else "")' 2> /dev/null || true)
+[ -n "$libraries" ] && export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries
 
-failed=0
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
 say() { printf '\n== %s\n' "$*"; }
-attempt() { "$@" || { failed=$((failed + 1)); echo "FAILED: $*"; }; }
+attempt() {
+  "$@" || {
+    echo "$*" >> "$failures"
+    echo "FAILED: $*"
+  }
+}
 
-{
+# Runs a command and says how much of the GPU's memory was in use at most, this process and others.
+with_peak() {
+  local used status
+  used=$(mktemp)
+  nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits -lms 50 > "$used" 2> /dev/null &
+  local watcher=$!
+  "$@"
+  status=$?
+  kill "$watcher" 2> /dev/null
+  wait "$watcher" 2> /dev/null
+  echo "peak GPU memory: $(sort -n "$used" | tail -1) MiB"
+  rm -f "$used"
+  return "$status"
+}
+
+part_machine() {
   say "machine"
   date -u
   nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv
+  lscpu | grep -E '^(Model name|CPU\(s\))'
+}
+
+part_tests() {
+  local program
   for program in "$folder"/tests/*; do
-    say "$(basename "$program")"
+    say "test $(basename "$program")"
     attempt "$program" --nocapture
   done
-  if command -v compute-sanitizer > /dev/null; then
-    for program in conv layers mbconv transformer bf16; do
-      for tool in memcheck racecheck; do
-        say "$tool of $program"
-        attempt compute-sanitizer --tool "$tool" --error-exitcode 1 "$folder/tests/$program" --quiet
-      done
-    done
-  else
+}
+
+part_sanitizer() {
+  local program tool
+  if ! command -v compute-sanitizer > /dev/null; then
     say "compute-sanitizer is not here: memory and races were not checked"
+    return
   fi
+  for program in conv layers mbconv transformer bf16 augment gpu_loader; do
+    for tool in memcheck racecheck synccheck; do
+      say "$tool of $program"
+      attempt compute-sanitizer --tool "$tool" --error-exitcode 1 "$folder/tests/$program" --quiet
+    done
+  done
+}
+
+# A line of JSON a kernel: its bytes a second and their share of a copy's.
+part_kernels() {
+  local dtype batch
+  for dtype in f32 bf16; do
+    for batch in 1 8; do
+      say "kernels beside a copy, $dtype, batch $batch"
+      attempt "$folder/bandwidth" "$device" "$dtype" "$batch" 50
+    done
+  done
+}
+
+part_speed() {
+  local dtype batch
   for dtype in f32 bf16; do
     for batch in 1 8; do
       say "encoder, $dtype, batch $batch"
-      attempt "$folder/uniferum" bench encoder --device cuda:0 --dtype "$dtype" --batch "$batch" --runs 20
+      attempt with_peak "$folder/uniferum" bench encoder --device "$device" --dtype "$dtype" \
+        --batch "$batch" --runs 20
     done
     # The largest batch that fits is the last that does not fail.
     for batch in 1 8 16 32 64; do
       say "training step, $dtype, batch $batch"
-      "$folder/uniferum" bench train-step --device cuda:0 --dtype "$dtype" --batch "$batch" --freeze none --runs 10 \
+      with_peak "$folder/uniferum" bench train-step --device "$device" --dtype "$dtype" \
+        --batch "$batch" --freeze none --runs 10 \
         || { echo "batch $batch does not fit or failed"; break; }
-      nvidia-smi --query-gpu=memory.used --format=csv,noheader
     done
   done
+}
+
+part_pytorch() {
   say "PyTorch"
   if python3 -c 'import torch, monai' 2> /dev/null; then
     attempt python3 "$here/pytorch_bench.py"
   else
     echo "PyTorch or MONAI is not here: nothing to compare with"
   fi
-  say "$failed failures"
+}
+
+{
+  for part in $parts; do
+    if declare -F "part_$part" > /dev/null; then
+      "part_$part"
+    else
+      echo "there is no part $part" | tee -a "$failures"
+    fi
+  done
+  say "$(wc -l < "$failures") failures"
+  cat "$failures"
 } 2>&1 | tee "$report"
-exit "$failed"
+[ ! -s "$failures" ]

@@ -2,10 +2,15 @@
 #include "common.cuh"
 
 // One update of AdamW: parameter, gradient and both running means in one pass. `keep` is
-// 1 - lr * decay, `rate` lr over the first correction, `root` one over the second's root.
+// 1 - lr * decay, `rate` lr over the first correction, `root` one over the second's root. `clip`, if
+// it is there, is what clip_f32 wrote: without a factor nothing is updated.
 extern "C" __global__ void adamw_f32(
     float* parameter, const float* gradient, float* state, i64 n, float b1, float b2,
-    float grad_scale, float keep, float rate, float root, float eps) {
+    float grad_scale, float keep, float rate, float root, float eps, const float* clip) {
+    if (clip) {
+        if (isnan(clip[1])) return;
+        grad_scale *= clip[1];
+    }
     float* first = state;
     float* second = state + n;
     EVERY(n, parameter, gradient, first, second) {
@@ -36,4 +41,18 @@ extern "C" __global__ void squares_f32(const float* x, double* partial, i64 n) {
     });
     block_sum<1>(sum);
     if (threadIdx.x == 0) partial[blockIdx.x] = sum[0];
+}
+
+// From the blocks' sums to the norm, and the factor that makes it at most `largest`: NaN for a norm
+// that is not finite. One block: there are some thousands of sums.
+extern "C" __global__ void clip_f32(const double* partial, float* clip, i64 n, float largest) {
+    double sum[1] = {0.0};
+    for (i64 i = threadIdx.x; i < n; i += blockDim.x) sum[0] += partial[i];
+    block_sum<1>(sum);
+    if (threadIdx.x != 0) return;
+    const double norm = sqrt(sum[0]);
+    clip[0] = static_cast<float>(norm);
+    // NaN compares as false, and an infinite norm times 0 is NaN.
+    if (norm <= largest) clip[1] = 1.0f;
+    else clip[1] = static_cast<float>(largest / norm + 0.0 * norm);
 }

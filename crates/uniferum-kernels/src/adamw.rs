@@ -58,17 +58,10 @@ pub fn adamw_step(
     step: u64,
     options: &AdamW,
 ) -> Result<()> {
-    let n = parameter.elem_count();
-    if gradient.dims() != parameter.dims() || state.dims() != [2, n] || step == 0 {
-        let expected = format!(
-            "gradient {:?}, state [2, {n}], step from 1",
-            parameter.dims()
-        );
-        let got = format!("{:?}, {:?}, {step}", gradient.dims(), state.dims());
-        return Err(invalid("adamw_step", "arguments", expected, got).into());
-    }
+    check("adamw_step", [parameter, gradient, state], step)?;
     on_cuda!(parameter => {
-        crate::cuda::adamw("adamw_step", [parameter, gradient, state], step, options)
+        let tensors = [parameter, gradient, state];
+        crate::cuda::adamw("adamw_step", tensors, step, options, None)
     });
     state.inplace_op2(&gradient.contiguous()?, &Moments(*options))?;
     parameter.inplace_op2(
@@ -78,6 +71,79 @@ pub fn adamw_step(
             step,
         },
     )
+}
+
+/// As [`adamw_step`], with gradients clipped by what [`clip_factor`] found; without a factor, because
+/// a gradient is not finite, nothing is updated.
+///
+/// On a GPU the host does not wait.
+///
+/// # Errors
+/// As [`adamw_step`], and for a `clip` that is not of [`clip_factor`].
+pub fn adamw_step_clipped(
+    parameter: &Tensor,
+    gradient: &Tensor,
+    state: &Tensor,
+    step: u64,
+    options: &AdamW,
+    clip: &Tensor,
+) -> Result<()> {
+    const OP: &str = "adamw_step_clipped";
+    check(OP, [parameter, gradient, state], step)?;
+    if clip.dims() != [2] {
+        let got = format!("{:?}", clip.dims());
+        return Err(invalid(OP, "clip", "[2], of clip_factor", got).into());
+    }
+    on_cuda!(parameter => {
+        let tensors = [parameter, gradient, state];
+        crate::cuda::adamw(OP, tensors, step, options, Some(clip))
+    });
+    let factor = f64::from(clip.to_vec1::<f32>()?[1]);
+    if factor.is_nan() {
+        return Ok(());
+    }
+    let grad_scale = options.grad_scale * factor;
+    let options = AdamW {
+        grad_scale,
+        ..*options
+    };
+    adamw_step(parameter, gradient, state, step, &options)
+}
+
+fn check(op: &'static str, [parameter, gradient, state]: [&Tensor; 3], step: u64) -> Result<()> {
+    let n = parameter.elem_count();
+    if gradient.dims() == parameter.dims() && state.dims() == [2, n] && step > 0 {
+        return Ok(());
+    }
+    let expected = format!(
+        "gradient {:?}, state [2, {n}], step from 1",
+        parameter.dims()
+    );
+    let got = format!("{:?}, {:?}, {step}", gradient.dims(), state.dims());
+    Err(invalid(op, "arguments", expected, got).into())
+}
+
+/// The norm of all elements of several tensors of one device, and the factor that brings it down to
+/// `largest`: 1 for a smaller norm, NaN for one that is not finite. On a GPU the host does not wait.
+///
+/// # Shapes
+/// `[2]` of `f32`: norm and factor.
+///
+/// # Errors
+/// For no tensor at all, or one that is not `f32`.
+pub fn clip_factor(tensors: &[&Tensor], largest: f64) -> Result<Tensor> {
+    const OP: &str = "clip_factor";
+    let Some(first) = tensors.first() else {
+        return Err(invalid(OP, "tensors", "at least one", 0).into());
+    };
+    on_cuda!(first => crate::cuda::clip(OP, tensors, largest));
+    let norm = squared_norm(tensors)?.sqrt();
+    let factor = match norm {
+        n if !n.is_finite() => f64::NAN,
+        n if n <= largest => 1.0,
+        n => largest / n,
+    };
+    Tensor::new(&[norm as f32, factor as f32], first.device())
 }
 
 /// The sum of squares of a tensor, in double precision.

@@ -14,6 +14,7 @@ macro_rules! on_cuda {
 
 mod adamw;
 mod attention;
+mod augment;
 mod batch_norm;
 mod conv3d;
 #[cfg(feature = "cuda")]
@@ -42,8 +43,9 @@ mod silu;
 pub mod simd;
 mod squeeze_excite;
 
-pub use adamw::{AdamW, adamw_step, squared_norm, sum_of_squares};
+pub use adamw::{AdamW, adamw_step, adamw_step_clipped, clip_factor, squared_norm, sum_of_squares};
 pub use attention::{Span, attention, attention_packed};
+pub use augment::{Augmenter, Noise, Patches, Resampling, Taps, TurnedResampling, Voxels};
 pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;

@@ -5,8 +5,9 @@ mod common;
 use candle_core::{DType, Tensor, Var};
 use common::{check_gradients, device, distance, flat, tensor, values};
 use uniferum_kernels::{
-    AdamW, Span, adamw_step, attention, attention_packed, bce_with_logits, dropout, gelu_erf,
-    layer_norm, linear, sigmoid_focal, sum_of_squares,
+    AdamW, Span, adamw_step, adamw_step_clipped, attention, attention_packed, bce_with_logits,
+    clip_factor, dropout, gelu_erf, layer_norm, linear, sigmoid_focal, squared_norm,
+    sum_of_squares,
 };
 
 /// erf by its Taylor series, exact enough in double precision for |x| < 4.
@@ -315,6 +316,56 @@ fn adamw_follows_its_definition() {
     let want: f64 = flat(var.as_tensor()).iter().map(|v| v * v).sum();
     assert!((sum_of_squares(var.as_tensor()).unwrap() / want - 1.0).abs() < 1e-6);
     assert!(adamw_step(var.as_tensor(), &tensor(&p, &[n]), &state, 0, &o).is_err());
+}
+
+#[test]
+fn clipping_scales_by_the_norm_of_all_gradients_and_skips_what_is_not_finite() {
+    let grads = [
+        tensor(&values(1, 5000), &[50, 100]),
+        tensor(&values(2, 37), &[37]),
+    ];
+    let all: Vec<&Tensor> = grads.iter().collect();
+    let norm = squared_norm(&all).unwrap().sqrt();
+    let read = |largest: f64| flat(&clip_factor(&all, largest).unwrap());
+    for largest in [0.5 * norm, 2.0 * norm] {
+        let got = read(largest);
+        let want = [norm, (largest / norm).min(1.0)];
+        assert!(distance(&got, &want) < 1e-6, "{got:?} {want:?}");
+    }
+    let options = AdamW::default();
+    let start = tensor(&values(3, 37), &[37]);
+    let update = |gradient: &Tensor, clip: Option<&Tensor>, grad_scale: f64| {
+        let var = Var::from_tensor(&start).unwrap();
+        let state = Tensor::zeros((2, 37), DType::F32, &device()).unwrap();
+        let options = AdamW {
+            grad_scale,
+            ..options
+        };
+        let parameter = var.as_tensor();
+        match clip {
+            Some(c) => adamw_step_clipped(parameter, gradient, &state, 1, &options, c).unwrap(),
+            None => adamw_step(parameter, gradient, &state, 1, &options).unwrap(),
+        }
+        let mut all = flat(parameter);
+        all.extend(flat(&state));
+        all
+    };
+    let clip = clip_factor(&all, 0.25 * norm).unwrap();
+    let got = update(&grads[1], Some(&clip), 2.0);
+    assert!(distance(&got, &update(&grads[1], None, 0.5)) < 1e-6);
+    for bad in [f64::NAN, f64::INFINITY] {
+        let mut values = values(4, 5000);
+        values[4321] = bad;
+        let broken = tensor(&values, &[5000]);
+        let clip = clip_factor(&[&grads[1], &broken], 1.0).unwrap();
+        let read = clip.to_vec1::<f32>().unwrap();
+        assert!(!read[0].is_finite() && read[1].is_nan(), "{read:?}");
+        let got = update(&grads[1], Some(&clip), 1.0);
+        assert_eq!(got[..37], flat(&start)[..]);
+        assert!(got[37..].iter().all(|v| *v == 0.0));
+    }
+    assert!(clip_factor(&[], 1.0).is_err());
+    assert!(adamw_step_clipped(&start, &start, &start, 1, &options, &clip).is_err());
 }
 
 #[test]

@@ -48,6 +48,13 @@ template <class T> static inline T __ldg(const T* at) { return *at; }
 using std::isnan;
 using std::max;
 using std::min;
+// A host rounds each of these by itself, as its compiler fuses nothing without being asked to.
+static inline float __fadd_rn(float a, float b) { return a + b; }
+static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fdiv_rn(float a, float b) { return a / b; }
+static inline float __fsqrt_rn(float a) { return std::sqrt(a); }
+static inline int __float_as_int(float v) { int bits; std::memcpy(&bits, &v, sizeof bits); return bits; }
+static inline float __int_as_float(int bits) { float v; std::memcpy(&v, &bits, sizeof v); return v; }
 static inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 static inline double rsqrt(double x) { return 1.0 / std::sqrt(x); }
 static inline float normcdff(float x) { return 0.5f * std::erfc(-x * 0.70710678f); }

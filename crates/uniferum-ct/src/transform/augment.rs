@@ -158,6 +158,14 @@ impl AugmentDraw {
         self.rotate_degrees.iter().any(|angle| *angle != 0.0)
     }
 
+    /// The key of the noise, a stream of ChaCha8 for each plane of the model's array: eight words as
+    /// the cipher takes them.
+    pub fn noise_key(&self) -> [u32; 8] {
+        let key = ChaCha8Rng::seed_from_u64(self.noise_seed).get_seed();
+        let word = |i: usize| key[4 * i..4 * i + 4].iter().rev();
+        std::array::from_fn(|i| word(i).fold(0, |sum, byte| sum << 8 | u32::from(*byte)))
+    }
+
     /// Turns offsets from the centre of the result into offsets from the centre of the source:
     /// rotation about x, then y, then z, each about the axes as they were turned before.
     pub(crate) fn rotation(&self) -> [[f64; 3]; 3] {

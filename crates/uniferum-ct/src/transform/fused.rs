@@ -14,10 +14,10 @@ use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::augment::AugmentDraw;
-use super::field::{crop, field_of, padding, restore, zoomed_len};
 use super::model::{ModelTransform, PER_HU, label_table};
 use super::noise::add_normal;
-use crate::resample::{AxisOperator, pick, resample};
+use super::sampling::{Sampling, Turned};
+use crate::resample::{pick, resample};
 use crate::{Result, Volume};
 
 impl ModelTransform {
@@ -71,26 +71,10 @@ impl ModelTransform {
         let wanted = label_table(labels)?;
         let inside = |label: u8| u8::from(wanted[usize::from(label)]);
         let voxels = mask.voxels.view();
-        let field = field_of(self, mask.shape());
-        let ops: [AxisOperator; 3] = std::array::from_fn(|a| {
-            let zoomed = zoomed_len(field[a], draw.zoom);
-            AxisOperator::nearest(self.crop[a], self.shape[a])
-                .after(&crop(field[a], self.crop[a]))
-                .after(&restore(zoomed, field[a]))
-                .after(&AxisOperator::nearest(field[a], zoomed))
-        });
-        if !draw.rotates() {
-            let ops: [AxisOperator; 3] =
-                std::array::from_fn(|a| ops[a].after(&padding(mask.shape()[a], field[a])));
-            return Ok(pick(voxels, [&ops[0], &ops[1], &ops[2]], 0, inside));
-        }
-        Ok(turned_labels(
-            voxels,
-            field,
-            &Centres::of(&ops, field),
-            draw,
-            inside,
-        ))
+        Ok(match self.mask_sampling(mask.shape(), draw) {
+            Sampling::Straight(ops) => pick(voxels, ops.each_ref(), 0, inside),
+            Sampling::Turned(turned) => turned_labels(voxels, &turned, inside),
+        })
     }
 
     /// The share of each voxel of the model's grid that any of `labels` fills, resampled together
@@ -121,37 +105,14 @@ impl ModelTransform {
         range: [f32; 2],
     ) -> Array3<f32> {
         let shape = [voxels.shape()[0], voxels.shape()[1], voxels.shape()[2]];
-        let field = field_of(self, shape);
-        let pads: [AxisOperator; 3] = std::array::from_fn(|a| padding(shape[a], field[a]));
-        let ops: [AxisOperator; 3] = std::array::from_fn(|a| {
-            let zoomed = zoomed_len(field[a], draw.zoom);
-            AxisOperator::area(self.crop[a], self.shape[a])
-                .after(&crop(field[a], self.crop[a]))
-                .after(&restore(zoomed, field[a]))
-                .after(&AxisOperator::area(field[a], zoomed))
-        });
-        if !draw.rotates() {
-            let ops: [AxisOperator; 3] = std::array::from_fn(|a| ops[a].after(&pads[a]));
-            return resample(voxels, [&ops[0], &ops[1], &ops[2]], load, |v| v);
-        }
-        let centres = Centres::of(&ops, field);
-        let kernels = centres.kernels(&draw.rotation());
-        let smooth: [AxisOperator; 3] =
-            std::array::from_fn(|a| kernels[a].over(field[a]).after(&pads[a]));
+        let turned = match self.image_sampling(shape, draw) {
+            Sampling::Straight(ops) => return resample(voxels, ops.each_ref(), load, |v| v),
+            Sampling::Turned(turned) => turned,
+        };
         let levels = Levels::over(range);
-        let smoothed = resample(
-            voxels,
-            [&smooth[0], &smooth[1], &smooth[2]],
-            load,
-            move |v| levels.of(v),
-        );
-        turned(
-            &smoothed,
-            levels,
-            kernels.each_ref().map(Kernel::origin),
-            &centres,
-            draw,
-        )
+        let smooth = turned.smoothing(shape);
+        let smoothed = resample(voxels, smooth.each_ref(), load, move |v| levels.of(v));
+        samples(&smoothed, levels, &turned)
     }
 }
 
@@ -209,110 +170,8 @@ fn range_of(voxels: &Array3<i16>) -> [i16; 2] {
     range.filter(|[low, high]| low <= high).unwrap_or_default()
 }
 
-/// Where each output lies on the turned field, and how wide it is.
-struct Centres {
-    /// Centre about the middle of the field and sum of weights, for each output.
-    outputs: [Vec<(f32, f32)>; 3],
-    /// Mean variance of the weights about their centres.
-    variance: [f64; 3],
-    /// Middle of the field.
-    middle: [f64; 3],
-}
-
-impl Centres {
-    fn of(ops: &[AxisOperator; 3], field: [usize; 3]) -> Self {
-        let middle = field.map(|n| (n as f64 - 1.0) / 2.0);
-        let mut variance = [0.0; 3];
-        let outputs = std::array::from_fn(|a| {
-            let (mut total, mut count) = (0.0, 0.0f64);
-            let outputs = (0..ops[a].len())
-                .map(|k| {
-                    let (start, weights) = ops[a].taps(k);
-                    let sum: f64 = weights.iter().map(|&w| f64::from(w)).sum();
-                    if sum <= 0.0 {
-                        return (0.0, 0.0);
-                    }
-                    let moment = |p: i32, about: f64| {
-                        let terms = weights.iter().enumerate();
-                        terms
-                            .map(|(t, &w)| f64::from(w) * ((start + t) as f64 - about).powi(p))
-                            .sum::<f64>()
-                            / sum
-                    };
-                    let centre = moment(1, 0.0);
-                    total += moment(2, centre);
-                    count += 1.0;
-                    ((centre - middle[a]) as f32, sum as f32)
-                })
-                .collect();
-            variance[a] = total / count.max(1.0);
-            outputs
-        });
-        Self {
-            outputs,
-            variance,
-            middle,
-        }
-    }
-
-    /// Smoothing kernels in the source's axes with the variance that the turned boxes have there.
-    fn kernels(&self, rotation: &[[f64; 3]; 3]) -> [Kernel; 3] {
-        std::array::from_fn(|r| {
-            let variance = (0..3)
-                .map(|c| rotation[r][c].powi(2) * self.variance[c])
-                .sum();
-            Kernel::of_variance(variance)
-        })
-    }
-}
-
-/// A mixture of the means of `len` and of `len + 2` samples.
-struct Kernel {
-    weights: Vec<f32>,
-}
-
-impl Kernel {
-    fn of_variance(variance: f64) -> Self {
-        let of_mean = |len: usize| ((len * len) as f64 - 1.0) / 12.0;
-        // Means of 2, 4, 6 … samples, of one below that.
-        let mut len = 1;
-        while of_mean(len + 2) <= variance || (len == 1 && variance >= of_mean(2)) {
-            len += if len == 1 { 1 } else { 2 };
-        }
-        let share = (variance - of_mean(len)) / (of_mean(len + 2) - of_mean(len));
-        let outer = share / (len + 2) as f64;
-        let inner = (1.0 - share) / len as f64 + outer;
-        let mut weights = vec![inner as f32; len + 2];
-        weights[0] = outer as f32;
-        weights[len + 1] = outer as f32;
-        Self { weights }
-    }
-
-    /// Position of the first smoothed sample; even kernels lie between the voxels.
-    fn origin(&self) -> f32 {
-        if self.weights.len().is_multiple_of(2) {
-            -0.5
-        } else {
-            0.0
-        }
-    }
-
-    /// The kernel at every position of a field whose edge is repeated.
-    fn over(&self, field: usize) -> AxisOperator {
-        let even = self.weights.len().is_multiple_of(2);
-        let first = -(self.weights.len() as isize / 2);
-        AxisOperator::smoothing(field, field + usize::from(even), first, &self.weights)
-    }
-}
-
 /// One trilinear sample of the smoothed field for each output.
-fn turned(
-    smoothed: &Array3<u16>,
-    levels: Levels,
-    origin: [f32; 3],
-    centres: &Centres,
-    draw: &AugmentDraw,
-) -> Array3<f32> {
+fn samples(smoothed: &Array3<u16>, levels: Levels, turned: &Turned) -> Array3<f32> {
     let (nx, ny, nz) = smoothed.dim();
     let sampler = Sampler {
         cells: smoothed.as_slice().expect("a fresh array is contiguous"),
@@ -327,14 +186,14 @@ fn turned(
         ],
         levels,
     };
-    let walk = Walk::of(centres, draw, origin);
+    let (step, outputs) = (turned.step(), &turned.outputs[2]);
     let arch = pulp::Arch::new();
-    walk.fill(|line, start, out| {
+    lines(turned, |line, start, out| {
         arch.dispatch(
             #[inline(always)]
             || {
-                for (out, outputs) in out.chunks_mut(BLOCK).zip(walk.z.chunks(BLOCK)) {
-                    sampler.block(start, walk.step, line, outputs, out);
+                for (out, outputs) in out.chunks_mut(BLOCK).zip(outputs.chunks(BLOCK)) {
+                    sampler.block(start, step, line, outputs, out);
                 }
             },
         );
@@ -413,80 +272,45 @@ impl Sampler<'_> {
 /// The nearest label for each output.
 fn turned_labels(
     labels: ArrayView3<'_, u8>,
-    field: [usize; 3],
-    centres: &Centres,
-    draw: &AugmentDraw,
+    turned: &Turned,
     inside: impl Fn(u8) -> u8 + Sync,
 ) -> Array3<u8> {
-    let walk = Walk::of(centres, draw, [0.0; 3]);
-    let pads: [isize; 3] =
-        std::array::from_fn(|a| super::model::window_offset(labels.shape()[a], field[a]));
-    walk.fill(|line, start, out| {
-        for (k, out) in out.iter_mut().enumerate() {
-            let (along, weight) = walk.z[k];
+    let step = turned.step();
+    lines(turned, |line, start, out| {
+        for (out, &(along, weight)) in out.iter_mut().zip(&turned.outputs[2]) {
             if line * weight == 0.0 {
                 continue;
             }
             let index: [usize; 3] = std::array::from_fn(|a| {
-                let at = start[a] + along * walk.step[a];
-                let at = at.max(0.0).min(field[a] as f32 - 1.0);
-                usize::try_from((at + 0.5) as isize + pads[a]).unwrap_or(usize::MAX)
+                let at = start[a] + along * step[a];
+                let at = at.max(0.0).min(turned.field[a] as f32 - 1.0);
+                usize::try_from((at + 0.5) as isize + turned.offset[a]).unwrap_or(usize::MAX)
             });
             *out = labels.get(index).map_or(0, |&label| inside(label));
         }
     })
 }
 
-/// Lines of outputs along z, with the source position of each.
-struct Walk {
-    rotation: [[f32; 3]; 3],
-    middle: [f32; 3],
-    x: Vec<(f32, f32)>,
-    y: Vec<(f32, f32)>,
-    z: Vec<(f32, f32)>,
-    /// Source step of one voxel along z.
-    step: [f32; 3],
-}
-
-impl Walk {
-    fn of(centres: &Centres, draw: &AugmentDraw, origin: [f32; 3]) -> Self {
-        let rotation = draw.rotation().map(|row| row.map(|v| v as f32));
-        let [x, y, z] = centres.outputs.clone();
-        let middle = std::array::from_fn(|a| centres.middle[a] as f32 - origin[a]);
-        Self {
-            rotation,
-            middle,
-            x,
-            y,
-            z,
-            step: rotation.map(|row| row[2]),
-        }
-    }
-
-    /// Calls `line(weight, start, out)` for every line: the weight of its x and y, the source position
-    /// of its middle, and its outputs.
-    fn fill<U: Copy + Default + Send + Sync>(
-        &self,
-        line: impl Fn(f32, [f32; 3], &mut [U]) + Sync,
-    ) -> Array3<U> {
-        let shape = (self.x.len(), self.y.len(), self.z.len());
-        let mut out = Array3::from_elem(shape, U::default());
-        out.axis_iter_mut(Axis(0))
-            .into_par_iter()
-            .zip(&self.x)
-            .for_each(|(mut plane, x)| {
-                for (mut cells, y) in plane.rows_mut().into_iter().zip(&self.y) {
-                    let start = std::array::from_fn(|a| {
-                        self.middle[a] + self.rotation[a][0] * x.0 + self.rotation[a][1] * y.0
-                    });
-                    let cells = cells
-                        .as_slice_mut()
-                        .expect("a row of a fresh array is contiguous");
-                    line(x.1 * y.1, start, cells);
-                }
-            });
-        out
-    }
+/// Calls `line(weight, start, out)` for every line along z: the weight of its x and y, the source
+/// position of its middle, and its outputs.
+fn lines<U: Copy + Default + Send + Sync>(
+    turned: &Turned,
+    line: impl Fn(f32, [f32; 3], &mut [U]) + Sync,
+) -> Array3<U> {
+    let [xs, ys, zs] = &turned.outputs;
+    let mut out = Array3::from_elem((xs.len(), ys.len(), zs.len()), U::default());
+    out.axis_iter_mut(Axis(0))
+        .into_par_iter()
+        .zip(xs)
+        .for_each(|(mut plane, x)| {
+            for (mut cells, y) in plane.rows_mut().into_iter().zip(ys) {
+                let cells = cells
+                    .as_slice_mut()
+                    .expect("a row of a fresh array is contiguous");
+                line(x.1 * y.1, turned.start(x.0, y.0), cells);
+            }
+        });
+    out
 }
 
 /// Adds Gaussian noise and the offset; one stream of random numbers a plane, whatever thread it is on.

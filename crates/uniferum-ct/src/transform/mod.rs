@@ -7,8 +7,10 @@ mod field;
 mod fused;
 mod model;
 mod noise;
+mod sampling;
 
 pub use augment::{Augment, AugmentDraw};
 pub use coarse::resample_onto;
 pub use model::ModelTransform;
 pub(crate) use model::window_offset;
+pub use sampling::{Sampling, Turned};

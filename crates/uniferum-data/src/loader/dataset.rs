@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use ndarray::Array3;
 use rayon::prelude::*;
 use uniferum_ct::transform::{AugmentDraw, ModelTransform};
 use uniferum_ct::{HuSource, ReadOptions, Volume, read_ct, read_mask, read_prepared};
+use uniferum_kernels::Augmenter;
 use uniferum_tasks::{Task, TaskKind};
 
 use super::cache::Cache;
+use super::device;
 use crate::collate::{Batch, image_tensor};
 use crate::error::{Error, Result};
 use crate::manifest::{Manifest, Scan};
@@ -49,6 +51,15 @@ impl Example {
             .map(|m| m.voxels.len())
             .sum::<usize>();
         2 * self.volume.voxels.len() + masks
+    }
+
+    /// The mask that a task asks about, and the labels of it.
+    pub(super) fn mask_of<'a>(&self, task: &'a Task) -> (Option<&Volume<u8>>, &'a [u16]) {
+        if task.mask_labels.is_empty() {
+            (self.nodules.as_ref(), &[1])
+        } else {
+            (self.mask.as_ref(), &task.mask_labels)
+        }
     }
 }
 
@@ -142,12 +153,7 @@ impl Dataset {
         task: &Task,
         draw: Option<&AugmentDraw>,
     ) -> Result<Option<Vec<f32>>> {
-        let (volume, labels): (_, &[u16]) = if task.mask_labels.is_empty() {
-            (&example.nodules, &[1])
-        } else {
-            (&example.mask, &task.mask_labels)
-        };
-        let Some(volume) = volume else {
+        let (Some(volume), labels) = example.mask_of(task) else {
             return Ok(None);
         };
         let mask = match draw {
@@ -174,82 +180,141 @@ impl Dataset {
         let prepared: Result<Vec<Prepared>> = groups
             .par_iter()
             .enumerate()
-            .map(|(i, group)| self.prepare(group, draws.map(|d| &d[i])))
+            .map(|(i, group)| self.prepare(group, draws.map(|d| &d[i]), None))
             .collect();
         self.assemble(prepared?, device)
     }
 
-    /// One scan's array and the targets of its questions; the scan is read once.
+    /// One scan's array and the targets of its questions; the scan is read once. With an augmenter
+    /// both are made on its device.
     pub(super) fn prepare(
         &self,
         group: &[Question],
         draw: Option<&AugmentDraw>,
+        augmenter: Option<&Augmenter>,
     ) -> Result<Prepared> {
         let Some(first) = group.first() else {
             return Err(Error::config("questions of a scan", "at least one", 0));
         };
         let (example, cached) = self.example_or_read(first.scan)?;
-        let array = match draw {
-            Some(draw) => self.transform.model_array_augmented(&example.volume, draw),
-            None => self.transform.model_array(&example.volume),
+        let (image, targets) = match augmenter {
+            Some(augmenter) => self.on_device(&example, group, draw, augmenter)?,
+            None => self.on_host(&example, group, draw)?,
         };
-        let targets: Result<Vec<Target>> = group
-            .iter()
-            .map(|question| self.question_target(&example, *question, draw))
-            .collect();
         Ok(Prepared {
-            array: self.named(first.scan, array)?,
+            image,
             questions: group.to_vec(),
-            targets: targets?,
+            targets,
             cached,
         })
     }
 
-    /// A question without an answer is a mistake of whoever asks: nothing is taken for negative.
-    fn question_target(
+    fn on_host(
         &self,
         example: &Example,
-        question: Question,
+        group: &[Question],
         draw: Option<&AugmentDraw>,
-    ) -> Result<Target> {
-        let task = &self.tasks[question.task];
-        let scan = &self.manifest.scans[question.scan];
-        let found = if task.kind == TaskKind::Segmentation {
-            self.mask_of(example, question.scan, task, draw)?
-                .map(Target::Mask)
-        } else {
-            scan.labels.get(&task.id).copied().map(Target::Label)
+    ) -> Result<(Image, Vec<Target>)> {
+        let array = match draw {
+            Some(draw) => self.transform.model_array_augmented(&example.volume, draw),
+            None => self.transform.model_array(&example.volume),
         };
-        found.ok_or_else(|| Error::Question {
-            task: task.id.clone(),
+        let array = self.named(group[0].scan, array)?;
+        let targets = group.iter().map(|question| {
+            let task = &self.tasks[question.task];
+            if task.kind == TaskKind::Segmentation {
+                let mask = self.mask_of(example, question.scan, task, draw)?;
+                mask.map(Target::Mask)
+                    .ok_or_else(|| self.unanswered(*question))
+            } else {
+                self.label(*question)
+            }
+        });
+        Ok((Image::Host(array), targets.collect::<Result<_>>()?))
+    }
+
+    fn on_device(
+        &self,
+        example: &Example,
+        group: &[Question],
+        draw: Option<&AugmentDraw>,
+        augmenter: &Augmenter,
+    ) -> Result<(Image, Vec<Target>)> {
+        let draw = draw.unwrap_or(&AugmentDraw::NONE);
+        self.named(group[0].scan, self.transform.validate())?;
+        let image = device::image(augmenter, &self.transform, &example.volume, draw)?;
+        let asks_mask = |q: &&Question| self.tasks[q.task].kind == TaskKind::Segmentation;
+        let asked: Vec<&Task> = group
+            .iter()
+            .filter(asks_mask)
+            .map(|q| &self.tasks[q.task])
+            .collect();
+        let mut masks = device::masks(
+            augmenter,
+            &self.transform,
+            &self.grid,
+            example,
+            &asked,
+            draw,
+        )?
+        .into_iter();
+        let targets = group.iter().map(|question| {
+            if asks_mask(&question) {
+                let mask = masks.next().flatten().map(Target::DeviceMask);
+                mask.ok_or_else(|| self.unanswered(*question))
+            } else {
+                self.label(*question)
+            }
+        });
+        Ok((Image::Device(image), targets.collect::<Result<_>>()?))
+    }
+
+    fn label(&self, question: Question) -> Result<Target> {
+        let scan = &self.manifest.scans[question.scan];
+        let label = scan.labels.get(&self.tasks[question.task].id);
+        let label = label.copied().map(Target::Label);
+        label.ok_or_else(|| self.unanswered(question))
+    }
+
+    /// A question without an answer is a mistake of whoever asks: nothing is taken for negative.
+    fn unanswered(&self, question: Question) -> Error {
+        let scan = &self.manifest.scans[question.scan];
+        Error::Question {
+            task: self.tasks[question.task].id.clone(),
             scan: scan.path.display().to_string(),
-        })
+        }
     }
 
     /// Stacks prepared scans.
     pub(super) fn assemble(&self, prepared: Vec<Prepared>, device: &Device) -> Result<Batch> {
-        let [length, patch] = self.grid.target_shape();
-        let mut arrays = Vec::with_capacity(prepared.len());
+        let (mut arrays, mut images) = (Vec::new(), Vec::new());
         let (mut questions, mut targets) = (Vec::new(), Vec::new());
         for (i, scan) in prepared.into_iter().enumerate() {
-            arrays.push(scan.array);
+            match scan.image {
+                Image::Host(array) => arrays.push(array),
+                Image::Device(image) => images.push(image),
+            }
             questions.extend(scan.questions.into_iter().map(|q| (i, q)));
             targets.extend(scan.targets);
         }
-        let images = image_tensor(&arrays, device)?;
+        let on_device = !images.is_empty();
+        let images = match on_device {
+            true => Tensor::cat(&images, 0)?,
+            false => image_tensor(&arrays, device)?,
+        };
         drop(arrays);
         let n = questions.len();
-        let mut masks = vec![0.0f32; n * length * patch];
         let (mut labels, mut kinds) = (vec![0.0f32; n], vec![0.0f32; n]);
-        for (i, target) in targets.into_iter().enumerate() {
+        for (i, target) in targets.iter().enumerate() {
             match target {
-                Target::Label(label) => labels[i] = f32::from(u8::from(label)),
-                Target::Mask(mask) => {
-                    kinds[i] = 1.0;
-                    masks[i * length * patch..(i + 1) * length * patch].copy_from_slice(&mask);
-                }
+                Target::Label(label) => labels[i] = f32::from(u8::from(*label)),
+                Target::Mask(_) | Target::DeviceMask(_) => kinds[i] = 1.0,
             }
         }
+        let masks = match on_device {
+            true => self.masks_on_device(&targets, device)?,
+            false => self.masks_on_host(&targets, device)?,
+        };
         let task = |q: &Question| &self.tasks[q.task];
         let name =
             |q: &Question| format!("{} @ {}", task(q).id, self.manifest.scans[q.scan].name());
@@ -262,9 +327,33 @@ impl Dataset {
                 .collect(),
             names: questions.iter().map(|(_, q)| name(q)).collect(),
             labels: Tensor::from_vec(labels, n, device)?,
-            masks: Tensor::from_vec(masks, (n, length, patch), device)?,
+            masks,
             is_segmentation: Tensor::from_vec(kinds, n, device)?,
         })
+    }
+
+    /// Mask targets `[Q, L, P]`, 0 for label questions.
+    fn masks_on_host(&self, targets: &[Target], device: &Device) -> Result<Tensor> {
+        let [length, patch] = self.grid.target_shape();
+        let mut masks = vec![0.0f32; targets.len() * length * patch];
+        for (place, target) in masks.chunks_exact_mut(length * patch).zip(targets) {
+            if let Target::Mask(mask) = target {
+                place.copy_from_slice(mask);
+            }
+        }
+        let shape = (targets.len(), length, patch);
+        Ok(Tensor::from_vec(masks, shape, device)?)
+    }
+
+    /// The same of masks that are on the device already.
+    fn masks_on_device(&self, targets: &[Target], device: &Device) -> Result<Tensor> {
+        let [length, patch] = self.grid.target_shape();
+        let none = Tensor::zeros((1, length, patch), DType::F32, device)?;
+        let masks = targets.iter().map(|target| match target {
+            Target::DeviceMask(mask) => mask,
+            _ => &none,
+        });
+        Ok(Tensor::cat(&masks.collect::<Vec<_>>(), 0)?)
     }
 
     fn named<T>(&self, scan: usize, result: uniferum_ct::Result<T>) -> Result<T> {
@@ -279,17 +368,27 @@ impl Dataset {
 /// A scan ready for its batch.
 #[derive(Debug)]
 pub(super) struct Prepared {
-    array: Array3<f32>,
+    image: Image,
     questions: Vec<Question>,
     targets: Vec<Target>,
     /// Whether the scan was in memory.
     pub(super) cached: bool,
 }
 
+/// The model's array of a scan.
+#[derive(Debug)]
+enum Image {
+    Host(Array3<f32>),
+    /// `[1, 1, X, Y, Z]`.
+    Device(Tensor),
+}
+
 #[derive(Debug)]
 enum Target {
     Label(bool),
     Mask(Vec<f32>),
+    /// `[1, L, P]`.
+    DeviceMask(Tensor),
 }
 
 fn read_example(row: &Scan) -> uniferum_ct::Result<Example> {

@@ -2,6 +2,7 @@
 
 mod cache;
 mod dataset;
+mod device;
 mod passes;
 mod queue;
 mod statistics;

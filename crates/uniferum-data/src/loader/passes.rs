@@ -87,7 +87,7 @@ impl Loader {
             self.device.clone(),
             options,
             jobs,
-        );
+        )?;
         Ok(Passes {
             queue,
             ended: false,

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use candle_core::Device;
 use uniferum_ct::transform::AugmentDraw;
+use uniferum_kernels::Augmenter;
 
 use super::dataset::Prepared;
+use super::device;
 use super::statistics::Tally;
 use super::stream::{Notice, OnError, StreamOptions};
 use super::{Dataset, LoaderStatistics, Pass};
@@ -56,6 +58,8 @@ type Jobs = Box<dyn Iterator<Item = Job> + Send>;
 pub(super) struct Queue {
     dataset: Arc<Dataset>,
     device: Device,
+    /// Resamples where the device is a GPU.
+    augmenter: Option<Augmenter>,
     options: StreamOptions,
     jobs: Mutex<Jobs>,
     state: Mutex<State>,
@@ -79,7 +83,7 @@ impl Queue {
         device: Device,
         options: StreamOptions,
         jobs: impl Iterator<Item = Job> + Send + 'static,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = match options.threads {
             0 => cores(),
@@ -87,6 +91,7 @@ impl Queue {
         };
         let queue = Arc::new(Queue {
             dataset,
+            augmenter: Augmenter::of(&device, device::BUFFERS)?,
             device,
             options,
             jobs: Mutex::new(Box::new(jobs)),
@@ -98,7 +103,7 @@ impl Queue {
             let queue = Arc::clone(&queue);
             std::thread::spawn(move || queue.serve(thread));
         }
-        queue
+        Ok(queue)
     }
 
     pub(super) fn close(&self) {
@@ -174,7 +179,9 @@ impl Queue {
 
     /// A panic in here would leave the receiver waiting for ever: it becomes the scan's error.
     fn prepare(&self, group: &[Question], draw: Option<&AugmentDraw>) -> Result<Prepared> {
-        let caught = catch_unwind(AssertUnwindSafe(|| self.dataset.prepare(group, draw)));
+        let augmenter = self.augmenter.as_ref();
+        let prepare = || self.dataset.prepare(group, draw, augmenter);
+        let caught = catch_unwind(AssertUnwindSafe(prepare));
         caught.unwrap_or_else(|panic| {
             let what = panic.downcast_ref::<String>().map(String::as_str);
             let what = what.or_else(|| panic.downcast_ref::<&str>().copied());

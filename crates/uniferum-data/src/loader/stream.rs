@@ -68,7 +68,8 @@ pub struct StreamOptions {
     /// Threads that read and prepare scans; 0 for one a core.
     pub threads: usize,
     /// Batches that may be ready or in the making. With `scans` scans of a model array of `n` bytes a
-    /// step, at most `ahead * scans * n` bytes are held, beside the dataset's cache.
+    /// step, at most `ahead * scans * n` bytes are held, beside the dataset's cache: in the host's
+    /// memory, or on a GPU, which makes these arrays itself from the scans that are read.
     pub ahead: usize,
     /// What happens when a scan cannot be read.
     pub on_error: OnError,

@@ -14,8 +14,11 @@ mod optimizer;
 mod record;
 
 use std::ops::Deref;
+use std::sync::Arc;
 
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, DevicePtrMut, LaunchConfig};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaStream, DevicePtr, DevicePtrMut, LaunchConfig,
+};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage, Tensor};
 
@@ -26,7 +29,7 @@ pub(crate) use blas::Mat;
 pub(crate) use elementwise::chunks_of_rows;
 pub(crate) use linear::linear;
 pub(crate) use maps::{dropout, gelu, loss, scale_channels, silu};
-pub(crate) use optimizer::{adamw, squared_norm};
+pub(crate) use optimizer::{adamw, clip, squared_norm};
 pub(crate) use record::{record1, record2, record3};
 
 /// The kernels of one `.cu` file.
@@ -99,6 +102,16 @@ impl Gpu {
             }),
             other => Err(invalid(op, "device", "a CUDA device", format!("{other:?}")).into()),
         }
+    }
+
+    /// A device of the caller's own.
+    pub(crate) fn on(op: &'static str, device: CudaDevice) -> Self {
+        Self { op, device }
+    }
+
+    /// The stream that everything of this device runs on.
+    pub(crate) fn stream(&self) -> Arc<CudaStream> {
+        self.device.cuda_stream()
     }
 
     /// The device, as candle has it.
@@ -324,6 +337,29 @@ impl Buf {
             _ => {}
         }
         self.storage
+    }
+
+    /// A tensor of `f32` of another device of the same GPU, whose stream frees it.
+    ///
+    /// The caller has waited for all that writes it: nothing orders the two streams.
+    pub(crate) fn hand_over(self, to: &CudaDevice, shape: impl Into<Shape>) -> Result<Tensor> {
+        let CudaStorageSlice::F32(slice) = self.storage.slice else {
+            let got = format!("{:?}", self.dtype);
+            return Err(invalid("hand_over", "buffer", "f32", got).into());
+        };
+        let len = slice.len();
+        // SAFETY: the slice gives up its memory, which is of that length and type and written.
+        let slice = unsafe {
+            let pointer = slice.leak();
+            to.cuda_stream().upgrade_device_ptr::<f32>(pointer, len)
+        };
+        let storage = CudaStorage {
+            slice: CudaStorageSlice::F32(slice),
+            device: to.clone(),
+        };
+        let none = candle_core::op::BackpropOp::none();
+        let storage = Storage::Cuda(storage);
+        Ok(Tensor::from_storage(storage, shape, none, false))
     }
 
     /// A tensor outside the graph.
