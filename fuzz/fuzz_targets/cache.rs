@@ -1,12 +1,8 @@
-//! The own cache and the release's `.bin`.
+//! The cache format and the release's `.bin`, as they are and with a right checksum.
 
 #![no_main]
 
-// Each target knocks at one of its doors.
-#[allow(dead_code)]
-#[path = "../../crates/uniferum-ct/tests/hostile/entry.rs"]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    entry::read(&[("scan", data)]);
+libfuzzer_sys::fuzz_target!(init: uniferum_fuzz::start(), |data: &[u8]| {
+    uniferum_fuzz::read(&[("scan", data)]);
+    uniferum_fuzz::read_with_checksum(data);
 });

@@ -1,12 +1,7 @@
-//! One DICOM file of any transfer syntax.
+//! One DICOM file of any transfer syntax, of one frame or of several.
 
 #![no_main]
 
-// Each target knocks at one of its doors.
-#[allow(dead_code)]
-#[path = "../../crates/uniferum-ct/tests/hostile/entry.rs"]
-mod entry;
-
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
-    entry::read(&[("scan", data)]);
+libfuzzer_sys::fuzz_target!(init: uniferum_fuzz::start(), |data: &[u8]| {
+    uniferum_fuzz::read(&[("scan", data)]);
 });

@@ -2,7 +2,7 @@
 //! on the word of a header.
 //!
 //! A bounded, deterministic stand-in for the fuzz targets of `fuzz/`, which share its entry functions.
-//! One test only: the allocator counts what the whole process holds.
+//! One test at a time only: the allocator counts what the whole process holds.
 
 #[path = "hostile/entry.rs"]
 mod entry;
@@ -10,6 +10,10 @@ mod entry;
 mod seeds;
 
 mod dicom_writer;
+// Not every way of writing is a seed.
+#[allow(dead_code)]
+#[path = "dicom_writer/enhanced.rs"]
+mod enhanced;
 
 use std::time::{Duration, Instant};
 
@@ -63,6 +67,20 @@ fn damaged_files_are_errors() {
             "{name}: {read} of {cases} read, {:.0} % of the memory allowed",
             100.0 * worst
         );
+    }
+}
+
+/// Writes the seeds into folders named as the fuzz targets:
+/// `UNIFERUM_FUZZ_CORPUS=fuzz/corpus cargo test -p uniferum-ct --test hostile -- --ignored`.
+#[test]
+#[ignore = "writes files"]
+fn write_seeds() {
+    let folder = std::env::var_os("UNIFERUM_FUZZ_CORPUS").expect("UNIFERUM_FUZZ_CORPUS is set");
+    for seed in seeds() {
+        let folder = std::path::Path::new(&folder).join(seed.target());
+        std::fs::create_dir_all(&folder).unwrap();
+        let name = seed.name.replace(' ', "-");
+        std::fs::write(folder.join(name), seed.for_fuzzing()).unwrap();
     }
 }
 

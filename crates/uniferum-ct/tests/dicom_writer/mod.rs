@@ -1,6 +1,6 @@
 //! Small DICOM slices with one oddity each.
 
-mod rle;
+pub(crate) mod rle;
 
 use rle::rle;
 

@@ -7,7 +7,9 @@ use ndarray::Array3;
 use uniferum_ct::io::cache::{Hash, write_cache, write_release_bin};
 use uniferum_ct::{Affine, Volume, write_nifti};
 
+use crate::dicom_writer::rle::rle;
 use crate::dicom_writer::{Encoding, SliceFile};
+use crate::enhanced::{self, Compressed, Table};
 use crate::entry;
 
 /// What the damaged bytes become before they are read.
@@ -77,6 +79,28 @@ impl Seed {
             Wrap::Gzip => gzip(bytes).len(),
             Wrap::Npz => zip(bytes).len(),
             _ => bytes.len(),
+        }
+    }
+
+    /// The fuzz target that it is a seed of.
+    pub(crate) fn target(&self) -> &'static str {
+        match (self.wrap, self.name) {
+            (Wrap::Series, _) => "dicom_series",
+            (_, "nifti pair") => "nifti_pair",
+            (_, "release bin") => "cache",
+            (_, name) if name.contains("nifti") => "nifti",
+            (_, name) if name.starts_with("npy") => "npz",
+            (_, name) => name.split(' ').next().unwrap_or(name),
+        }
+    }
+
+    /// The bytes that the target takes: the file that is read, or the files of a series one after another.
+    pub(crate) fn for_fuzzing(&self) -> Vec<u8> {
+        match self.wrap {
+            Wrap::Gzip => gzip(&self.bytes),
+            Wrap::Npz => zip(&self.bytes),
+            Wrap::Series => [2.5, 5.0, 7.5].map(|z| SliceFile::at(z).encode()).concat(),
+            _ => self.bytes.clone(),
         }
     }
 
@@ -199,9 +223,17 @@ fn npy() -> Vec<u8> {
     out
 }
 
-fn codec(name: &str) -> Vec<u8> {
+fn data(name: &str) -> Vec<u8> {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
-    std::fs::read(data.join(format!("codec_{name}.dcm"))).unwrap()
+    std::fs::read(data.join(name)).unwrap()
+}
+
+fn codec(name: &str) -> Vec<u8> {
+    data(&format!("codec_{name}.dcm"))
+}
+
+fn enhanced_file(name: &str) -> Vec<u8> {
+    data(&format!("enhanced_{name}.dcm"))
 }
 
 fn slice(encoding: Encoding) -> Vec<u8> {
@@ -210,6 +242,32 @@ fn slice(encoding: Encoding) -> Vec<u8> {
         encoding,
         padding: Some(-2000),
         ..plain
+    }
+    .encode()
+}
+
+/// An enhanced file of six frames, plain.
+fn frames(implicit: bool, lengths: bool) -> Vec<u8> {
+    enhanced::File {
+        implicit,
+        lengths,
+        ..enhanced::File::default()
+    }
+    .encode()
+}
+
+/// The same, each frame run-length encoded.
+fn frames_rle(table: Table, pieces: usize) -> Vec<u8> {
+    let file = enhanced::File::default();
+    let compressed = Compressed {
+        syntax: "1.2.840.10008.1.2.5",
+        streams: file.frames().iter().map(|f| rle(f)).collect(),
+        table,
+        pieces,
+    };
+    enhanced::File {
+        compressed: Some(compressed),
+        ..file
     }
     .encode()
 }
@@ -300,6 +358,38 @@ pub(crate) fn seeds() -> Vec<Seed> {
         seed("dicom jpeg-ls", codec("jpeg_ls"), Plain, CODEC),
         seed("dicom jpeg-ls near", codec("jpeg_ls_near"), Plain, CODEC),
         seed("dicom jpeg 2000", codec("jpeg2000"), Plain, CODEC),
+        seed("dicom frames", frames(false, false), Plain, PLAIN),
+        seed("dicom frames implicit", frames(true, true), Plain, PLAIN),
+        seed(
+            "dicom frames big endian",
+            enhanced_file("big_endian"),
+            Plain,
+            PLAIN,
+        ),
+        seed(
+            "dicom frames rle",
+            frames_rle(Table::Extended, 1),
+            Plain,
+            CODEC,
+        ),
+        seed(
+            "dicom frames rle in two",
+            frames_rle(Table::Basic, 2),
+            Plain,
+            CODEC,
+        ),
+        seed(
+            "dicom frames jpeg",
+            enhanced_file("jpeg_lossless"),
+            Plain,
+            CODEC,
+        ),
+        seed(
+            "dicom frames jpeg 2000",
+            enhanced_file("jpeg2000"),
+            Plain,
+            CODEC,
+        ),
         seed("cache", cache(), Plain, ZSTD),
         seed("cache with a right checksum", cache(), Hashed, ZSTD),
         seed("release bin", release_bin(), Plain, ZSTD),
