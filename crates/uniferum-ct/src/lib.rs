@@ -15,8 +15,8 @@ pub use affine::Affine;
 pub use error::{Error, Result};
 pub use facts::{HuStatistics, ScanFacts};
 pub use io::{
-    CtScan, Format, HuCheck, HuSource, Labels, ReadOptions, read_ct, read_mask, read_mask_folder,
-    read_mask_with, read_prepared, replace_atomically, write_nifti,
+    CtScan, Format, HuCheck, HuSource, Labels, Organs, ReadOptions, read_ct, read_mask,
+    read_mask_folder, read_mask_with, read_organs, read_prepared, replace_atomically, write_nifti,
 };
 pub use prep::{
     Compat, StandardiseConfig, StandardiseReport, Standardised, standardise, standardise_with,

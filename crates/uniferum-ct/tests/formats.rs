@@ -7,7 +7,7 @@ use ndarray::Array3;
 use uniferum_ct::io::nifti::read_nifti;
 use uniferum_ct::{
     Affine, CtScan, Format, HuSource, Labels, ReadOptions, Volume, read_ct, read_mask,
-    read_mask_folder, read_mask_with, write_nifti,
+    read_mask_folder, read_mask_with, read_organs, write_nifti,
 };
 
 const SHAPE: [usize; 3] = [4, 3, 2];
@@ -406,10 +406,19 @@ fn a_folder_of_binary_masks_becomes_one_label_map() {
     put("aorta.nii.gz", 2, LPS_AFFINE);
     put("unknown.nii.gz", 1, LPS_AFFINE);
     let classes = [("heart", 51), ("aorta", 52), ("trachea", 16)];
+    std::fs::write(folder.0.path().join("statistics.json"), "{}").unwrap();
     let mask = read_mask_folder(folder.0.path(), &classes).unwrap();
     let expected = Array3::from_shape_fn(SHAPE, |(x, _, _)| [51, 0, 52, 0][x]);
-    assert_eq!(mask.voxels, expected);
-    assert!(read_mask_folder(folder.0.path(), &[("liver", 5)]).is_err());
+    assert_eq!(mask.volume.voxels, expected);
+    let [warning] = &mask.warnings[..] else {
+        panic!("{:?}", mask.warnings);
+    };
+    assert!(warning.ends_with("left out: unknown"), "{warning}");
+    assert_eq!(read_organs(folder.0.path(), &classes).unwrap(), mask);
+    let error = read_mask_folder(folder.0.path(), &[("liver", 5)])
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("aorta, heart, unknown"), "{error}");
     put("aorta.nii.gz", 2, Affine::IDENTITY);
     let error = read_mask_folder(folder.0.path(), &classes)
         .unwrap_err()

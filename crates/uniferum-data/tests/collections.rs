@@ -479,6 +479,11 @@ fn totalsegmentator_folders_of_classes_become_label_maps() {
     let found = settings.read(|| ()).unwrap();
     let splits: Vec<Split> = found.manifest.scans.iter().map(|s| s.split).collect();
     assert_eq!(splits, Split::ALL);
+    assert!(
+        found.notes[0].contains("left out: a_class_of_ones_own"),
+        "{:?}",
+        found.notes
+    );
     let mask = read_mask(found.manifest.scans[0].mask.as_ref().unwrap()).unwrap();
     let distinct: std::collections::BTreeSet<u8> = mask.voxels.iter().copied().collect();
     assert_eq!(distinct, [0, 10].into(), "the number follows from the name");

@@ -142,6 +142,11 @@ pub fn all() -> impl Iterator<Item = (u16, &'static str)> {
     (1u16..).zip(NAMES)
 }
 
+/// The same as names and numbers of one byte, as label maps have them.
+pub fn classes() -> Vec<(&'static str, u8)> {
+    (1u8..).zip(NAMES).map(|(id, name)| (name, id)).collect()
+}
+
 /// The number of the `n`-th thoracic vertebra, counted from the neck: 43 for the first, 32 for
 /// the twelfth.
 ///

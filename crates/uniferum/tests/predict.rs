@@ -232,3 +232,52 @@ fn mistakes_are_told_in_a_line() {
     candle_core::safetensors::save(&tensors, &broken).unwrap();
     expect(run(&scan, &broken, &task), "lm_head_cls.weight");
 }
+
+/// The mask of a scan as a folder with a file a class, beside the same as a label map.
+#[test]
+fn a_mask_may_be_a_folder_of_classes() {
+    let setup = Setup::new();
+    let map = setup.path("cohort/masks/phantom-0000.nii.gz");
+    let whole = uniferum_ct::read_mask(&map).unwrap();
+    let classes = setup.path("classes/segmentations");
+    std::fs::create_dir_all(&classes).unwrap();
+    let write = |name: &str, label: u8| {
+        let class = whole.voxels.mapv(|v| u8::from(v == label));
+        let class = uniferum_ct::Volume::new(class, whole.affine);
+        uniferum_ct::write_nifti(classes.join(format!("{name}.nii.gz")), &class).unwrap();
+    };
+    for label in 10..15u8 {
+        write(
+            uniferum_tasks::totalsegmentator::name(label.into()).unwrap(),
+            label,
+        );
+    }
+    write("lungs_of_my_own", 10);
+    let answer = |mask: &Path| {
+        let more = ["--task", "Is there emphysema?", "--mask"];
+        let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+        command.args(["predict", "--checkpoint"]);
+        command.arg(setup.path("model.safetensors"));
+        command.arg(setup.scan(0)).args(more).arg(mask);
+        let output = command.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{text}");
+        (output.stdout, text)
+    };
+    let (of_map, _) = answer(&map);
+    for folder in ["classes", "classes/segmentations"] {
+        let (of_folder, text) = answer(&setup.path(folder));
+        assert_eq!(of_folder, of_map, "{folder}");
+        assert!(text.contains("left out: lungs_of_my_own"), "{text}");
+    }
+    let empty = setup.path("cohort");
+    let output = setup.predict(
+        &setup.scan(0),
+        &["--task", "a?", "--mask", empty.to_str().unwrap()],
+    );
+    let text = refused(&output);
+    assert!(
+        text.contains("folder of masks") && text.contains("cohort"),
+        "{text}"
+    );
+}

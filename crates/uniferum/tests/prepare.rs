@@ -358,6 +358,7 @@ fn folders_with_a_file_a_class_are_masks() {
         ("lung_upper_lobe_left", 10),
         ("lung_lower_lobe_right", 14),
         ("heart", 51),
+        ("heart_atrium_left", 61),
     ] {
         let class = whole.voxels.map(|&v| u8::from(v == label));
         let class = uniferum_ct::Volume::new(class, whole.affine);
@@ -377,6 +378,11 @@ fn folders_with_a_file_a_class_are_masks() {
     let row = &rows(&out)["scans/phantom-0000.uct"];
     assert!(row.mask.ends_with("segmentations"), "{}", row.mask);
     assert!(row.report.contains("\"mask\""), "{}", row.report);
+    assert!(
+        row.warnings.contains("left out: heart_atrium_left"),
+        "{}",
+        row.warnings
+    );
     let mask = read_mask(out.join("masks/phantom-0000.uct")).unwrap();
     for label in [10, 14, 51] {
         assert!(mask.voxels.iter().any(|&v| v == label), "{label}");

@@ -5,12 +5,10 @@ use std::path::{Path, PathBuf};
 
 use super::gather::{MaskClasses, stem};
 use crate::error::{Error, Result};
+use crate::io::SUBFOLDER;
 
 /// What mask tools append to the scan's name.
 const MARKS: [&str; 5] = ["", "_seg", "_mask", "_label", "_total"];
-
-/// Where TotalSegmentator's own data set has a case's classes, below the case's folder.
-const SUBFOLDER: &str = "segmentations";
 
 /// A folder of masks, looked through once.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
 use crate::io::nifti::{NiftiVoxel, write_nifti};
-use crate::io::{read_ct, read_mask, read_mask_folder};
+use crate::io::{Organs, read_ct, read_mask, read_organs};
 use crate::prep::standardise_with;
 use crate::volume::Volume;
 
@@ -56,12 +56,14 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         || read_ct(&input.scan, &read_options(input.hu)),
         || (organs(input), nodules()),
     );
-    let (scan, mask, nodules) = (scan?, masks.0?, masks.1?);
+    let (scan, organs, nodules) = (scan?, masks.0?, masks.1?);
+    let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
     let (done, others) =
         standardise_with(&scan.volume, mask.as_ref(), &others, &settings.standardise)?;
     let mut warnings = input.warnings.clone();
     warnings.extend(scan.warnings);
+    warnings.extend(mask_warnings.unwrap_or_default());
     drop((scan.volume, mask, nodules));
     warnings.extend(done.report.warnings.iter().cloned());
     let settings_hash = settings.hash(input.hu);
@@ -95,16 +97,11 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
 }
 
 /// The organ mask, from a label map or from a folder of classes.
-fn organs(input: &Input) -> Result<Option<Volume<u8>>> {
-    let Some(path) = &input.mask else {
-        return Ok(None);
-    };
-    if !path.is_dir() {
-        return read_mask(path).map(Some);
-    }
+fn organs(input: &Input) -> Result<Option<Organs>> {
     let classes = input.mask_classes.iter();
     let classes: Vec<_> = classes.map(|(name, n)| (name.as_str(), *n)).collect();
-    read_mask_folder(path, &classes).map(Some)
+    let read = |path| read_organs(path, &classes);
+    input.mask.as_ref().map(read).transpose()
 }
 
 fn row_of(job: &Job) -> LedgerRow {

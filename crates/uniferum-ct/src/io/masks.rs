@@ -101,16 +101,51 @@ fn label_table(text: &str) -> impl Iterator<Item = (u32, &str)> {
     })
 }
 
+/// A label map put together, and what a user should know of it.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Organs {
+    /// Label numbers.
+    pub volume: Volume<u8>,
+    /// What was left out, and why.
+    pub warnings: Vec<String>,
+}
+
+/// Where TotalSegmentator's own data set has a case's classes, below the case's folder.
+pub(crate) const SUBFOLDER: &str = "segmentations";
+
+/// Reads an organ mask as TotalSegmentator v2 writes it: a label map as [`read_mask`] reads it, or a folder
+/// with one file a class as [`read_mask_folder`] does, the classes in it or in `segmentations` below it.
+///
+/// # Errors
+/// As [`read_mask`] and [`read_mask_folder`].
+pub fn read_organs(path: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Organs> {
+    let path = path.as_ref();
+    if !path.is_dir() {
+        let volume = read_mask(path)?;
+        let warnings = Vec::new();
+        return Ok(Organs { volume, warnings });
+    }
+    let below = path.join(SUBFOLDER);
+    let known = |name: &str| class_file(&below, name).is_some();
+    if classes.iter().any(|&(name, _)| known(name)) {
+        return read_mask_folder(below, classes);
+    }
+    read_mask_folder(path, classes)
+}
+
 /// Reads a folder with one binary file a class, as TotalSegmentator writes without `--ml`.
 ///
-/// `classes` pairs file names without their ending (`lung_upper_lobe_left`) with label numbers; files of
-/// other names are left out, classes without a file are absent. Where classes overlap the later wins.
+/// `classes` pairs file names without their ending (`lung_upper_lobe_left`) with label numbers; images of
+/// other names are left out with a warning that names them, classes without a file are absent. Where classes
+/// overlap the later wins.
 ///
 /// # Errors
 /// As [`read_mask`]; [`Error::Field`] where no file matches or a file is not binary;
 /// [`Error::Volume`] where files lie on different grids.
-pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Volume<u8>> {
+pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Organs> {
     let folder = folder.as_ref();
+    let unknown = unknown_classes(folder, classes)?;
     let files: Vec<(PathBuf, u8)> = classes
         .iter()
         .filter_map(|&(name, number)| Some((class_file(folder, name)?, number)))
@@ -123,18 +158,64 @@ pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Res
             add_class(&mut out, class, number)?;
         }
     }
-    out.ok_or_else(|| {
+    let volume = out.ok_or_else(|| {
         let expected = "files named after classes, such as lung_upper_lobe_left.nii.gz";
-        Error::field(folder, "folder of masks", expected, "none")
-    })
+        let got = match unknown.len() {
+            0 => "no image".to_owned(),
+            _ => some_of(&unknown),
+        };
+        Error::field(folder, "folder of masks", expected, got)
+    })?;
+    let mut warnings = Vec::new();
+    if !unknown.is_empty() {
+        warnings.push(format!(
+            "{}: named after no known class and left out: {}",
+            folder.display(),
+            some_of(&unknown)
+        ));
+    }
+    Ok(Organs { volume, warnings })
 }
+
+/// Endings of the files of classes, in the order in which they are looked for.
+const CLASS_ENDS: [&str; 5] = [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"];
 
 /// The file of a class, in the first format that is there.
 fn class_file(folder: &Path, name: &str) -> Option<PathBuf> {
-    [".nii.gz", ".nii", ".nrrd", ".mha", ".mhd"]
+    CLASS_ENDS
         .into_iter()
         .map(|end| folder.join(format!("{name}{end}")))
         .find(|path| path.is_file())
+}
+
+/// Names of images in the folder, without their ending, that are no class's; sorted.
+fn unknown_classes(folder: &Path, classes: &[(&str, u8)]) -> Result<Vec<String>> {
+    let fail = |source| Error::io(folder, source);
+    let mut out = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        let name = CLASS_ENDS.iter().find_map(|end| file.strip_suffix(end));
+        if let Some(name) = name
+            && classes.iter().all(|(class, _)| *class != name)
+            && entry.path().is_file()
+        {
+            out.push(name.to_owned());
+        }
+    }
+    out.sort();
+    out.dedup();
+    Ok(out)
+}
+
+/// The first names of a list and how many more there are, for messages.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    match names.len() - names.len().min(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn read_class(path: &Path) -> Result<Volume<u8>> {

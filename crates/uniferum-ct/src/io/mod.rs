@@ -22,6 +22,7 @@ mod voxels;
 pub use atomic::replace_atomically;
 pub use cache::read_prepared;
 pub use hu::{HuCheck, HuSource};
-pub use masks::{Labels, read_mask, read_mask_folder, read_mask_with};
+pub(crate) use masks::SUBFOLDER;
+pub use masks::{Labels, Organs, read_mask, read_mask_folder, read_mask_with, read_organs};
 pub use nifti::write_nifti;
 pub use read::{CtScan, Format, ReadOptions, read_ct};

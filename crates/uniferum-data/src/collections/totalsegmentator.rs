@@ -85,7 +85,7 @@ impl TotalSegmentatorFolder {
             let what = format!("no scan with a mask in {}", self.masks.display());
             return Err(Error::table(&self.scans, None, what));
         }
-        let rows: Result<Vec<Scan>> = pairs
+        let rows: Result<Vec<(Scan, Vec<String>)>> = pairs
             .par_iter()
             .map(|(name, path, mask)| {
                 let scan = self.scan(name, path, mask);
@@ -93,7 +93,9 @@ impl TotalSegmentatorFolder {
                 scan
             })
             .collect();
-        out.manifest.scans = rows?;
+        let (scans, warnings): (_, Vec<Vec<String>>) = rows?.into_iter().unzip();
+        out.manifest.scans = scans;
+        out.note_some("files in folders of classes", &warnings.concat());
         self.split(&mut out)?;
         Ok(out)
     }
@@ -129,25 +131,27 @@ impl TotalSegmentatorFolder {
         folders.into_iter().find(|f| f.is_dir()).map(Mask::Classes)
     }
 
-    fn scan(&self, name: &str, path: &Path, mask: &Mask) -> Result<Scan> {
+    fn scan(&self, name: &str, path: &Path, mask: &Mask) -> Result<(Scan, Vec<String>)> {
+        let mut warnings = Vec::new();
         let mask = match mask {
             Mask::Map(map) => map.clone(),
             Mask::Classes(folder) => {
                 let merged = self.merged.join(format!("{name}.nii.gz"));
                 if !merged.is_file() {
-                    merge_classes(folder, &merged)?;
+                    warnings = merge_classes(folder, &merged)?;
                 }
                 merged
             }
         };
-        Ok(Scan {
+        let scan = Scan {
             path: path.to_owned(),
             mask: Some(mask),
             patient: format!("{}:{name}", self.collection),
             collection: self.collection.clone(),
             hu: self.hu.fixed()?,
             ..Scan::default()
-        })
+        };
+        Ok((scan, warnings))
     }
 
     fn split(&self, out: &mut Collected) -> Result<()> {
@@ -175,20 +179,19 @@ impl TotalSegmentatorFolder {
     }
 }
 
-/// Puts binary files named after version 2's classes together; where they overlap the later wins.
+/// Puts binary files named after version 2's classes together; where they overlap the later wins. Returns
+/// which files were left out.
 ///
 /// Names are what counts, so that version 1's folders work as far as the names are the same.
-fn merge_classes(folder: &Path, to: &Path) -> Result<()> {
-    let classes: Vec<(&str, u8)> = totalsegmentator::all()
-        .filter_map(|(id, name)| Some((name, u8::try_from(id).ok()?)))
-        .collect();
+fn merge_classes(folder: &Path, to: &Path) -> Result<Vec<String>> {
     let named = |source| Error::Scan {
         scan: folder.display().to_string(),
         source,
     };
-    let merged = read_mask_folder(folder, &classes).map_err(named)?;
+    let merged = read_mask_folder(folder, &totalsegmentator::classes()).map_err(named)?;
     if let Some(parent) = to.parent() {
         std::fs::create_dir_all(parent).map_err(|e| Error::table(parent, None, e))?;
     }
-    write_nifti(to, &merged).map_err(named)
+    write_nifti(to, &merged.volume).map_err(named)?;
+    Ok(merged.warnings)
 }

@@ -195,6 +195,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         progress.show(&event);
     })?;
     progress.end();
+    progress.tell_warnings(&args.out);
     write_tables(&args, &jobs, global)?;
     report(&summary, &args, global)
 }
@@ -241,8 +242,9 @@ fn sources(args: &Args) -> Sources {
         inputs: args.inputs.clone(),
         exclude: Some(args.out.clone()),
         masks: args.masks.clone(),
-        mask_classes: totalsegmentator::all()
-            .filter_map(|(id, name)| Some((name.to_owned(), u8::try_from(id).ok()?)))
+        mask_classes: totalsegmentator::classes()
+            .into_iter()
+            .map(|(name, id)| (name.to_owned(), id))
             .collect(),
         nodules: args.nodules.clone(),
         allow_missing_masks: args.allow_missing_masks,
@@ -352,6 +354,7 @@ struct Progress<'a> {
     todo: usize,
     finished: usize,
     failed: usize,
+    warned: usize,
     start: Instant,
     last_line: Instant,
 }
@@ -367,6 +370,7 @@ impl<'a> Progress<'a> {
             todo: 0,
             finished: 0,
             failed: 0,
+            warned: 0,
             start: Instant::now(),
             last_line: Instant::now(),
         }
@@ -397,6 +401,7 @@ impl<'a> Progress<'a> {
     fn finished(&mut self, row: &LedgerRow) {
         self.finished += 1;
         self.failed += usize::from(row.failed());
+        self.warned += usize::from(!row.warnings.is_empty());
         let Some(bar) = &self.bar else { return };
         if row.failed() {
             let text = format!("warning: {}: {}", row.input, row.error);
@@ -414,6 +419,15 @@ impl<'a> Progress<'a> {
                 "{} of {}, {state}, {left:.0} min left",
                 self.finished, self.todo
             ));
+        }
+    }
+
+    /// Warnings are the ledger's; here only that there are some.
+    fn tell_warnings(&self, out: &Path) {
+        if self.warned > 0 {
+            let (count, out) = (self.warned, out.display());
+            let text = format!("{count} scans have warnings, in the ledger in {out}");
+            self.global.hint(text);
         }
     }
 

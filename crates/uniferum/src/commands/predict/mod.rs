@@ -9,9 +9,9 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
 use uniferum_ct::batch::Shard;
-use uniferum_ct::{ReadOptions, read_ct, read_mask};
+use uniferum_ct::{ReadOptions, read_ct, read_organs};
 use uniferum_kernels::DeviceChoice;
-use uniferum_tasks::Task;
+use uniferum_tasks::{Task, totalsegmentator};
 
 use crate::dtype::Dtype;
 use crate::global::Global;
@@ -47,9 +47,9 @@ pub(crate) struct Args {
     #[command(flatten)]
     questions: questions::QuestionArgs,
 
-    /// Mask of TotalSegmentator v2 numbers on the scan's grid, whose lungs bound the model's view;
-    /// once for each scan, in their order
-    #[arg(long, value_name = "FILE")]
+    /// Mask of TotalSegmentator v2 on the scan's grid, whose lungs bound the model's view: a label map, or
+    /// the folder with a file a class; once for each scan, in their order
+    #[arg(long, value_name = "PATH")]
     mask: Vec<PathBuf>,
 
     /// Find the lungs in the scan itself where no mask is given
@@ -198,12 +198,16 @@ fn one(
 ) -> anyhow::Result<Vec<Row>> {
     let path = &args.scans[index];
     let scan = read_ct(path, &ReadOptions::default())?;
-    let mask = args.mask.get(index).map(read_mask).transpose()?;
+    let read = |path| read_organs(path, &totalsegmentator::classes());
+    let organs = args.mask.get(index).map(read).transpose()?;
+    let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
     let name = path.display().to_string();
     let input = predictor
         .prepare(&scan.volume, mask.as_ref(), args.input_stage.into())
         .with_context(|| name.clone())?;
-    for warning in scan.warnings.iter().chain(input.warnings()) {
+    let mask_warnings = mask_warnings.unwrap_or_default();
+    let warnings = scan.warnings.iter().chain(&mask_warnings);
+    for warning in warnings.chain(input.warnings()) {
         bar.suspend(|| global.warn(format!("{name}: {warning}")));
     }
     drop((scan, mask));
