@@ -6,5 +6,5 @@ mod spline;
 
 pub(crate) use axis::shift_weights;
 pub use axis::{AxisOperator, Interpolation};
-pub(crate) use separable::{pick, resample};
+pub(crate) use separable::{pick, resample, resample_into};
 pub(crate) use spline::CubicSpline;

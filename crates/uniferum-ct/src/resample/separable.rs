@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ndarray::{Array3, ArrayView2, ArrayView3, Axis};
+use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::AxisOperator;
@@ -15,9 +15,10 @@ const LANES: usize = 16;
 /// `load` turns a voxel into a number relative to the fill value, so that a tap that is not there
 /// weighs in as fill; `finish` adds the fill value back.
 ///
-/// The volume is made one x plane at a time: the planes of the input that it needs are summed, then
-/// rows, then (in blocks of rows laid side by side) single samples. Besides the output no more than
-/// two planes a thread are in memory.
+/// The volume is made one x plane at a time, and that a few rows at a time: rows of the input planes are
+/// summed when the first output needs them, then those rows, then (of rows laid side by side) single
+/// samples, so that each step finds what it reads in the nearest cache. Besides the output one plane a
+/// thread is in memory.
 ///
 /// # Shapes
 ///
@@ -39,23 +40,45 @@ where
     L: Fn(T) -> f32 + Copy + Send + Sync,
     F: Fn(f32) -> U + Copy + Send + Sync,
 {
-    let shape = operators.map(AxisOperator::len);
+    let mut output = Array3::from_elem(operators.map(AxisOperator::len), U::default());
+    resample_into(input, operators, load, finish, &mut output);
+    output
+}
+
+/// [`resample`] into an array that is there already, in standard layout and of the result's shape.
+pub(crate) fn resample_into<T, U, L, F>(
+    input: ArrayView3<'_, T>,
+    operators: [&AxisOperator; 3],
+    load: L,
+    finish: F,
+    output: &mut Array3<U>,
+) where
+    T: Copy + Sync + Send,
+    U: Copy + Sync + Send,
+    L: Fn(T) -> f32 + Copy + Send + Sync,
+    F: Fn(f32) -> U + Copy + Send + Sync,
+{
     for axis in 0..3 {
         assert_eq!(
             input.shape()[axis],
             operators[axis].input_len(),
             "operator of axis {axis}"
         );
+        assert_eq!(
+            output.shape()[axis],
+            operators[axis].len(),
+            "output along axis {axis}"
+        );
     }
-    let mut output = Array3::from_elem(shape, U::default());
     if output.is_empty() {
-        return output;
+        return;
     }
     // Only the rows and samples that are read are ever loaded.
     let (ys, zs) = (operators[1].reads(), operators[2].reads());
     let y_op = operators[1].rebased(&ys);
     let z_op = operators[2].rebased(&zs);
     let plan = Plan {
+        rows: Rows::of(input),
         x_op: operators[0],
         y_op: &y_op,
         z_op: &z_op,
@@ -69,21 +92,43 @@ where
         .into_par_iter()
         .enumerate()
         .for_each_init(
-            || Scratch::new(&plan, shape[1]),
+            || Scratch::new(&plan),
             |scratch, (x, mut plane)| {
                 let plane = plane
                     .as_slice_mut()
-                    .expect("a plane of a fresh array is contiguous");
-                arch.dispatch(
-                    #[inline(always)]
-                    || plan.plane(input, x, scratch, plane, load, finish),
-                );
+                    .expect("a plane of an array in standard layout is contiguous");
+                arch.dispatch(PlaneWork {
+                    plan: &plan,
+                    x,
+                    scratch,
+                    out: plane,
+                    load,
+                    finish,
+                });
             },
         );
-    output
 }
 
-struct Plan<'a> {
+/// The input's rows along z.
+enum Rows<'a, T> {
+    /// One after the other.
+    Contiguous { cells: &'a [T], shape: [usize; 3] },
+    /// Turned or flipped.
+    Strided(ArrayView3<'a, T>),
+}
+
+impl<'a, T> Rows<'a, T> {
+    fn of(input: ArrayView3<'a, T>) -> Self {
+        let shape = [input.shape()[0], input.shape()[1], input.shape()[2]];
+        match input.to_slice() {
+            Some(cells) => Rows::Contiguous { cells, shape },
+            None => Rows::Strided(input),
+        }
+    }
+}
+
+struct Plan<'a, T> {
+    rows: Rows<'a, T>,
     x_op: &'a AxisOperator,
     y_op: &'a AxisOperator,
     z_op: &'a AxisOperator,
@@ -93,98 +138,106 @@ struct Plan<'a> {
     zs: Range<usize>,
 }
 
+/// A plane to be made with the processor's widest vectors.
+///
+/// No closure: of a closure the compiler makes a function that is not inlined where they are switched on.
+struct PlaneWork<'a, 'p, T, U, L, F> {
+    plan: &'a Plan<'p, T>,
+    x: usize,
+    scratch: &'a mut Scratch,
+    out: &'a mut [U],
+    load: L,
+    finish: F,
+}
+
+impl<T, U, L, F> pulp::NullaryFnOnce for PlaneWork<'_, '_, T, U, L, F>
+where
+    T: Copy,
+    U: Copy,
+    L: Fn(T) -> f32 + Copy,
+    F: Fn(f32) -> U + Copy,
+{
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.plan
+            .plane(self.x, self.scratch, self.out, self.load, self.finish);
+    }
+}
+
 struct Scratch {
     /// Sum of input planes, `[ys, zs]`.
     xs: Vec<f32>,
-    /// Rows of the output, not yet resampled along z, `[Y, zs]`.
+    /// A few rows of the output, not yet resampled along z, `[LANES, zs]`.
     rows: Vec<f32>,
     /// `LANES` rows side by side, `[zs, LANES]`, or one row of the output.
     tile: Vec<f32>,
 }
 
 impl Scratch {
-    fn new(plan: &Plan<'_>, ny: usize) -> Self {
+    fn new<T>(plan: &Plan<'_, T>) -> Self {
         let width = plan.zs.len();
         Self {
             xs: vec![0.0; plan.ys.len() * width],
-            rows: vec![0.0; ny.next_multiple_of(LANES) * width],
+            rows: vec![0.0; LANES * width],
             tile: vec![0.0; (width * LANES).max(plan.z_op.len())],
         }
     }
 }
 
-impl Plan<'_> {
+impl<T: Copy> Plan<'_, T> {
     #[inline(always)]
-    fn plane<T: Copy, U: Copy>(
+    fn plane<U: Copy>(
         &self,
-        input: ArrayView3<'_, T>,
         x: usize,
         scratch: &mut Scratch,
         out: &mut [U],
         load: impl Fn(T) -> f32 + Copy,
         finish: impl Fn(f32) -> U + Copy,
     ) {
-        let (start, weights) = self.x_op.taps(x);
-        scratch.xs.fill(0.0);
-        let plane = |t: usize| input.index_axis_move(Axis(0), start + t);
-        let mut t = 0;
-        let mut groups = weights.chunks_exact(4);
-        for w in &mut groups {
-            let planes = [plane(t), plane(t + 1), plane(t + 2), plane(t + 3)];
-            self.add_planes(planes, [w[0], w[1], w[2], w[3]], &mut scratch.xs, load);
-            t += 4;
-        }
-        for &w in groups.remainder() {
-            self.add_planes([plane(t)], [w], &mut scratch.xs, load);
-            t += 1;
-        }
-        self.sum_rows(&scratch.xs, &mut scratch.rows);
-        self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
-    }
-
-    /// Adds up to four weighted planes, so that the sum is fetched and stored once for all of them.
-    #[inline(always)]
-    fn add_planes<T: Copy, const N: usize>(
-        &self,
-        planes: [ArrayView2<'_, T>; N],
-        weights: [f32; N],
-        sum: &mut [f32],
-        load: impl Fn(T) -> f32 + Copy,
-    ) {
         let width = self.zs.len();
-        for (row, y) in self.ys.clone().enumerate() {
-            let sum = &mut sum[row * width..][..width];
-            let lines = planes.map(|plane| plane.index_axis_move(Axis(0), y));
-            if lines.iter().all(|line| line.strides()[0] == 1) {
-                let lines = lines.map(|line| &line.to_slice().unwrap_or(&[])[self.zs.clone()]);
-                add_weighted(lines, weights, sum, load);
-            } else {
-                for (line, weight) in lines.into_iter().zip(weights) {
-                    let line = line.into_iter().skip(self.zs.start);
-                    sum.iter_mut()
-                        .zip(line)
-                        .for_each(|(s, &v)| *s += weight * load(v));
+        // Rows of the sum of planes that are there already.
+        let mut filled = 0;
+        let nz = self.z_op.len();
+        for (block, out) in out.chunks_mut(LANES * nz).enumerate() {
+            for lane in 0..out.len() / nz {
+                let (start, weights) = self.y_op.taps(block * LANES + lane);
+                for y in filled..start + weights.len() {
+                    self.sum_planes(x, y, &mut scratch.xs[y * width..][..width], load);
+                    filled = y + 1;
                 }
+                let row = |t: usize| &scratch.xs[(start + t) * width..][..width];
+                let out = &mut scratch.rows[lane * width..][..width];
+                weighted_sum(row, weights, out, |v| v);
             }
+            self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
         }
     }
 
+    /// Row `y` (of those that are read) of the weighted planes of output plane `x`.
     #[inline(always)]
-    fn sum_rows(&self, planes: &[f32], rows: &mut [f32]) {
-        let width = self.zs.len();
-        let row = |y: usize| &planes[y * width..][..width];
-        for y in 0..self.y_op.len() {
-            let (mut start, weights) = self.y_op.taps(y);
-            let out = &mut rows[y * width..][..width];
-            out.fill(0.0);
-            let mut groups = weights.chunks_exact(4);
-            for w in &mut groups {
-                let lines = [row(start), row(start + 1), row(start + 2), row(start + 3)];
-                add_weighted(lines, [w[0], w[1], w[2], w[3]], out, |v| v);
-                start += 4;
+    fn sum_planes(&self, x: usize, y: usize, sum: &mut [f32], load: impl Fn(T) -> f32 + Copy) {
+        let (start, weights) = self.x_op.taps(x);
+        let y = self.ys.start + y;
+        match &self.rows {
+            Rows::Contiguous { cells, shape } => {
+                let line = |t: usize| {
+                    let row = ((start + t) * shape[1] + y) * shape[2];
+                    &cells[row + self.zs.start..row + self.zs.end]
+                };
+                weighted_sum(line, weights, sum, load);
             }
-            for (t, &w) in groups.remainder().iter().enumerate() {
-                add_weighted([row(start + t)], [w], out, |v| v);
+            Rows::Strided(input) => {
+                sum.fill(0.0);
+                for (t, weight) in weights.iter().enumerate() {
+                    let plane = input.index_axis(Axis(0), start + t);
+                    let line = plane.index_axis_move(Axis(0), y);
+                    let line = line.into_iter().skip(self.zs.start);
+                    for (s, &v) in sum.iter_mut().zip(line) {
+                        *s += weight * load(v);
+                    }
+                }
             }
         }
     }
@@ -197,7 +250,7 @@ impl Plan<'_> {
         out: &mut [U],
         finish: impl Fn(f32) -> U + Copy,
     ) {
-        let (width, nz, ny) = (self.zs.len(), self.z_op.len(), self.y_op.len());
+        let (width, nz) = (self.zs.len(), self.z_op.len());
         // Worth it unless the edges, which are done one by one, are most of the row.
         if 2 * self.convolved.len() > nz {
             for (row, out) in rows.chunks_exact(width).zip(out.chunks_exact_mut(nz)) {
@@ -205,32 +258,28 @@ impl Plan<'_> {
             }
             return;
         }
-        for first in (0..ny).step_by(LANES) {
-            let lanes = LANES.min(ny - first);
-            for lane in 0..lanes {
-                let row = &rows[(first + lane) * width..][..width];
-                for (cell, &v) in tile[lane..].iter_mut().step_by(LANES).zip(row) {
-                    *cell = v;
+        let lanes = out.len() / nz;
+        for lane in 0..lanes {
+            let row = &rows[lane * width..][..width];
+            for (cell, &v) in tile[lane..].iter_mut().step_by(LANES).zip(row) {
+                *cell = v;
+            }
+        }
+        for z in 0..nz {
+            let (start, weights) = self.z_op.taps(z);
+            let mut sum = [0.0f32; LANES];
+            for (t, &weight) in weights.iter().enumerate() {
+                let cells = &tile[(start + t) * LANES..][..LANES];
+                for (s, &v) in sum.iter_mut().zip(cells) {
+                    *s += weight * v;
                 }
             }
-            for z in 0..nz {
-                let (start, weights) = self.z_op.taps(z);
-                let mut sum = [0.0f32; LANES];
-                for (t, &weight) in weights.iter().enumerate() {
-                    let cells = &tile[(start + t) * LANES..][..LANES];
-                    for (s, &v) in sum.iter_mut().zip(cells) {
-                        *s += weight * v;
-                    }
-                }
-                for lane in 0..lanes {
-                    out[(first + lane) * nz + z] = finish(sum[lane]);
-                }
+            for lane in 0..lanes {
+                out[lane * nz + z] = finish(sum[lane]);
             }
         }
     }
-}
 
-impl Plan<'_> {
     /// One row along z, most of which is a sum of shifted copies of itself.
     #[inline(always)]
     fn convolve_row<U: Copy>(
@@ -241,18 +290,9 @@ impl Plan<'_> {
         finish: impl Fn(f32) -> U + Copy,
     ) {
         let middle = self.convolved.clone();
-        let (mut start, weights) = self.z_op.taps(middle.start);
-        let shifted = |start: usize| &row[start..][..middle.len()];
-        sum.fill(0.0);
-        let mut groups = weights.chunks_exact(4);
-        for w in &mut groups {
-            let lines = [start, start + 1, start + 2, start + 3].map(shifted);
-            add_weighted(lines, [w[0], w[1], w[2], w[3]], sum, |v| v);
-            start += 4;
-        }
-        for (t, &w) in groups.remainder().iter().enumerate() {
-            add_weighted([shifted(start + t)], [w], sum, |v| v);
-        }
+        let (start, weights) = self.z_op.taps(middle.start);
+        let shifted = |t: usize| &row[start + t..][..middle.len()];
+        weighted_sum(shifted, weights, sum, |v| v);
         for (out, &v) in out[middle.clone()].iter_mut().zip(sum.iter()) {
             *out = finish(v);
         }
@@ -264,22 +304,68 @@ impl Plan<'_> {
     }
 }
 
-/// Adds `N` weighted lines to `sum`.
+/// Sets `sum` to the weighted sum of lines, four at a time so that it is fetched and stored once for them.
+#[inline(always)]
+fn weighted_sum<'a, T: Copy + 'a>(
+    line: impl Fn(usize) -> &'a [T],
+    weights: &[f32],
+    sum: &mut [f32],
+    load: impl Fn(T) -> f32 + Copy,
+) {
+    let (groups, rest) = weights.as_chunks::<4>();
+    let mut fresh = true;
+    for (group, weights) in groups.iter().enumerate() {
+        let t = 4 * group;
+        let lines = [line(t), line(t + 1), line(t + 2), line(t + 3)];
+        add_weighted(lines, *weights, sum, fresh, load);
+        fresh = false;
+    }
+    let t = 4 * groups.len();
+    match *rest {
+        [a] => add_weighted([line(t)], [a], sum, fresh, load),
+        [a, b] => add_weighted([line(t), line(t + 1)], [a, b], sum, fresh, load),
+        [a, b, c] => {
+            let lines = [line(t), line(t + 1), line(t + 2)];
+            add_weighted(lines, [a, b, c], sum, fresh, load);
+        }
+        _ if fresh => sum.fill(0.0),
+        _ => {}
+    }
+}
+
+/// Adds `N` weighted lines to `sum`, or to nothing where it is `fresh`.
 #[inline(always)]
 fn add_weighted<T: Copy, const N: usize>(
     lines: [&[T]; N],
     weights: [f32; N],
     sum: &mut [f32],
+    fresh: bool,
     load: impl Fn(T) -> f32 + Copy,
 ) {
     let lines = lines.map(|line| &line[..sum.len()]);
-    for i in 0..sum.len() {
-        let mut s = sum[i];
-        for n in 0..N {
-            s += weights[n] * load(lines[n][i]);
+    if fresh {
+        for (i, sum) in sum.iter_mut().enumerate() {
+            *sum = added(&lines, &weights, i, 0.0, load);
         }
-        sum[i] = s;
+    } else {
+        for (i, sum) in sum.iter_mut().enumerate() {
+            *sum = added(&lines, &weights, i, *sum, load);
+        }
     }
+}
+
+#[inline(always)]
+fn added<T: Copy, const N: usize>(
+    lines: &[&[T]; N],
+    weights: &[f32; N],
+    i: usize,
+    mut sum: f32,
+    load: impl Fn(T) -> f32,
+) -> f32 {
+    for n in 0..N {
+        sum += weights[n] * load(lines[n][i]);
+    }
+    sum
 }
 
 /// Picks voxels: output `(x, y, z)` is the input at the single taps of the three operators, or

@@ -14,10 +14,11 @@ use ndarray::{Array3, ArrayView3, Axis};
 use rayon::prelude::*;
 
 use super::augment::AugmentDraw;
+use super::buffer;
 use super::model::{ModelTransform, PER_HU, label_table};
 use super::noise::add_normal;
 use super::sampling::{Sampling, Turned};
-use crate::resample::{pick, resample};
+use crate::resample::{AxisOperator, pick, resample, resample_into};
 use crate::{Result, Volume};
 
 impl ModelTransform {
@@ -111,8 +112,12 @@ impl ModelTransform {
         };
         let levels = Levels::over(range);
         let smooth = turned.smoothing(shape);
-        let smoothed = resample(voxels, smooth.each_ref(), load, move |v| levels.of(v));
-        samples(&smoothed, levels, &turned)
+        let mut smoothed = buffer::take(smooth.each_ref().map(AxisOperator::len));
+        let to_level = move |v| levels.of(v);
+        resample_into(voxels, smooth.each_ref(), load, to_level, &mut smoothed);
+        let out = samples(&smoothed, levels, &turned);
+        buffer::give_back(smoothed);
+        out
     }
 }
 
@@ -172,53 +177,69 @@ fn range_of(voxels: &Array3<i16>) -> [i16; 2] {
 
 /// One trilinear sample of the smoothed field for each output.
 fn samples(smoothed: &Array3<u16>, levels: Levels, turned: &Turned) -> Array3<f32> {
-    let (nx, ny, nz) = smoothed.dim();
-    let sampler = Sampler {
-        cells: smoothed.as_slice().expect("a fresh array is contiguous"),
-        last: [nx, ny, nz].map(|n| n as f32 - 1.0),
-        // Where there is one sample only, it is its own neighbour.
-        last_cell: [nx, ny, nz].map(|n| (n as i32 - 2).max(0)),
-        strides: [ny * nz, nz, 1],
-        neighbours: [
-            if nx > 1 { ny * nz } else { 0 },
-            if ny > 1 { nz } else { 0 },
-            usize::from(nz > 1),
-        ],
-        levels,
-    };
+    let cells = smoothed.as_slice().expect("a fresh array is contiguous");
+    let sampler = Sampler::of(cells, smoothed.dim().into(), levels);
     let (step, outputs) = (turned.step(), &turned.outputs[2]);
     let arch = pulp::Arch::new();
     lines(turned, |line, start, out| {
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                for (out, outputs) in out.chunks_mut(BLOCK).zip(outputs.chunks(BLOCK)) {
-                    sampler.block(start, step, line, outputs, out);
-                }
-            },
-        );
+        arch.dispatch(LineWork {
+            sampler: &sampler,
+            start,
+            step,
+            line,
+            outputs,
+            out,
+        });
     })
+}
+
+/// A line of samples to be taken with the processor's widest vectors; no closure, as for
+/// [`resample_into`].
+struct LineWork<'a> {
+    sampler: &'a Sampler<'a>,
+    start: [f32; 3],
+    step: [f32; 3],
+    line: f32,
+    outputs: &'a [(f32, f32)],
+    out: &'a mut [f32],
+}
+
+impl pulp::NullaryFnOnce for LineWork<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let blocks = self.outputs.chunks(BLOCK);
+        for (out, outputs) in self.out.chunks_mut(BLOCK).zip(blocks) {
+            self.sampler
+                .block(self.start, self.step, self.line, outputs, out);
+        }
+    }
 }
 
 /// Outputs that are worked on side by side, one per vector lane.
 const BLOCK: usize = 16;
 
-/// Trilinear samples of a field, the edge repeated.
+/// Trilinear samples of a field of two or more samples along each axis, the edge repeated.
 struct Sampler<'a> {
-    cells: &'a [u16],
-    /// Position of the last sample along each axis.
-    last: [f32; 3],
-    /// The last cell between two samples.
-    last_cell: [i32; 3],
-    strides: [usize; 3],
-    /// Distance to the next sample along each axis.
-    neighbours: [usize; 3],
+    /// The field from its start, from the next row, the next plane, and the next row of that.
+    corners: [&'a [u16]; 4],
+    shape: [usize; 3],
     levels: Levels,
 }
 
-impl Sampler<'_> {
+impl<'a> Sampler<'a> {
+    fn of(cells: &'a [u16], shape: [usize; 3], levels: Levels) -> Self {
+        let [_, ny, nz] = shape;
+        Self {
+            corners: [0, nz, ny * nz, ny * nz + nz].map(|start| &cells[start..]),
+            shape,
+            levels,
+        }
+    }
+
     /// Samples along a line: positions and weights first, then the eight corners, then their mean;
-    /// only the loads of the corners are one by one.
+    /// only the loads of the corners are one by one, two neighbours along z in each.
     #[inline(always)]
     fn block(
         &self,
@@ -232,41 +253,51 @@ impl Sampler<'_> {
         for (i, &(at, share)) in outputs.iter().enumerate() {
             (along[i], weight[i]) = (at, share);
         }
-        let mut first = [0usize; BLOCK];
+        let mut low = [[0i32; BLOCK]; 3];
         let mut share = [[0.0f32; BLOCK]; 3];
         for a in 0..3 {
+            let last = self.shape[a] as i32 - 1;
             for i in 0..BLOCK {
-                let at = (start[a] + along[i] * step[a]).max(0.0).min(self.last[a]);
+                let at = (start[a] + along[i] * step[a]).max(0.0).min(last as f32);
                 // The last sample is reached from the one before it.
-                let low = (at as i32).min(self.last_cell[a]);
-                share[a][i] = at - low as f32;
-                first[i] += low as usize * self.strides[a];
+                low[a][i] = (at as i32).min(last - 1);
+                share[a][i] = at - low[a][i] as f32;
             }
         }
-        let [x, y, z] = self.neighbours;
-        let corners = [0, z, y, y + z, x, x + z, x + y, x + y + z];
-        let mut values = [[0u16; BLOCK]; 8];
+        let mut pairs = [[0u32; BLOCK]; 4];
+        let [_, ny, nz] = self.shape;
         for i in 0..BLOCK {
-            let cells = &self.cells[first[i]..];
-            for (value, &corner) in values.iter_mut().zip(&corners) {
-                value[i] = cells[corner];
+            let [x, y, z] = [0, 1, 2].map(|a| low[a][i] as usize);
+            let first = (x * ny + y) * nz + z;
+            for (pair, cells) in pairs.iter_mut().zip(self.corners) {
+                let two = &cells[first..first + 2];
+                pair[i] = u32::from(two[0]) | u32::from(two[1]) << 16;
             }
         }
         let mut mean = [0.0f32; BLOCK];
         for i in 0..BLOCK {
-            let edge = |c: usize| {
-                let (p, q) = (f32::from(values[c][i]), f32::from(values[c + 1][i]));
-                p + share[2][i] * (q - p)
-            };
-            let (p, q) = (edge(0), edge(2));
+            let (p, q) = (
+                between(pairs[0][i], share[2][i]),
+                between(pairs[1][i], share[2][i]),
+            );
             let low = p + share[1][i] * (q - p);
-            let (p, q) = (edge(4), edge(6));
+            let (p, q) = (
+                between(pairs[2][i], share[2][i]),
+                between(pairs[3][i], share[2][i]),
+            );
             let high = p + share[1][i] * (q - p);
             let level = low + share[0][i] * (high - low);
             mean[i] = line * weight[i] * self.levels.value(level);
         }
         out.copy_from_slice(&mean[..out.len()]);
     }
+}
+
+/// Between two neighbours, the first in the lower half of the word.
+#[inline(always)]
+fn between(pair: u32, share: f32) -> f32 {
+    let (p, q) = ((pair & 0xffff) as i32, (pair >> 16) as i32);
+    p as f32 + share * (q - p) as f32
 }
 
 /// The nearest label for each output.
@@ -299,19 +330,34 @@ fn lines<U: Copy + Default + Send + Sync>(
 ) -> Array3<U> {
     let [xs, ys, zs] = &turned.outputs;
     let mut out = Array3::from_elem((xs.len(), ys.len(), zs.len()), U::default());
-    out.axis_iter_mut(Axis(0))
+    // Lines that are near each other read the same part of the source: a few planes a thread, and in these a
+    // few rows of all planes before the next rows.
+    let planes = xs
+        .len()
+        .div_ceil(4 * rayon::current_num_threads())
+        .clamp(8, 32);
+    out.axis_chunks_iter_mut(Axis(0), planes)
         .into_par_iter()
-        .zip(xs)
-        .for_each(|(mut plane, x)| {
-            for (mut cells, y) in plane.rows_mut().into_iter().zip(ys) {
-                let cells = cells
-                    .as_slice_mut()
-                    .expect("a row of a fresh array is contiguous");
-                line(x.1 * y.1, turned.start(x.0, y.0), cells);
+        .zip(xs.par_chunks(planes))
+        .for_each(|(mut planes, xs)| {
+            for (rows, ys) in (0..).step_by(ROWS).zip(ys.chunks(ROWS)) {
+                for (mut plane, x) in planes.outer_iter_mut().zip(xs) {
+                    for (row, y) in (rows..).zip(ys) {
+                        let mut cells = plane.row_mut(row);
+                        let cells = cells
+                            .as_slice_mut()
+                            .expect("a row of a fresh array is contiguous");
+                        line(x.1 * y.1, turned.start(x.0, y.0), cells);
+                    }
+                }
             }
         });
     out
 }
+
+/// Rows of each plane that are worked on before the next: their part of the source fits the second-level
+/// cache.
+const ROWS: usize = 32;
 
 /// Adds Gaussian noise and the offset; one stream of random numbers a plane, whatever thread it is on.
 fn add_noise(array: &mut Array3<f32>, draw: &AugmentDraw) {

@@ -1,6 +1,7 @@
 //! From the standardised volume to the array of the model, and back.
 
 mod augment;
+mod buffer;
 mod coarse;
 pub mod composed;
 mod field;

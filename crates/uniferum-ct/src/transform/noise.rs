@@ -22,15 +22,35 @@ pub(super) fn add_normal(cells: &mut [f32], seed: u64, stream: u64, mean: f32, s
     let (mut words, mut normal) = ([0u32; 2 * PAIRS], [0f32; 2 * PAIRS]);
     for cells in cells.chunks_mut(2 * PAIRS) {
         rng.fill(&mut words);
-        arch.dispatch(
-            #[inline(always)]
-            || {
-                normals(&words, &mut normal);
-                for (cell, n) in cells.iter_mut().zip(&normal) {
-                    *cell += mean + std * n;
-                }
-            },
-        );
+        arch.dispatch(Addition {
+            words: &words,
+            normal: &mut normal,
+            cells,
+            mean,
+            std,
+        });
+    }
+}
+
+/// Cells to be added to with the processor's widest vectors; a closure would not be inlined where they are
+/// switched on.
+struct Addition<'a> {
+    words: &'a [u32; 2 * PAIRS],
+    normal: &'a mut [f32; 2 * PAIRS],
+    cells: &'a mut [f32],
+    mean: f32,
+    std: f32,
+}
+
+impl pulp::NullaryFnOnce for Addition<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        normals(self.words, self.normal);
+        for (cell, n) in self.cells.iter_mut().zip(self.normal.iter()) {
+            *cell += self.mean + self.std * n;
+        }
     }
 }
 

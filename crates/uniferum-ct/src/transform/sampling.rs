@@ -105,7 +105,8 @@ impl Turned {
             let (weights, field) = (&self.kernels[a], self.field[a]);
             let even = usize::from(weights.len().is_multiple_of(2));
             let first = -(weights.len() as isize / 2);
-            AxisOperator::smoothing(field, field + even, first, weights)
+            // Two at least, so that each has a neighbour.
+            AxisOperator::smoothing(field, (field + even).max(2), first, weights)
                 .after(&padding(volume[a], field))
         })
     }
