@@ -404,7 +404,12 @@ impl<'a> Progress<'a> {
         self.warned += usize::from(!row.warnings.is_empty());
         let Some(bar) = &self.bar else { return };
         if row.failed() {
-            let text = format!("warning: {}: {}", row.input, row.error);
+            // Most errors begin with the file that they are about.
+            let text = if row.error.starts_with(&row.input) {
+                format!("warning: {}", row.error)
+            } else {
+                format!("warning: {}: {}", row.input, row.error)
+            };
             bar.suspend(|| eprintln!("{text}"));
         }
         let per_minute = 60.0 * self.finished as f64 / self.start.elapsed().as_secs_f64().max(1e-3);

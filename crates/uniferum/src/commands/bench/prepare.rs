@@ -44,6 +44,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Stage {
+    /// Read the scan alone, to HU in single precision
+    Read,
     /// Read scan and mask, standardise both
     Prepare,
     /// Standardise scan and mask that are in memory
@@ -74,6 +76,13 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Ok((volume?.volume, mask?))
     };
     let (name, timing) = match args.stage {
+        Stage::Read => {
+            let work = || {
+                std::hint::black_box(read_ct(&scan, &ReadOptions::default())?);
+                Ok(())
+            };
+            ("prepare read", Timing::of(runs, work)?)
+        }
         Stage::Prepare => {
             let work = || {
                 let (volume, mask) = open()?;
