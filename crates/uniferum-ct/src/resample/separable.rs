@@ -203,10 +203,11 @@ impl<T: Copy> Plan<'_, T> {
         for (block, out) in out.chunks_mut(LANES * nz).enumerate() {
             for lane in 0..out.len() / nz {
                 let (start, weights) = self.y_op.taps(block * LANES + lane);
-                for y in filled..start + weights.len() {
+                let needed = start + weights.len();
+                for y in filled..needed {
                     self.sum_planes(x, y, &mut scratch.xs[y * width..][..width], load);
-                    filled = y + 1;
                 }
+                filled = filled.max(needed);
                 let row = |t: usize| &scratch.xs[(start + t) * width..][..width];
                 let out = &mut scratch.rows[lane * width..][..width];
                 weighted_sum(row, weights, out, |v| v);
