@@ -254,7 +254,11 @@ fn a_mask_may_be_a_folder_of_classes() {
     }
     write("lungs_of_my_own", 10);
     let answer = |mask: &Path| {
-        let more = ["--task", "Is there emphysema?", "--mask"];
+        let more = [
+            "--task",
+            "Diagnose the presence of emphysema in the lungs",
+            "--mask",
+        ];
         let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
         command.args(["predict", "--checkpoint"]);
         command.arg(setup.path("model.safetensors"));
@@ -273,7 +277,7 @@ fn a_mask_may_be_a_folder_of_classes() {
     let empty = setup.path("cohort");
     let output = setup.predict(
         &setup.scan(0),
-        &["--task", "a?", "--mask", empty.to_str().unwrap()],
+        &["--task", "anatomy.heart", "--mask", empty.to_str().unwrap()],
     );
     let text = refused(&output);
     assert!(
