@@ -31,6 +31,10 @@ impl Sums {
 
 /// The two matrices of a product, apart from where the voxels lie.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(all(target_arch = "x86_64", target_os = "linux")),
+    allow(dead_code, reason = "nothing multiplies them there")
+)]
 pub(super) struct Factors {
     /// Words from one block of input channels to the next.
     pub(super) block_stride: usize,
