@@ -46,8 +46,8 @@ impl HttpModel {
     /// Prepares connections; nothing is sent yet.
     ///
     /// # Errors
-    /// [`Error::Config`] for an address that is neither `http` nor `https`, or `https` without the feature
-    /// `tls`.
+    /// [`Error::Config`](crate::Error::Config) for an address that is neither `http` nor `https`, or
+    /// `https` without the feature `tls`.
     pub fn new(endpoint: Endpoint) -> Result<Self> {
         check_address("endpoint", &endpoint.url)?;
         let agent = http::settings()
