@@ -166,6 +166,16 @@ mod tests {
         }
     }
 
+    fn resampling() -> EvaluateOptions<'static> {
+        EvaluateOptions {
+            bootstrap: Some(Bootstrap {
+                replicates: 100,
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
     #[test]
     fn probabilities_get_everything_and_logits_what_needs_none() {
         let scores: Vec<f64> = (0..80).map(|i| f64::from(i * 37 % 80) / 80.0).collect();
@@ -177,13 +187,7 @@ mod tests {
             scores,
             labels: &labels,
         };
-        let plain = EvaluateOptions {
-            bootstrap: Some(Bootstrap {
-                replicates: 100,
-                ..Default::default()
-            }),
-            ..Default::default()
-        };
+        let plain = resampling();
         let d = describe_task(&column(&scores), &plain, &options()).unwrap();
         assert!(d.ece_ci_low.unwrap() <= d.ece_ci_high.unwrap());
         assert!(d.auprc_ci_low.unwrap() < d.auprc_ci_high.unwrap());
@@ -203,7 +207,7 @@ mod tests {
             scores: &[0.2, 0.7, 0.4],
             labels: &[Some(false), Some(false), None],
         };
-        let d = describe_task(&column, &EvaluateOptions::default(), &options()).unwrap();
+        let d = describe_task(&column, &resampling(), &options()).unwrap();
         let point = d.operating_point.unwrap();
         assert_eq!(
             (point.sensitivity, point.specificity.unwrap().value),
@@ -222,7 +226,7 @@ mod tests {
             scores: &scores,
             labels: &labels,
         };
-        let d = describe_task(&column, &EvaluateOptions::default(), &options()).unwrap();
+        let d = describe_task(&column, &resampling(), &options()).unwrap();
         assert_eq!((d.auprc_ci_low, d.partial_auroc_ci_low), (None, None));
         assert!(d.partial_auroc.is_some() && d.ece_ci_low.is_some());
     }
