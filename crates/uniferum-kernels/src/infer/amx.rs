@@ -7,6 +7,8 @@
 //! The compiler's stable intrinsics do not cover the unit, so that it is spoken to in assembly; the
 //! system gives a process its registers on request.
 
+use std::mem::MaybeUninit;
+
 use super::format::BLOCK;
 use crate::simd::Isa;
 
@@ -19,13 +21,21 @@ pub(super) const VOXELS: usize = TILES * ROWS;
 /// Words of a voxel's block of channels.
 const WORDS: usize = BLOCK / 2;
 
-/// Sums `[voxel][output]` of the tiles.
+/// Sums `[voxel][output]` of the tiles; only those of voxels that were multiplied are there to be read.
 #[repr(C, align(64))]
-pub(super) struct Sums(pub(super) [f32; VOXELS * BLOCK]);
+pub(super) struct Sums(MaybeUninit<[f32; VOXELS * BLOCK]>);
 
 impl Sums {
     pub(super) fn new() -> Self {
-        Self([0.0; VOXELS * BLOCK])
+        Self(MaybeUninit::uninit())
+    }
+
+    pub(super) fn as_ptr(&self) -> *const f32 {
+        self.0.as_ptr().cast()
+    }
+
+    fn as_mut_ptr(&mut self) -> *mut f32 {
+        self.0.as_mut_ptr().cast()
     }
 }
 
@@ -61,7 +71,7 @@ pub(super) unsafe fn neighbours(
     // SAFETY: the tiles lie inside the voxels and inside the sums.
     unsafe {
         let x = first.map(|voxel: usize| x.add(voxel * WORDS));
-        let out = first.map(|voxel| sums.0.as_mut_ptr().add(voxel * BLOCK));
+        let out = first.map(|voxel| sums.as_mut_ptr().add(voxel * BLOCK));
         multiply(isa, x, voxels.min(ROWS), factors, out);
     }
 }
@@ -85,7 +95,7 @@ pub(super) unsafe fn two_rows(
         let from = tiles.map(|(side, column): (usize, usize)| x[side].add(column * WORDS));
         let out = tiles.map(|(side, column)| {
             let voxel = side * (VOXELS / 2) + column;
-            sums.0.as_mut_ptr().add(voxel * BLOCK)
+            sums.as_mut_ptr().add(voxel * BLOCK)
         });
         multiply(isa, from, columns.min(ROWS), factors, out);
     }

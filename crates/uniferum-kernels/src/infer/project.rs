@@ -95,7 +95,7 @@ unsafe fn run<F: Format>(isa: Isa, p: &Projection, ending: Ending, out_words: us
                     false => p.residual.add(first * F::WORDS),
                 },
                 out: p.out.add(first * out_words),
-                products: sums.0.as_ptr(),
+                products: sums.as_ptr(),
                 ..*p
             });
         }

@@ -82,7 +82,7 @@ pub(super) unsafe fn expand<F: Format>(isa: Isa, rows: &Rows) {
                 source,
                 width,
                 out: rows.out.add(column * column_words),
-                products: sums.0.as_ptr(),
+                products: sums.as_ptr(),
                 ..*rows
             };
             expand_lanes::<F>(isa, &part);
