@@ -5,7 +5,7 @@
 #   2. the real nvcc compiles every kernel of ours for sm_80 and sm_90;
 #   3. every kernel, compiled for the host, agrees with the f64 oracle under three orders of
 #      threads; through candle's CUDA backend the whole model agrees with the CPU's, and so do the
-#      loader's batches.
+#      loader's batches and a short training.
 #
 # 2 and 3 take NVIDIA's compiler and headers from PyPI (104 MB); where these cannot be had they are
 # left out, and the last line says so. The whole takes minutes on two cores, most of it building.
@@ -67,7 +67,7 @@ for order in 0 1 2; do
       || { cat "$work/$name.log"; say "$name failed"; exit 1; }
   done
 done
-say "the model and the loader against the CPU"
+say "the model, the loader and a training against the CPU"
 echo "$binaries" | grep -v '^uniferum-kernels ' | while read -r _ name binary; do
   "$binary" --nocapture || { say "$name failed"; exit 1; }
 done

@@ -5,14 +5,14 @@
 # `bandwidth`. Writes one report (default: gpu-report.txt) and goes on after a failure, so that the
 # report is whole; the exit status is 1 if anything failed.
 #
-# PARTS="machine tests sanitizer kernels speed pytorch" chooses parts, for a machine that is
+# PARTS="machine tests curve sanitizer kernels speed pytorch" chooses parts, for a machine that is
 # lent for a few minutes at a time; each writes its own report. With the emulated driver of
 # `tools/cuda/emulator` in LD_LIBRARY_PATH the part `tests` runs on any machine.
 set -uo pipefail
 folder=$(realpath "${1:?usage: run.sh FOLDER [REPORT]}")
 report=$(realpath -m "${2:-gpu-report.txt}")
 here=$(cd "$(dirname "$0")" && pwd)
-parts=${PARTS:-machine tests sanitizer kernels speed pytorch}
+parts=${PARTS:-machine tests curve sanitizer kernels speed pytorch}
 device=${DEVICE:-cuda:0}
 export UNIFERUM_TEST_DEVICE=$device
 
@@ -60,6 +60,12 @@ part_tests() {
     say "test $(basename "$program")"
     attempt "$program" --nocapture
   done
+}
+
+# 200 steps on phantoms in f32 and bf16 against the CPU's loss curve.
+part_curve() {
+  say "200 training steps on phantoms against the CPU"
+  attempt "$folder/tests/gpu_training" --nocapture --ignored
 }
 
 part_sanitizer() {

@@ -158,13 +158,16 @@ impl Embeddings {
             .map_err(|_| input("token ids", "[B, T]", ids.dims()))?;
         let flat = ids.flatten_all()?.to_dtype(DType::U32)?;
         let vocab = self.words.dim(0)?;
-        let largest = if flat.elem_count() == 0 {
+        if flat.elem_count() == 0 {
             return Err(input("token ids", "at least one token", ids.dims()));
-        } else {
-            flat.max(0)?.to_scalar::<u32>()? as usize
-        };
-        if largest >= vocab {
-            return Err(input("token ids", format!("ids below {vocab}"), largest));
+        }
+        // On a GPU the selection itself refuses ids that are too large: reading them here would wait
+        // for all work before.
+        if flat.device().is_cpu() {
+            let largest = flat.max(0)?.to_scalar::<u32>()? as usize;
+            if largest >= vocab {
+                return Err(input("token ids", format!("ids below {vocab}"), largest));
+            }
         }
         let rows = pass.weight(&self.words).index_select(&flat, 0)?;
         Ok(rows.reshape((batch, length, ()))?)

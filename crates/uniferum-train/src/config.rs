@@ -52,6 +52,9 @@ pub struct TrainConfig {
     pub lora: Option<LoraConfig>,
     /// Number format of the forward and backward pass.
     pub precision: Precision,
+    /// Steps between readings of the loss where a GPU trains alone: reading each step's would let it
+    /// stand still. Elsewhere each step's loss is read.
+    pub read_loss_every: u64,
     /// Seed of sampling, augmentation, fresh weights and dropout.
     pub seed: u64,
     /// Steps between validations; 0 for none but the last.
@@ -98,6 +101,7 @@ impl Default for TrainConfig {
             freeze_statistics: false,
             lora: None,
             precision: Precision::F32,
+            read_loss_every: 10,
             seed: 0,
             validate_every: 5_000,
             early_stop: None,
@@ -120,6 +124,7 @@ impl TrainConfig {
             ("questions_per_scan", self.questions_per_scan as f64),
             ("learning_rate", self.learning_rate),
             ("clip_norm", self.clip_norm),
+            ("read_loss_every", self.read_loss_every as f64),
             ("keep_checkpoints", self.keep_checkpoints as f64),
         ];
         for (field, value) in positive {

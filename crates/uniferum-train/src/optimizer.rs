@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use uniferum_kernels::{AdamW, adamw_step, squared_norm};
+use uniferum_kernels::{AdamW, adamw_step, adamw_step_clipped, clip_factor, squared_norm};
 
 use crate::config::TrainConfig;
 use crate::distributed::Communicator;
@@ -84,34 +84,56 @@ impl Optimizer {
     /// # Errors
     /// When a gradient does not fit its variable.
     pub fn apply(&mut self, grads: &Gradients, learning_rate: f64) -> Result<f64> {
-        let present: Vec<&Tensor> = grads.sums.iter().flatten().collect();
-        let norm = squared_norm(&present)?.sqrt();
+        let norm = squared_norm(&grads.present())?.sqrt();
         if !norm.is_finite() {
             return Ok(norm);
         }
-        let scale = if norm > self.clip_norm {
+        let grad_scale = if norm > self.clip_norm {
             self.clip_norm / norm
         } else {
             1.0
         };
         self.step += 1;
-        for (slot, grad) in self.slots.iter().zip(&grads.sums) {
-            let Some(grad) = grad else {
-                continue;
-            };
+        for (slot, grad) in grads.of(&self.slots) {
             let options = AdamW {
-                lr: learning_rate,
-                grad_scale: scale,
-                weight_decay: if slot.decays {
-                    self.options.weight_decay
-                } else {
-                    0.0
-                },
-                ..self.options
+                grad_scale,
+                ..self.options_of(slot, learning_rate)
             };
             adamw_step(slot.var.as_tensor(), grad, &slot.state, self.step, &options)?;
         }
         Ok(norm)
+    }
+
+    /// As [`apply`](Self::apply), but the norm stays where the gradients are, so that a GPU goes on
+    /// without waiting for the host.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply), and where there is no gradient at all.
+    pub(crate) fn apply_unread(
+        &mut self,
+        grads: &Gradients,
+        learning_rate: f64,
+    ) -> Result<UnreadNorm> {
+        let clip = clip_factor(&grads.present(), self.clip_norm)?;
+        self.step += 1;
+        for (slot, grad) in grads.of(&self.slots) {
+            let options = self.options_of(slot, learning_rate);
+            let parameter = slot.var.as_tensor();
+            adamw_step_clipped(parameter, grad, &slot.state, self.step, &options, &clip)?;
+        }
+        Ok(UnreadNorm(clip))
+    }
+
+    fn options_of(&self, slot: &Slot, learning_rate: f64) -> AdamW {
+        AdamW {
+            lr: learning_rate,
+            weight_decay: if slot.decays {
+                self.options.weight_decay
+            } else {
+                0.0
+            },
+            ..self.options
+        }
     }
 
     /// The variables with their names, sorted.
@@ -167,7 +189,28 @@ pub struct Gradients {
     sums: Vec<Option<Tensor>>,
 }
 
+/// The norm of a gradient before clipping, on the device.
+#[derive(Debug)]
+pub(crate) struct UnreadNorm(Tensor);
+
+impl UnreadNorm {
+    /// Waits for it.
+    pub(crate) fn read(&self) -> Result<f64> {
+        Ok(f64::from(self.0.to_vec1::<f32>()?[0]))
+    }
+}
+
 impl Gradients {
+    fn present(&self) -> Vec<&Tensor> {
+        self.sums.iter().flatten().collect()
+    }
+
+    /// The variables that have a gradient.
+    fn of<'a>(&'a self, slots: &'a [Slot]) -> impl Iterator<Item = (&'a Slot, &'a Tensor)> {
+        let both = slots.iter().zip(&self.sums);
+        both.filter_map(|(slot, grad)| Some((slot, grad.as_ref()?)))
+    }
+
     /// Adds the gradients of one backward pass.
     ///
     /// # Errors

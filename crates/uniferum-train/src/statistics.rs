@@ -13,7 +13,8 @@ use crate::error::Result;
 pub(crate) struct RunningStatistics {
     vars: Vec<Var>,
     start: Vec<Tensor>,
-    sums: Vec<Vec<f64>>,
+    /// Of double precision, where the statistics are: a GPU's are not read.
+    sums: Vec<Tensor>,
     passes: usize,
 }
 
@@ -24,10 +25,12 @@ impl RunningStatistics {
         named.sort_by_key(|(name, _)| *name);
         let vars: Vec<Var> = named.into_iter().map(|(_, var)| var.clone()).collect();
         let start: Result<Vec<Tensor>> = vars.iter().map(copy).collect();
-        let sums = vars.iter().map(|v| vec![0.0; v.elem_count()]).collect();
+        let sums = vars
+            .iter()
+            .map(|v| Ok(Tensor::zeros(v.dims(), DType::F64, v.device())?));
         Ok(Self {
             start: start?,
-            sums,
+            sums: sums.collect::<Result<_>>()?,
             vars,
             passes: 0,
         })
@@ -44,11 +47,7 @@ impl RunningStatistics {
     /// After each pass.
     pub(crate) fn take(&mut self) -> Result<()> {
         for (var, sum) in self.vars.iter().zip(&mut self.sums) {
-            let values = var.as_tensor().detach().to_dtype(DType::F64)?;
-            let values: Vec<f64> = values.flatten_all()?.to_vec1()?;
-            for (sum, value) in sum.iter_mut().zip(values) {
-                *sum += value;
-            }
+            *sum = (&*sum + var.as_tensor().detach().to_dtype(DType::F64)?)?;
         }
         self.passes += 1;
         Ok(())
@@ -56,19 +55,32 @@ impl RunningStatistics {
 
     /// After the step: the mean over the passes of all processes.
     pub(crate) fn settle(&self, group: &dyn Communicator) -> Result<()> {
-        let mut flat: Vec<f64> = self.sums.concat();
-        flat.push(self.passes as f64);
-        group.sum_f64(&mut flat)?;
-        let passes = flat.pop().unwrap_or(1.0).max(1.0);
-        let mut rest = flat.as_slice();
-        for var in &self.vars {
-            let (own, after) = rest.split_at(var.elem_count());
-            rest = after;
-            let means: Vec<f64> = own.iter().map(|v| v / passes).collect();
-            let mean = Tensor::from_vec(means, var.dims(), var.device())?;
-            var.set(&mean.to_dtype(var.dtype())?)?;
+        let (sums, passes) = match group.world() {
+            1 => (self.sums.clone(), self.passes as f64),
+            _ => self.reduce(group)?,
+        };
+        for (var, sum) in self.vars.iter().zip(sums) {
+            var.set(&(sum / passes.max(1.0))?.to_dtype(var.dtype())?)?;
         }
         Ok(())
+    }
+
+    /// Sums and number of passes over all processes.
+    fn reduce(&self, group: &dyn Communicator) -> Result<(Vec<Tensor>, f64)> {
+        let mut flat = Vec::new();
+        for sum in &self.sums {
+            flat.extend(sum.flatten_all()?.to_vec1::<f64>()?);
+        }
+        flat.push(self.passes as f64);
+        group.sum_f64(&mut flat)?;
+        let passes = flat.pop().unwrap_or(1.0);
+        let mut rest = flat.as_slice();
+        let sums = self.vars.iter().map(|var| {
+            let (own, after) = rest.split_at(var.elem_count());
+            rest = after;
+            Ok(Tensor::from_slice(own, var.dims(), var.device())?)
+        });
+        Ok((sums.collect::<Result<_>>()?, passes))
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass, StreamOptions};
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
@@ -20,7 +20,7 @@ use crate::judge::Intervals;
 use crate::learner::{Fusion, Learner, WEIGHTS};
 use crate::log::Logs;
 use crate::memory::{gpu_mib, resident_mib};
-use crate::optimizer::{Gradients, Optimizer};
+use crate::optimizer::{Gradients, Optimizer, UnreadNorm};
 use crate::schedule::{LearningRate, Schedule};
 use crate::statistics::RunningStatistics;
 
@@ -43,7 +43,7 @@ pub struct Progress {
     pub scans: usize,
     /// Questions of the step, over all processes.
     pub questions: usize,
-    /// Seconds of the step, waiting for data included.
+    /// Seconds of the step, waiting for data included; the mean of the steps that were read together.
     pub seconds: f64,
     /// Scans a second, over all processes.
     pub samples_per_second: f64,
@@ -210,6 +210,10 @@ impl<L: Learner> Trainer<L> {
 
     /// Trains to the last step, or until validation says that it is enough; `progress` sees each step.
     ///
+    /// On a GPU that trains alone losses are read every `read_loss_every` steps and before each
+    /// validation and checkpoint: the steps in between come together, with their mean pace, and a
+    /// loss that is not finite is found then. A gradient that is not finite changes no weight.
+    ///
     /// # Errors
     /// [`Error::Config`] before the first step where loader and recipe do not fit together;
     /// [`Error::NotFinite`] naming the questions; [`Error::Data`] naming the scan. Checkpoints written
@@ -223,27 +227,41 @@ impl<L: Learner> Trainer<L> {
         };
         let (first, start) = (self.state.step, Instant::now());
         let mut passes = loader.passes_with(first, self.config.steps, cut, self.stream.clone())?;
+        let (mut clock, mut unread) = (Instant::now(), Vec::new());
         while self.state.step < self.config.steps && !self.state.stopped {
-            let clock = Instant::now();
-            let mut done = self.step(&mut passes)?;
-            done.seconds = clock.elapsed().as_secs_f64();
-            done.samples_per_second = done.scans as f64 / done.seconds.max(1e-9);
-            let pace = start.elapsed().as_secs_f64() / (self.state.step - first) as f64;
-            done.eta_seconds = pace * (self.config.steps - self.state.step) as f64;
-            done.memory_mib = resident_mib().map(|(now, _)| now);
-            done.gpu_memory_mib = gpu_mib(&self.device);
-            if let Some(logs) = &mut self.logs {
-                logs.step(&done)?;
-            }
+            unread.push(self.step(&mut passes)?);
             let last = self.state.step == self.config.steps;
-            if last || is_due(self.config.validate_every, self.state.step) {
+            let validates = last || is_due(self.config.validate_every, self.state.step);
+            let saves = last || is_due(self.config.checkpoint_every, self.state.step);
+            if self.reads_rarely()
+                && (unread.len() as u64) < self.config.read_loss_every
+                && !(validates || saves)
+            {
+                continue;
+            }
+            let taken = std::mem::take(&mut unread);
+            let read: Result<Vec<Progress>> = taken.into_iter().map(Taken::read).collect();
+            let mut read = read?;
+            let seconds = clock.elapsed().as_secs_f64() / read.len() as f64;
+            let pace = start.elapsed().as_secs_f64() / (self.state.step - first) as f64;
+            for done in &mut read {
+                done.seconds = seconds;
+                done.samples_per_second = done.scans as f64 / seconds.max(1e-9);
+                done.eta_seconds = pace * (self.config.steps - done.step) as f64;
+                done.memory_mib = resident_mib().map(|(now, _)| now);
+                done.gpu_memory_mib = gpu_mib(&self.device);
+                if let Some(logs) = &mut self.logs {
+                    logs.step(done)?;
+                }
+            }
+            if validates {
                 self.validate()?;
             }
-            let last = last || self.state.stopped;
-            if last || is_due(self.config.checkpoint_every, self.state.step) {
+            if saves || self.state.stopped {
                 self.checkpoint()?;
             }
-            progress(&done);
+            read.iter().for_each(&mut progress);
+            clock = Instant::now();
         }
         self.learner.refresh()
     }
@@ -294,13 +312,19 @@ impl<L: Learner> Trainer<L> {
             batch: Some(batch.clone()),
             last: true,
         };
-        self.step(&mut std::iter::once(Ok(pass)))
+        self.step(&mut std::iter::once(Ok(pass)))?.read()
+    }
+
+    /// Whether the host need not see a step's loss before the next step: no other process waits for
+    /// it, and a GPU would stand still meanwhile.
+    fn reads_rarely(&self) -> bool {
+        self.device.is_cuda() && self.group.world() == 1
     }
 
     fn step(
         &mut self,
         passes: &mut dyn Iterator<Item = uniferum_data::Result<Pass>>,
-    ) -> Result<Progress> {
+    ) -> Result<Taken> {
         let step = self.state.step;
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
@@ -363,7 +387,8 @@ impl<L: Learner> Trainer<L> {
         } else {
             self.learner.loss(batch, &self.config.loss, seed)?
         };
-        if !sums.take(batch, &loss.per_sample.to_vec1::<f32>()?)? {
+        sums.hold(batch, loss.per_sample)?;
+        if !self.reads_rarely() && !sums.take()? {
             return Ok(());
         }
         let grads = if pass.passes == 1 {
@@ -375,7 +400,7 @@ impl<L: Learner> Trainer<L> {
         gradients.add(&self.optimizer, &grads)
     }
 
-    fn update(&mut self, gradients: &Gradients, sums: Sums) -> Result<Progress> {
+    fn update(&mut self, gradients: &Gradients, sums: Sums) -> Result<Taken> {
         let schedule = Schedule {
             peak: self.config.learning_rate,
             warmup: self.config.warmup_steps,
@@ -383,34 +408,24 @@ impl<L: Learner> Trainer<L> {
         };
         let plateau = &self.state.plateau;
         let learning_rate = schedule.rate(&self.config.schedule, plateau, self.state.step);
-        let gradient_norm = self.optimizer.apply(gradients, learning_rate)?;
-        if !gradient_norm.is_finite() {
-            return Err(Error::GradientNotFinite {
-                step: self.state.step + 1,
-                samples: sums.names,
-            });
+        let mut taken = Taken {
+            step: self.state.step + 1,
+            learning_rate,
+            norm: Norm::Known(0.0),
+            sums,
+        };
+        if self.reads_rarely() {
+            let norm = self.optimizer.apply_unread(gradients, learning_rate)?;
+            taken.norm = Norm::Unread(norm);
+        } else {
+            taken.norm = Norm::Known(self.optimizer.apply(gradients, learning_rate)?);
+            taken.check()?;
         }
         self.state.step += 1;
         if let Some(averages) = &mut self.averages {
             averages.update(&self.optimizer, self.state.step)?;
         }
-        let mean = |sum: f64, n: f64| (n > 0.0).then_some((sum / n) as f32);
-        let questions = sums.labels + sums.masks;
-        Ok(Progress {
-            step: self.state.step,
-            loss: ((sums.label_loss + sums.mask_loss) / questions.max(1.0)) as f32,
-            label_loss: mean(sums.label_loss, sums.labels),
-            mask_loss: mean(sums.mask_loss, sums.masks),
-            gradient_norm,
-            learning_rate,
-            scans: sums.scans as usize,
-            questions: questions as usize,
-            seconds: 0.0,
-            samples_per_second: 0.0,
-            eta_seconds: 0.0,
-            memory_mib: None,
-            gpu_memory_mib: None,
-        })
+        Ok(taken)
     }
 
     /// Runs `work` with the averaged weights where there are averages.
@@ -536,14 +551,78 @@ fn is_due(every: u64, step: u64) -> bool {
     every > 0 && step.is_multiple_of(every)
 }
 
+/// A step that has been taken, whose numbers may still be on the device.
+#[derive(Debug)]
+struct Taken {
+    step: u64,
+    learning_rate: f64,
+    norm: Norm,
+    sums: Sums,
+}
+
+#[derive(Debug)]
+enum Norm {
+    Known(f64),
+    Unread(UnreadNorm),
+}
+
+impl Taken {
+    /// Waits for the step where that was not done before.
+    fn read(mut self) -> Result<Progress> {
+        if !self.sums.take()? {
+            return Err(Error::NotFinite {
+                step: self.step,
+                samples: self.sums.named("of this process"),
+            });
+        }
+        if let Norm::Unread(norm) = &self.norm {
+            self.norm = Norm::Known(norm.read()?);
+        }
+        let gradient_norm = self.check()?;
+        let sums = self.sums;
+        let mean = |sum: f64, n: f64| (n > 0.0).then_some((sum / n) as f32);
+        let questions = sums.labels + sums.masks;
+        Ok(Progress {
+            step: self.step,
+            loss: ((sums.label_loss + sums.mask_loss) / questions.max(1.0)) as f32,
+            label_loss: mean(sums.label_loss, sums.labels),
+            mask_loss: mean(sums.mask_loss, sums.masks),
+            gradient_norm,
+            learning_rate: self.learning_rate,
+            scans: sums.scans as usize,
+            questions: questions as usize,
+            seconds: 0.0,
+            samples_per_second: 0.0,
+            eta_seconds: 0.0,
+            memory_mib: None,
+            gpu_memory_mib: None,
+        })
+    }
+
+    /// The norm, if it is known and finite.
+    fn check(&self) -> Result<f64> {
+        match self.norm {
+            Norm::Known(norm) if norm.is_finite() => Ok(norm),
+            _ => Err(Error::GradientNotFinite {
+                step: self.step,
+                samples: self.sums.names.clone(),
+            }),
+        }
+    }
+}
+
 /// Losses of a step, summed over passes and processes.
 #[derive(Debug, Default)]
 struct Sums {
+    /// Passes whose losses have not been read.
+    held: Vec<Held>,
     label_loss: f64,
     labels: f64,
     mask_loss: f64,
     masks: f64,
     scans: f64,
+    /// Questions, whether their losses have been read or not.
+    asked: f64,
     bad: f64,
     /// Questions that the shares of a step's passes were made for.
     planned: Option<usize>,
@@ -551,25 +630,47 @@ struct Sums {
     bad_names: Vec<String>,
 }
 
+/// The losses of one pass.
+#[derive(Debug)]
+struct Held {
+    losses: Tensor,
+    kinds: Tensor,
+    names: Vec<String>,
+}
+
 impl Sums {
-    /// Adds the losses of a pass; false where one is not finite.
-    fn take(&mut self, batch: &Batch, losses: &[f32]) -> Result<bool> {
-        let kinds = batch.is_segmentation.to_vec1::<f32>()?;
-        for ((loss, kind), name) in losses.iter().zip(kinds).zip(&batch.names) {
-            let (sum, count) = if kind > 0.5 {
-                (&mut self.mask_loss, &mut self.masks)
-            } else {
-                (&mut self.label_loss, &mut self.labels)
-            };
-            *sum += f64::from(*loss);
-            *count += 1.0;
-            if !loss.is_finite() {
-                self.bad += 1.0;
-                self.bad_names.push(name.clone());
-            }
-            self.names.push(name.clone());
-        }
+    /// Keeps the losses of a pass where they are.
+    fn hold(&mut self, batch: &Batch, losses: Tensor) -> Result<()> {
         self.scans += batch.images.dim(0)? as f64;
+        self.asked += batch.prompts.len() as f64;
+        self.held.push(Held {
+            losses,
+            kinds: batch.is_segmentation.clone(),
+            names: batch.names.clone(),
+        });
+        Ok(())
+    }
+
+    /// Reads and adds the losses that were kept; false where one of all is not finite.
+    fn take(&mut self) -> Result<bool> {
+        for held in self.held.drain(..) {
+            let losses = held.losses.to_vec1::<f32>()?;
+            let kinds = held.kinds.to_vec1::<f32>()?;
+            for ((loss, kind), name) in losses.iter().zip(kinds).zip(held.names) {
+                let (sum, count) = if kind > 0.5 {
+                    (&mut self.mask_loss, &mut self.masks)
+                } else {
+                    (&mut self.label_loss, &mut self.labels)
+                };
+                *sum += f64::from(*loss);
+                *count += 1.0;
+                if !loss.is_finite() {
+                    self.bad += 1.0;
+                    self.bad_names.push(name.clone());
+                }
+                self.names.push(name);
+            }
+        }
         Ok(self.bad == 0.0)
     }
 
@@ -580,6 +681,7 @@ impl Sums {
             &mut self.mask_loss,
             &mut self.masks,
             &mut self.scans,
+            &mut self.asked,
             &mut self.bad,
         ];
         let mut values: Vec<f64> = own.iter().map(|v| **v).collect();
@@ -593,9 +695,8 @@ impl Sums {
     /// What the summed gradients of several passes lack to be the mean over the questions that were
     /// asked: scans that could not be read were planned, but not asked about.
     fn correction(&self) -> f64 {
-        let asked = self.labels + self.masks;
         self.planned
-            .map_or(1.0, |planned| planned as f64 / asked.max(1.0))
+            .map_or(1.0, |planned| planned as f64 / self.asked.max(1.0))
     }
 
     /// The questions that went wrong here, or a word for those elsewhere.
