@@ -11,8 +11,8 @@ use crate::geometry::{Conv3dConfig, Geometry, dims5};
 const MODULE: Module = module!("depthwise");
 /// Blocks that keep the largest of today's devices busy: 8 for each of 132 multiprocessors.
 const BLOCKS: usize = 1056;
-/// Shared memory of a block that needs no asking for, less what kernels declare themselves.
-const SHARED: usize = 44 << 10;
+/// Threads of a block.
+const THREADS: usize = 128;
 
 /// The sizes that the kernels work with.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +51,60 @@ impl Sizes {
             && matches!(geometry.stride[0], 1 | 2)
     }
 
-    fn name(&self, what: &str) -> String {
+    fn name(&self, what: &str, how: &str) -> String {
         let g = &self.geometry;
-        format!("depthwise_{what}_k{}s{}", g.kernel[0], g.stride[0])
+        format!("depthwise_{what}{how}_k{}s{}", g.kernel[0], g.stride[0])
+    }
+
+    /// Zeros before the first voxel where padding is the same on both sides, for which the kernels
+    /// that read four voxels at a time are made.
+    fn usual_padding(&self) -> usize {
+        (self.geometry.kernel[0] - self.geometry.stride[0]) / 2
+    }
+
+    /// Whether rows of all these arrays can be read and written four voxels at a time.
+    fn in_fours(&self, arrays: &[Arg], dtype: DType) -> bool {
+        let g = &self.geometry;
+        let strides = [self.x_channel, self.x_sample, self.y_sample];
+        let sizes = [g.input[2], g.output[2]].into_iter().chain(strides);
+        let aligned = |array: &Arg| match array {
+            Arg::Ptr(at) => at % (4 * dtype.size_in_bytes() as u64) == 0,
+            _ => false,
+        };
+        sizes.into_iter().all(|n| n % 4 == 0) && arrays.iter().all(aligned)
+    }
+
+    /// How `forward` and `weight_gradient` read the input: as their names end.
+    fn reading(&self, lanes: &Lanes, arrays: &[Arg], dtype: DType, normed: bool) -> &'static str {
+        let whole = self.geometry.output[2] <= 4 * lanes.across;
+        let usual = self.geometry.before[2] % 4 == self.usual_padding() % 4;
+        match whole && usual && self.in_fours(arrays, dtype) {
+            false => "_any",
+            true if normed => "_normed",
+            true => "",
+        }
+    }
+
+    /// Which kernel takes the gradient of the input of a step of 2, how many bricks behind one another
+    /// a thread of it owns, and its grid.
+    fn bricks(&self, arrays: &[Arg], dtype: DType) -> (&'static str, usize, Grid) {
+        let (g, volumes) = (&self.geometry, self.samples * self.channels);
+        if g.before != [self.usual_padding(); 3] {
+            let elements = volumes * g.in_voxels();
+            return ("_any", 0, Grid::new(elements.div_ceil(THREADS), THREADS));
+        }
+        let how = if self.in_fours(arrays, dtype) {
+            ""
+        } else {
+            "_ones"
+        };
+        let [depth, height, width] = g.input;
+        let plane = width.div_ceil(4) * height.div_ceil(2);
+        let threads = plane.next_multiple_of(32).min(THREADS);
+        let blocks = plane.div_ceil(threads) * volumes;
+        let bricks = chunk(depth.div_ceil(2), blocks);
+        let blocks = blocks * depth.div_ceil(2).div_ceil(bricks);
+        (how, bricks, Grid::new(blocks, threads))
     }
 
     /// Input, output and padding, as the kernels take them.
@@ -71,37 +122,33 @@ struct Lanes {
     down: usize,
     side: usize,
     tiles: usize,
-    /// Elements of one input plane of a tile.
-    area: usize,
 }
 
 impl Lanes {
-    /// `own` elements of shared memory for each side beside its two planes.
-    fn new(g: &Geometry, own: usize) -> Self {
+    fn new(g: &Geometry) -> Self {
         let [_, height, width] = g.output;
-        let (k, s) = (g.kernel[0], g.stride[0]);
-        let across = width.div_ceil(4).next_power_of_two().min(16);
-        let down = height.next_power_of_two().min(256 / across);
-        let pitch = (across - 1) * 4 * s + (3 * s + k).next_multiple_of(4);
-        let area = ((down - 1) * s + k) * pitch;
-        let mut side = (128 / (across * down)).max(1);
-        while side > 1 && side * across * down > 32 && side * (own + 2 * area) * 4 > SHARED {
-            side /= 2;
-        }
+        let rows = if g.kernel[0] == 3 { 2 } else { 1 };
+        let groups = height.div_ceil(rows);
+        let across = width.div_ceil(4).next_power_of_two().min(32);
+        // The power of two that leaves the fewest threads beyond the last row; the largest of these.
+        let downs = (0..=(THREADS / across).ilog2()).map(|i| 1 << i);
+        let idle = |down: &usize| groups.next_multiple_of(*down);
+        let down = downs.rev().min_by_key(idle).unwrap_or(1);
+        // The taps of 32 sides fit into shared memory that needs no asking for.
+        let side = (THREADS / (across * down)).min(32);
         Self {
             across,
             down,
             side,
-            tiles: width.div_ceil(4 * across) * height.div_ceil(down),
-            area,
+            tiles: width.div_ceil(4 * across) * groups.div_ceil(down),
         }
     }
 
-    fn grid(&self, blocks: usize, own: usize) -> Grid {
+    fn grid(&self, blocks: usize, shared: usize) -> Grid {
         Grid {
             blocks,
             threads: self.across * self.down * self.side,
-            shared: self.side * (own + 2 * self.area) * 4,
+            shared: self.side * shared * 4,
         }
     }
 
@@ -169,15 +216,16 @@ pub(crate) fn grad_input(
         );
     }
     let behind = behind_args(behind);
+    let (how, bricks, grid) = sizes.bricks(&[behind[0], dx], dtype);
     let mut args = vec![dy, weight];
     args.extend(behind);
     args.push(dx);
     args.extend(sizes.places());
     args.extend([sizes.samples, sizes.channels].map(|v| Arg::I32(v as i32)));
     args.extend([sizes.y_sample, sizes.x_sample].map(|v| Arg::I64(v as i64)));
-    let elements = sizes.samples * sizes.channels * g.in_voxels();
-    let name = sizes.name("input_gradient");
-    gpu.launch_for(&MODULE, &name, dtype, Grid::flat(elements), &args)
+    args.push(Arg::I32(bricks as i32));
+    let name = sizes.name("input_gradient", how);
+    gpu.launch_for(&MODULE, &name, dtype, grid, &args)
 }
 
 fn behind_args(behind: Option<Behind<'_>>) -> [Arg; 3] {
@@ -200,7 +248,9 @@ fn walk(
     let g = &sizes.geometry;
     let k = g.kernel[0];
     let taps = k * k * k.next_multiple_of(4);
-    let lanes = Lanes::new(g, taps);
+    let lanes = Lanes::new(g);
+    let after = behind_args(behind);
+    let how = sizes.reading(&lanes, &[x, y, after[0]], dtype, norm.is_some());
     let planes_of = (sizes.samples * sizes.channels).div_ceil(lanes.side) * lanes.tiles;
     let planes = chunk(g.output[0], planes_of);
     let blocks = planes_of * g.output[0].div_ceil(planes);
@@ -208,7 +258,7 @@ fn walk(
     args.extend(norm.map_or([Arg::NULL; 2], |(scale, shift)| {
         [scale.into(), shift.into()]
     }));
-    args.extend(behind_args(behind));
+    args.extend(after);
     args.push(y);
     args.extend(sizes.places());
     args.extend([sizes.samples, sizes.channels].map(|v| Arg::I32(v as i32)));
@@ -216,7 +266,7 @@ fn walk(
     args.push(Arg::I32(i32::from(flip)));
     args.extend(lanes.args(planes));
     let grid = lanes.grid(blocks, taps);
-    gpu.launch_for(&MODULE, &sizes.name("forward"), dtype, grid, &args)
+    gpu.launch_for(&MODULE, &sizes.name("forward", how), dtype, grid, &args)
 }
 
 /// Output planes that a block walks over: all of them unless there are too few blocks; at least
@@ -236,7 +286,8 @@ pub(crate) fn grad_weight(
 ) -> Result<Buf> {
     let g = &sizes.geometry;
     let channels = sizes.channels;
-    let lanes = Lanes::new(g, 0);
+    let lanes = Lanes::new(g);
+    let how = sizes.reading(&lanes, &[x, dy], dtype, norm.is_some());
     let of_channel = (sizes.samples * lanes.tiles).div_ceil(lanes.side);
     let planes = chunk(g.output[0], channels * of_channel);
     let items = (sizes.samples * lanes.tiles * g.output[0].div_ceil(planes)).div_ceil(lanes.side);
@@ -253,7 +304,7 @@ pub(crate) fn grad_weight(
     args.extend(lanes.args(planes));
     args.push(Arg::I32(blocks as i32));
     let grid = lanes.grid(channels * blocks, 0);
-    let name = sizes.name("weight_gradient");
+    let name = sizes.name("weight_gradient", how);
     gpu.launch_for(&MODULE, &name, dtype, grid, &args)?;
     let dw = gpu.uninit(DType::F32, channels * g.taps())?;
     let args = args![
