@@ -71,13 +71,13 @@ impl VisionEncoder {
     ///
     /// # Shapes
     /// `[B, C, D, H, W]` to `[B, L + 2, E]` with `L = ⌈D/32⌉ ⌈H/32⌉ ⌈W/32⌉` tokens in the
-    /// order of the volume's axes (the last runs fastest) between the two learnt ones.
+    /// order of the volume's axes (the last runs fastest) between the two learnt ones. Tokens are of
+    /// the volumes' type; between features of bf16 and tokens of bf16 single precision is used.
     ///
     /// # Errors
     /// As [`EfficientNet3d::forward_t`].
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         let weight = |t: &Tensor| if train { t.clone() } else { t.detach() };
-        // Volumes of bf16 make features of bf16; everything behind is single precision.
         let features = self.model.forward_t(x, train)?;
         let features = features.to_dtype(self.adaptor_weight.dtype())?;
         let batch = features.dim(0)?;
@@ -94,6 +94,6 @@ impl VisionEncoder {
             weight(t).broadcast_as((batch, 1, width))
         };
         let sequence = Tensor::cat(&[&repeat(&self.start)?, &tokens, &repeat(&self.end)?], 1)?;
-        Ok(sequence)
+        Ok(sequence.to_dtype(x.dtype())?)
     }
 }

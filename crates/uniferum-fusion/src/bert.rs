@@ -306,7 +306,9 @@ impl Layer {
     }
 
     fn feed_forward(&self, x: &Tensor, pass: &Pass) -> Result<Tensor> {
-        pass.dropout(self.intermediate.forward_gelu(&self.output, x, pass)?)
+        let inner = pass.inner(x)?;
+        let y = self.intermediate.forward_gelu(&self.output, &inner, pass)?;
+        Ok(pass.dropout(y)?.to_dtype(x.dtype())?)
     }
 }
 
@@ -335,6 +337,8 @@ impl SelfAttention {
 
     fn forward(&self, x: &Tensor, mask: &Tensor, pass: &Pass) -> Result<Tensor> {
         let (batch, length, hidden) = x.dims3()?;
+        let outer = x.dtype();
+        let x = &pass.inner(x)?;
         let split = |linear: &Linear| -> Result<Tensor> {
             let heads = (batch, length, self.heads, hidden / self.heads);
             let y = linear.forward(x, pass)?.reshape(heads)?;
@@ -343,7 +347,8 @@ impl SelfAttention {
         let (q, k, v) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
         let mixed = kernels::attention(&q, &k, &v, Some(mask), pass.next_dropout())?;
         let joined = mixed.transpose(1, 2)?.reshape((batch, length, hidden))?;
-        pass.dropout(self.output.forward(&joined, pass)?)
+        let y = pass.dropout(self.output.forward(&joined, pass)?)?;
+        Ok(y.to_dtype(outer)?)
     }
 
     /// What the heads give for one query `q` `[B, E]` of each sequence of `x`, without the keys and

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::{Init, VarBuilder};
 use uniferum_kernels as kernels;
 use uniferum_kernels::infer::{DenseLayer, Precision, dense};
@@ -20,6 +20,8 @@ pub(crate) struct Pass {
     differentiable: bool,
     /// The format of the maps' inputs and weights where no graph is wanted and many rows come.
     packed: Option<Precision>,
+    /// Whether what is between the residual sums is bf16.
+    half: bool,
     dropout: f64,
     /// Base of the seeds of this pass's dropout masks, one for each place that drops.
     seed: Cell<u64>,
@@ -30,6 +32,7 @@ impl Pass {
         Self {
             differentiable: false,
             packed: None,
+            half: false,
             dropout: 0.0,
             seed: Cell::new(0),
         }
@@ -47,9 +50,25 @@ impl Pass {
         Self {
             differentiable,
             packed: None,
+            half: false,
             dropout,
             seed: Cell::new(seed),
         }
+    }
+
+    /// The same pass over tokens of a type: with those of bf16, maps and attention compute on bf16,
+    /// and norms and residual sums in single precision.
+    pub(crate) fn over(mut self, tokens: DType) -> Self {
+        self.half = tokens == DType::BF16;
+        self
+    }
+
+    /// What a sublayer computes on.
+    pub(crate) fn inner(&self, x: &Tensor) -> Result<Tensor> {
+        if self.half {
+            return Ok(x.to_dtype(DType::BF16)?);
+        }
+        Ok(x.clone())
     }
 
     /// The weight as this pass should see it: constants keep no graph.

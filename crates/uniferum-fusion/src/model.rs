@@ -206,7 +206,7 @@ impl Uniferum {
     ) -> Result<Output> {
         let tokens = self.vision.forward_t(images, train)?;
         let (text, rest) = self.passes(train);
-        self.fuse(&tokens, ids, mask, &text, &rest)
+        self.fuse(&tokens, ids, mask, text, &rest)
     }
 
     /// As [`ask`](Self::ask) in a training pass: differentiable in tokens and weights, with
@@ -219,7 +219,7 @@ impl Uniferum {
     /// As [`forward_t`](Self::forward_t).
     pub fn ask_t(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Output> {
         let (text, rest) = self.passes(true);
-        self.fuse(tokens, ids, mask, &text, &rest)
+        self.fuse(tokens, ids, mask, text, &rest)
     }
 
     /// The vision tokens of a batch of volumes, in evaluation.
@@ -248,7 +248,7 @@ impl Uniferum {
     pub fn ask(&self, tokens: &Tensor, ids: &Tensor, mask: &Tensor) -> Result<Output> {
         let pass = Pass::eval();
         if !ask::packs(tokens) {
-            return self.fuse(tokens, ids, mask, &pass, &pass);
+            return self.fuse(tokens, ids, mask, Pass::eval(), &pass);
         }
         let length = self.check(tokens, ids, mask)?;
         let read = ask::read(&self.bert, tokens, ids, mask, 0..length - 1, self.precision)?;
@@ -335,10 +335,12 @@ impl Uniferum {
         tokens: &Tensor,
         ids: &Tensor,
         mask: &Tensor,
-        bert: &Pass,
+        bert: Pass,
         heads: &Pass,
     ) -> Result<Output> {
         let length = self.check(tokens, ids, mask)?;
+        let bert = &bert.over(tokens.dtype());
+        let tokens = tokens.to_dtype(self.head_cls.bias.dtype())?;
         let (batch, width) = (ids.dim(0)?, self.cfg.bert.hidden);
         let vision = tokens.broadcast_as((batch, length, width))?;
         let text = self.bert.embed_ids(ids, bert)?;
