@@ -41,9 +41,20 @@ pub(crate) fn thin() -> EncoderConfig {
 
 /// Phantoms as they come: RAS or LPS, which the dataset turns.
 pub(crate) fn setup(folder: &Path, scans: usize, augment: bool, ids: &[&str]) -> Setup {
+    setup_of([32; 3], folder, scans, augment, ids)
+}
+
+/// The same with phantoms of another shape.
+pub(crate) fn setup_of(
+    shape: [usize; 3],
+    folder: &Path,
+    scans: usize,
+    augment: bool,
+    ids: &[&str],
+) -> Setup {
     let phantom = PhantomConfig {
-        shape: [32; 3],
-        spacing_mm: [12.0, 10.0, 8.0],
+        shape,
+        spacing_mm: [0, 1, 2].map(|axis| [384.0, 320.0, 256.0][axis] / shape[axis] as f64),
         test_fraction: 0.0,
         ..Default::default()
     };
@@ -66,10 +77,7 @@ pub(crate) fn setup(folder: &Path, scans: usize, augment: bool, ids: &[&str]) ->
         layers: 2,
         ..prompts.bert_config()
     };
-    let transform = ModelTransform {
-        crop: [32; 3],
-        shape: [32; 3],
-    };
+    let transform = ModelTransform { crop: shape, shape };
     let dataset = Dataset::new(manifest, tasks, transform, 4, 1 << 28).unwrap();
     let scans = (0..dataset.manifest.scans.len()).collect();
     Setup {
