@@ -10,9 +10,9 @@ mkdir -p "$folder/tests"
 eval "$(tools/cuda/toolkit.sh "$target/cuda/compiler" compiler)"
 # One build for the command, the tests and the measurement of single kernels.
 read -ra tests < <(tools/gpu/tests.sh)
-cargo build --release --package uniferum --features cuda
-cargo build --release --package uniferum-kernels --features cuda --example bandwidth
-cp "$target/release/uniferum" "$target/release/examples/bandwidth" "$folder/"
-cargo test --release --no-run --message-format=json "${tests[@]}" | python3 tools/gpu/built.py \
+cargo build --release --message-format=json-render-diagnostics --package uniferum --bin uniferum \
+  --example bandwidth --features uniferum/cuda "${tests[@]}" | python3 tools/gpu/built.py \
   | while read -r _ name program; do cp "$program" "$folder/tests/$name"; done
+cp "$target/release/uniferum" "$target/release/examples/bandwidth" "$folder/"
+strip "$folder"/uniferum "$folder"/bandwidth "$folder"/tests/*
 cp tools/gpu/run.sh tools/gpu/pytorch_bench.py "$folder/"

@@ -1,11 +1,15 @@
 """The encoder in PyTorch on the same GPU: forward, and a training step.
 
-MONAI's EfficientNet-B0 in three dimensions, channels last, bf16 autocast, with and without
-torch.compile; AdamW fused. Prints seconds, samples a second and peak memory of each.
+usage: pytorch_bench.py [--seconds N] [--batches 8,32,64] [--dtypes bf16,f32]
+
+MONAI's EfficientNet-B0 in three dimensions: channels first and last, with and without
+torch.compile, bf16 by autocast; fused AdamW, clipping. Prints seconds, samples a second and peak
+memory of each, and stops beginning new measurements after N seconds.
 
 The transformer behind the encoder is left out, so that these numbers favour PyTorch.
 """
 
+import argparse
 import time
 
 import torch
@@ -14,9 +18,9 @@ from monai.networks.nets import EfficientNetBN
 SHAPE = (256, 160, 128)
 
 
-def network():
+def network(layout):
     net = EfficientNetBN("efficientnet-b0", spatial_dims=3, in_channels=1, num_classes=8)
-    return net.cuda().to(memory_format=torch.channels_last_3d)
+    return net.cuda().to(memory_format=layout)
 
 
 def timed(work, runs):
@@ -34,11 +38,11 @@ def timed(work, runs):
 
 
 def report(name, batch, seconds, memory):
-    print(f"{name:28} batch {batch:3}: {seconds:.4f} s, {batch / seconds:.1f} samples/s, {memory:.1f} GiB", flush=True)
+    print(f"{name:46} batch {batch:3}: {seconds:.4f} s, {batch / seconds:6.1f} samples/s, {memory:.1f} GiB", flush=True)
 
 
-def run(name, net, batch, dtype, runs=10):
-    volumes = torch.rand(batch, 1, *SHAPE, device="cuda").to(memory_format=torch.channels_last_3d)
+def run(name, net, layout, batch, dtype, runs=5):
+    volumes = torch.rand(batch, 1, *SHAPE, device="cuda").to(memory_format=layout)
     labels = torch.zeros(batch, 8, device="cuda")
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
     autocast = torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == "bf16")
@@ -55,10 +59,10 @@ def run(name, net, batch, dtype, runs=10):
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
 
-    net.eval()
-    report(f"{name} {dtype} forward", batch, *timed(forward, runs))
     net.train()
     report(f"{name} {dtype} training step", batch, *timed(step, runs))
+    net.eval()
+    report(f"{name} {dtype} forward", batch, *timed(forward, runs))
 
 
 def copy_bandwidth():
@@ -69,23 +73,34 @@ def copy_bandwidth():
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--batches", default="8,32,64")
+    parser.add_argument("--dtypes", default="bf16,f32")
+    args = parser.parse_args()
+    batches = [int(batch) for batch in args.batches.split(",")]
+    end = time.monotonic() + args.seconds
     print(torch.__version__, torch.cuda.get_device_name())
     copy_bandwidth()
-    for dtype in ("f32", "bf16"):
+    layouts = {"channels first": torch.contiguous_format, "channels last": torch.channels_last_3d}
+    for dtype in args.dtypes.split(","):
         for compiled in (False, True):
-            for batch in (1, 8, 16, 32, 64):
-                net = network()
-                if compiled:
-                    net = torch.compile(net)
-                name = "compiled" if compiled else "eager"
-                try:
-                    run(name, net, batch, dtype)
-                except torch.cuda.OutOfMemoryError:
-                    print(f"{name} {dtype} batch {batch}: does not fit")
-                    break
-                finally:
-                    del net
-                    torch.cuda.empty_cache()
+            for layout in layouts:
+                name = f"{'compiled' if compiled else 'eager'}, {layout},"
+                for batch in batches:
+                    if time.monotonic() > end:
+                        print(f"{name} {dtype} batch {batch}: no time left", flush=True)
+                        continue
+                    net = network(layouts[layout])
+                    net = torch.compile(net) if compiled else net
+                    try:
+                        run(name, net, layouts[layout], batch, dtype)
+                    except torch.cuda.OutOfMemoryError:
+                        print(f"{name} {dtype} batch {batch}: does not fit", flush=True)
+                        break
+                    finally:
+                        del net
+                        torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

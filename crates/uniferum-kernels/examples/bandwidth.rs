@@ -136,9 +136,7 @@ impl Bench {
 
     fn maps(&self) -> Result<Vec<Case>> {
         let x = self.activations(&[self.batch, 96, 128, 80, 64])?;
-        let gate = self
-            .random(&[self.batch, 96, 1, 1, 1])?
-            .to_dtype(self.dtype)?;
+        let gate = self.random(&[self.batch, 96])?.to_dtype(self.dtype)?;
         let n = x.elem_count();
         let mut cases: Vec<Case> = self.both("silu", &x, n, silu).into();
         cases.extend(self.both("gelu", &x, n, gelu_erf));
