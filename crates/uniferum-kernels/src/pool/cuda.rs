@@ -70,8 +70,8 @@ fn forward(gpu: &Gpu, pool: &Pool, x: &Tensor, rows: usize) -> Result<Buf> {
 
 fn backward(gpu: &Gpu, pool: &Pool, x: &Tensor, dy: &Tensor, rows: usize) -> Result<Buf> {
     let (xs, dys) = (gpu.read(x)?, gpu.read(dy)?);
-    let dx = gpu.uninit(xs.dtype, xs.len)?;
     if pool.is_global_mean() {
+        let dx = gpu.uninit(xs.dtype, xs.len)?;
         let voxels = pool.windows.in_voxels() as i64;
         let list = args![&dys, &dx, voxels, dx.len as i64];
         let grid = Grid::streaming(dx.len);
@@ -80,14 +80,14 @@ fn backward(gpu: &Gpu, pool: &Pool, x: &Tensor, dy: &Tensor, rows: usize) -> Res
     }
     let table = pool.table(gpu)?;
     let windows = gpu.read_i32(&table)?;
+    // Where windows have no voxel in common, one thread a window is enough.
+    let (dx, name, threads) = if pool.kind == Kind::Max && pool.windows.are_disjoint() {
+        (gpu.zeros(xs.dtype, xs.len)?, "pool_scatter", dys.len)
+    } else {
+        (gpu.uninit(xs.dtype, xs.len)?, "pool_backward", xs.len)
+    };
     let mut list = args![&xs, &dys, &dx, &windows].to_vec();
     list.extend(pool.sizes(rows));
-    gpu.launch_for(
-        &MODULE,
-        "pool_backward",
-        xs.dtype,
-        Grid::flat(dx.len),
-        &list,
-    )?;
+    gpu.launch_for(&MODULE, name, xs.dtype, Grid::flat(threads), &list)?;
     Ok(dx)
 }

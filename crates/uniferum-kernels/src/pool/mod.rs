@@ -138,6 +138,13 @@ impl Windows {
         self.output().iter().product()
     }
 
+    /// Whether no voxel is in two windows; they are in order.
+    #[cfg(feature = "cuda")]
+    fn are_disjoint(&self) -> bool {
+        let of = |axis: &Vec<Range<usize>>| axis.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        self.axes.iter().all(of)
+    }
+
     fn is_global(&self) -> bool {
         (0..3).all(|a| self.axes[a].len() == 1 && self.axes[a][0] == (0..self.input[a]))
     }

@@ -1,5 +1,5 @@
-// Pooling over windows of a volume: a thread an output, or in backward a thread an input, so that
-// no two write the same place. Windows come as first voxel and length along each axis, so that
+// Pooling over windows of a volume: a thread an output, or in backward a thread an input where windows
+// overlap, so that no two write the same place. Windows come as first voxel and length along each axis, so that
 // sliding and adaptive ones are alike. For the mask's max-pool of disjoint windows each voxel is
 // read once in either pass, neighbouring threads at neighbouring places.
 #include "common.cuh"
@@ -105,6 +105,16 @@ template <class T> __device__ void backward(const T* x, const T* dy, T* dx, cons
     dx[i] = narrow<T>(sum);
 }
 
+// The same for the largest values of windows without a voxel in common, over zeros: a thread a window.
+template <class T> __device__ void scatter(const T* x, const T* dy, T* dx, const Windows& s, i64 rows) {
+    const i64 i = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+    if (i >= rows * s.out_voxels()) return;
+    const i64 first = i / s.out_voxels() * s.in_voxels();
+    int o[3];
+    split(i % s.out_voxels(), s.out, o);
+    dx[first + largest(x + first, s, o)] = dy[i];
+}
+
 // The mean over the whole volume spreads its gradient evenly.
 template <class T> __device__ void spread(const T* dy, T* dx, i64 voxels, i64 n) {
     const i64 threads = static_cast<i64>(gridDim.x) * blockDim.x;
@@ -125,6 +135,11 @@ template <class T> __device__ void spread(const T* dy, T* dx, i64 voxels, i64 n)
         const T* x, const T* dy, T* dx, const int* table, int i0, int i1, int i2, int o0, int o1,  \
         int o2, i64 rows, int mean) {                                                              \
         backward<T>(x, dy, dx, Windows(table, i0, i1, i2, o0, o1, o2), rows, mean);                \
+    }                                                                                              \
+    extern "C" __global__ void pool_scatter_##suffix(                                              \
+        const T* x, const T* dy, T* dx, const int* table, int i0, int i1, int i2, int o0, int o1,  \
+        int o2, i64 rows, int) {                                                                   \
+        scatter<T>(x, dy, dx, Windows(table, i0, i1, i2, o0, o1, o2), rows);                       \
     }                                                                                              \
     extern "C" __global__ void pool_spread_##suffix(const T* dy, T* dx, i64 voxels, i64 n) {       \
         spread<T>(dy, dx, voxels, n);                                                              \
