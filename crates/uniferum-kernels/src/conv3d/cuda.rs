@@ -2,66 +2,53 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Conv3d, OP};
+use super::Conv3d;
 use crate::batch_norm::cuda::channel_sums;
-use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Mat, Module, args, module, record2, record3};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Mat, Module, View, args, module, record2, record3};
 use crate::depthwise::cuda as depthwise;
 use crate::geometry::Conv3dConfig;
 
 const MODULE: Module = module!("conv3d");
 
-/// [`conv3d`](super::conv3d) on CUDA, but for depthwise convolutions.
-pub(super) fn conv3d(
+/// [`conv3d`](super::conv3d) on CUDA.
+pub(crate) fn conv3d(
+    op: &'static str,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     cfg: &Conv3dConfig,
 ) -> Result<Tensor> {
     let conv = Conv3d::new(x.dims(), weight.dims(), cfg)?;
-    let one_input = conv.c_in == 1 && !x.track_op();
-    if one_input && depthwise::Sizes::supported(&conv.geometry) {
-        // The stem: every output channel is a convolution of the one input channel.
-        let sizes = depthwise::Sizes {
-            x_channel: 0,
-            x_sample: conv.geometry.in_voxels(),
-            ..depthwise::Sizes::new(conv.batch, conv.c_out, conv.geometry)
-        };
-        return depthwise::apply(x, weight, bias, sizes, (conv.batch, conv.c_out));
-    }
-    grouped(x, weight, bias, cfg)
-}
-
-/// Any convolution, by matrix products where the kernel is one voxel.
-pub(crate) fn grouped(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    cfg: &Conv3dConfig,
-) -> Result<Tensor> {
-    let conv = Conv3d::new(x.dims(), weight.dims(), cfg)?;
+    let shape = conv.out_shape();
+    let convolution = Convolution::new(conv, x.track_op());
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let bias = bias.map(Tensor::contiguous).transpose()?;
-    let value = forward(&conv, &x, &weight, bias.as_ref())?;
-    let shape = conv.out_shape();
-    let of_both = move |x: &Tensor, weight: &Tensor, dy: &Tensor| grads(&conv, x, weight, dy);
-    record(OP, value, shape, [&x, &weight], bias.as_ref(), of_both)
-}
-
-/// A convolution of any kind as a node of the graph: `grads` gives the gradients of input and
-/// weight, that of the bias is the same for all.
-pub(crate) fn record<F>(
-    op: &'static str,
-    value: Buf,
-    shape: (usize, usize, usize, usize, usize),
-    [x, weight]: [&Tensor; 2],
-    bias: Option<&Tensor>,
-    grads: F,
-) -> Result<Tensor>
-where
-    F: Fn(&Tensor, &Tensor, &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
-{
-    let Some(bias) = bias else {
-        return record2(op, value, shape, [x, weight], move |[x, weight], dy| {
+    let gpu = Gpu::of(op, &x)?;
+    let value = {
+        let (xs, w) = (gpu.read(&x)?, gpu.read_f32(&weight)?);
+        let b = bias.as_ref().map(|b| gpu.read_f32(b)).transpose()?;
+        let bias = b.as_ref().map(View::from);
+        convolution.forward(&gpu, View::from(&xs), View::from(&w), bias)?
+    };
+    let grads = move |x: &Tensor, weight: &Tensor, dy: &Tensor| {
+        let gpu = Gpu::of(op, dy)?;
+        let (xs, w, dys) = (gpu.read(x)?, gpu.read_f32(weight)?, gpu.read(dy)?);
+        let (xs, w, dys) = (View::from(&xs), View::from(&w), View::from(&dys));
+        let dx = || Result::Ok(convolution.grad_input(&gpu, w, dys)?.tensor(x.shape()));
+        let dw = || {
+            Result::Ok(
+                convolution
+                    .grad_weight(&gpu, xs, dys)?
+                    .tensor(weight.shape()),
+            )
+        };
+        Result::Ok([
+            x.track_op().then(dx).transpose()?,
+            weight.track_op().then(dw).transpose()?,
+        ])
+    };
+    let Some(bias) = &bias else {
+        return record2(op, value, shape, [&x, &weight], move |[x, weight], dy| {
             grads(x, weight, dy)
         });
     };
@@ -69,7 +56,7 @@ where
         op,
         value,
         shape,
-        [x, weight, bias],
+        [&x, &weight, bias],
         move |[x, weight, bias], dy| {
             let [dx, dw] = grads(x, weight, dy)?;
             Ok([dx, dw, grad_bias(op, bias, dy)?])
@@ -101,9 +88,9 @@ impl Conv3d {
     }
 
     /// The weight of a convolution of one voxel, in the type of the activations.
-    fn matrix(&self, gpu: &Gpu, weight: &Input<'_>, dtype: DType) -> Result<(Option<Buf>, Mat)> {
+    fn matrix(&self, gpu: &Gpu, weight: View, dtype: DType) -> Result<(Option<Buf>, Mat)> {
         let cast = (dtype != DType::F32)
-            .then(|| gpu.cast(weight, dtype))
+            .then(|| gpu.cast_from(weight.at(0), weight.len, dtype))
             .transpose()?;
         let ptr = cast.as_ref().map_or(weight.at(0), |w| w.at(0));
         Ok((cast, Mat::new(ptr, dtype, self.c_in, 0)))
@@ -116,69 +103,117 @@ impl Conv3d {
     }
 }
 
-fn forward(conv: &Conv3d, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Buf> {
-    let gpu = Gpu::of(OP, x)?;
-    let (xs, w) = (gpu.read(x)?, gpu.read_f32(weight)?);
-    let b = bias.map(|b| gpu.read_f32(b)).transpose()?;
-    let n = conv.geometry.out_voxels();
-    let y = gpu.uninit(xs.dtype, conv.batch * conv.c_out * n)?;
-    if conv.is_product() {
-        let (_cast, matrix) = conv.matrix(&gpu, &w, xs.dtype)?;
-        let input = conv.volumes(xs.at(0), xs.dtype, conv.c_in);
-        let output = conv.volumes(y.at(0), y.dtype, conv.c_out);
-        let sizes = [conv.c_out, n, conv.c_in];
-        gpu.gemm(matrix, input, output, sizes, conv.batch, false)?;
-        if let Some(b) = &b {
-            gpu.add_bias(&y, b, n)?;
-        }
-        return Ok(y);
-    }
-    let bias = Arg::from(b.as_ref());
-    let args = conv.args(args![&xs, &w, bias, &y]);
-    let grid = Grid::flat(y.len);
-    gpu.launch_for(&MODULE, "conv3d_forward", xs.dtype, grid, &args)?;
-    Ok(y)
+/// How a convolution is computed.
+pub(crate) struct Convolution {
+    conv: Conv3d,
+    /// The walk along the depth that depthwise kernels take, where one channel is read at a time.
+    walk: Option<depthwise::Sizes>,
 }
 
-fn grads(conv: &Conv3d, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-    let gpu = Gpu::of(OP, dy)?;
-    let (xs, w, dys) = (gpu.read(x)?, gpu.read_f32(weight)?, gpu.read(dy)?);
-    let dx = || {
-        let dx = gpu.uninit(dys.dtype, xs.len)?;
-        if conv.is_product() {
-            let (_cast, matrix) = conv.matrix(&gpu, &w, dys.dtype)?;
-            let n = conv.geometry.in_voxels();
-            let slope = conv.volumes(dys.at(0), dys.dtype, conv.c_out);
+impl Convolution {
+    /// `track` for a convolution whose input has a gradient.
+    pub(crate) fn new(conv: Conv3d, track: bool) -> Self {
+        let sizes = depthwise::Sizes::new(conv.batch, conv.c_out, conv.geometry);
+        let supported = depthwise::Sizes::supported(&conv.geometry);
+        let walk = if !supported {
+            None
+        } else if conv.groups == conv.c_in && conv.c_in == conv.c_out {
+            Some(sizes)
+        } else if conv.c_in == 1 && !track {
+            // The stem: every output channel is a convolution of the one input channel.
+            Some(depthwise::Sizes {
+                x_channel: 0,
+                x_sample: conv.geometry.in_voxels(),
+                ..sizes
+            })
+        } else {
+            None
+        };
+        Self { conv, walk }
+    }
+
+    /// The convolution of `x` with a weight of `f32`.
+    pub(crate) fn forward(
+        &self,
+        gpu: &Gpu,
+        x: View,
+        weight: View,
+        bias: Option<View>,
+    ) -> Result<Buf> {
+        let conv = &self.conv;
+        let n = conv.geometry.out_voxels();
+        let y = gpu.uninit(x.dtype, conv.batch * conv.c_out * n)?;
+        let shift = bias.map_or(Arg::NULL, Arg::from);
+        if let Some(sizes) = &self.walk {
+            let (x, to) = ((Arg::from(x), x.dtype), Arg::from(&y));
+            depthwise::forward(gpu, sizes, x, Arg::from(weight), shift, None, to)?;
+        } else if conv.is_product() {
+            let (_cast, matrix) = conv.matrix(gpu, weight, x.dtype)?;
+            let input = conv.volumes(x.at(0), x.dtype, conv.c_in);
+            let output = conv.volumes(y.at(0), y.dtype, conv.c_out);
+            let sizes = [conv.c_out, n, conv.c_in];
+            gpu.gemm(matrix, input, output, sizes, conv.batch, false)?;
+            if let Some(bias) = bias {
+                gpu.add_bias(&y, bias, n)?;
+            }
+        } else {
+            let args = conv.args(args![x, weight, shift, &y]);
+            let grid = Grid::flat(y.len);
+            gpu.launch_for(&MODULE, "conv3d_forward", x.dtype, grid, &args)?;
+        }
+        Ok(y)
+    }
+
+    /// The gradient of the input.
+    pub(crate) fn grad_input(&self, gpu: &Gpu, weight: View, dy: View) -> Result<Buf> {
+        let conv = &self.conv;
+        let n = conv.geometry.in_voxels();
+        let dx = gpu.uninit(dy.dtype, conv.batch * conv.c_in * n)?;
+        if let Some(sizes) = &self.walk {
+            let (dy, to) = ((Arg::from(dy), dy.dtype), Arg::from(&dx));
+            depthwise::grad_input(gpu, sizes, dy, Arg::from(weight), None, to)?;
+        } else if conv.is_product() {
+            let (_cast, matrix) = conv.matrix(gpu, weight, dy.dtype)?;
+            let slope = conv.volumes(dy.at(0), dy.dtype, conv.c_out);
             let to = conv.volumes(dx.at(0), dx.dtype, conv.c_in);
             let sizes = [conv.c_in, n, conv.c_out];
             gpu.gemm(matrix.t(), slope, to, sizes, conv.batch, false)?;
         } else {
-            let args = conv.args(args![&dys, &w, &dx]);
+            let args = conv.args(args![dy, weight, &dx]);
             let grid = Grid::flat(dx.len);
-            gpu.launch_for(&MODULE, "conv3d_input_gradient", dys.dtype, grid, &args)?;
+            gpu.launch_for(&MODULE, "conv3d_input_gradient", dy.dtype, grid, &args)?;
         }
-        Result::Ok(dx.tensor(x.shape()))
-    };
-    let dw = || {
-        let dw = gpu.uninit(DType::F32, w.len)?;
+        Ok(dx)
+    }
+
+    /// The gradient of the weight, of `f32`.
+    pub(crate) fn grad_weight(&self, gpu: &Gpu, x: View, dy: View) -> Result<Buf> {
+        let conv = &self.conv;
+        if let Some(sizes) = &self.walk {
+            return depthwise::grad_weight(
+                gpu,
+                sizes,
+                (Arg::from(x), x.dtype),
+                Arg::from(dy),
+                None,
+            );
+        }
+        let len = conv.c_out * (conv.c_in / conv.groups) * conv.geometry.taps();
+        let dw = gpu.uninit(DType::F32, len)?;
         if conv.is_product() {
             let n = conv.geometry.in_voxels();
             for b in 0..conv.batch {
-                let slope = conv.volumes(dys.at(b * conv.c_out * n), dys.dtype, conv.c_out);
-                let input = conv.volumes(xs.at(b * conv.c_in * n), xs.dtype, conv.c_in);
+                let slope = conv.volumes(dy.at(b * conv.c_out * n), dy.dtype, conv.c_out);
+                let input = conv.volumes(x.at(b * conv.c_in * n), x.dtype, conv.c_in);
                 let to = Mat::new(dw.at(0), DType::F32, conv.c_in, 0);
                 let sizes = [conv.c_out, conv.c_in, n];
                 gpu.gemm(slope, input.t(), to, sizes, 1, b > 0)?;
             }
         } else {
-            let args = conv.args(args![&xs, &dys, &dw]);
-            let grid = Grid::new(w.len, 256);
-            gpu.launch_for(&MODULE, "conv3d_weight_gradient", xs.dtype, grid, &args)?;
+            let args = conv.args(args![x, dy, &dw]);
+            let grid = Grid::new(dw.len, 256);
+            gpu.launch_for(&MODULE, "conv3d_weight_gradient", x.dtype, grid, &args)?;
         }
-        Result::Ok(dw.tensor(weight.shape()))
-    };
-    Ok([
-        x.track_op().then(dx).transpose()?,
-        weight.track_op().then(dw).transpose()?,
-    ])
+        Ok(dw)
+    }
 }

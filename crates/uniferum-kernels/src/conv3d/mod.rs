@@ -50,7 +50,7 @@ pub fn conv3d(
     if let Some(bias) = bias {
         check_bias(OP, bias, conv.c_out)?;
     }
-    on_cuda!(x => cuda::conv3d(x, weight, bias, cfg));
+    on_cuda!(x => cuda::conv3d(OP, x, weight, bias, cfg));
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         None => x.apply_op2(&weight, conv),

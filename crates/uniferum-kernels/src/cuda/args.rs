@@ -2,7 +2,7 @@
 
 use candle_core::cuda_backend::cudarc::driver::{LaunchArgs, PushKernelArg};
 
-use super::{Buf, Input};
+use super::{Buf, Input, View};
 
 /// One argument: an address or a number.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +35,12 @@ impl Arg {
 impl From<&Input<'_>> for Arg {
     fn from(input: &Input<'_>) -> Self {
         Self::Ptr(input.at(0))
+    }
+}
+
+impl From<View> for Arg {
+    fn from(view: View) -> Self {
+        Self::Ptr(view.at(0))
     }
 }
 

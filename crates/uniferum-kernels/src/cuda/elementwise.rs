@@ -2,17 +2,14 @@
 
 use candle_core::{DType, Result};
 
-use super::{Arg, Buf, Gpu, Grid, Input, Module, args, module};
+use super::{Arg, Buf, Gpu, Grid, Input, Module, View, args, module};
 
 const MODULE: Module = module!("elementwise");
 
 impl Gpu {
     /// Parameters in the type of the activations.
     pub(crate) fn cast(&self, x: &Input<'_>, dtype: DType) -> Result<Buf> {
-        let y = self.uninit(dtype, x.len)?;
-        let list = args![x, &y, x.len as i64];
-        self.launch_for(&MODULE, "cast", dtype, Grid::streaming(x.len), list)?;
-        Ok(y)
+        self.cast_from(x.at(0), x.len, dtype)
     }
 
     /// As [`cast`](Self::cast), from the middle of an array of parameters.
@@ -34,7 +31,7 @@ impl Gpu {
     }
 
     /// Copies `f32` values to element `at` of `to`.
-    pub(crate) fn copy_into(&self, x: &Buf, to: &Buf, at: usize) -> Result<()> {
+    pub(crate) fn copy_into(&self, x: &Buf, to: View, at: usize) -> Result<()> {
         let list = args![x, Arg::Ptr(to.at(at)), x.len as i64];
         self.launch(&MODULE, "cast_f32", Grid::streaming(x.len), list)
     }
@@ -47,7 +44,7 @@ impl Gpu {
         let whole = self.uninit(DType::F32, parts.iter().map(|p| p.len).sum())?;
         let mut at = 0;
         for part in &parts {
-            self.copy_into(part, &whole, at)?;
+            self.copy_into(part, View::from(&whole), at)?;
             at += part.len;
         }
         Ok(whole)
@@ -60,7 +57,7 @@ impl Gpu {
     }
 
     /// Adds one number a channel to `y` `[B, channels, voxels]`.
-    pub(crate) fn add_bias(&self, y: &Buf, bias: &Input<'_>, voxels: usize) -> Result<()> {
+    pub(crate) fn add_bias(&self, y: &Buf, bias: View, voxels: usize) -> Result<()> {
         let list = args![y, bias, bias.len as i32, voxels as i64, y.len as i64];
         let grid = Grid::streaming(y.len);
         self.launch_for(&MODULE, "add_bias", y.dtype, grid, list)

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Buf, Gpu, Input, Mat, record3};
+use super::{Buf, Gpu, Input, Mat, View, record3};
 
 /// [`linear`](crate::linear) on CUDA: one product for all rows, and one for each gradient.
 pub(crate) fn linear(
@@ -22,7 +22,7 @@ pub(crate) fn linear(
         let from = Mat::new(xs.at(0), xs.dtype, k, 0);
         let to = Mat::new(y.at(0), y.dtype, n, 0);
         gpu.gemm(from, w.t(), to, [rows, n, k], 1, false)?;
-        gpu.add_bias(&y, &b, 1)?;
+        gpu.add_bias(&y, View::from(&b), 1)?;
         y
     };
     let mut dims = x.dims().to_vec();

@@ -314,6 +314,50 @@ impl Drop for Input<'_> {
     }
 }
 
+/// Elements on the device that somebody else keeps alive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View {
+    ptr: u64,
+    pub(crate) len: usize,
+    pub(crate) dtype: DType,
+}
+
+impl View {
+    /// The address of element `at`.
+    pub(crate) fn at(&self, at: usize) -> u64 {
+        self.ptr + (at * self.dtype.size_in_bytes()) as u64
+    }
+
+    /// Some of the elements.
+    pub(crate) fn part(&self, range: &std::ops::Range<usize>) -> Self {
+        Self {
+            ptr: self.at(range.start),
+            len: range.len(),
+            dtype: self.dtype,
+        }
+    }
+}
+
+impl From<&Input<'_>> for View {
+    fn from(input: &Input<'_>) -> Self {
+        Self {
+            ptr: input.ptr,
+            len: input.len,
+            dtype: input.dtype,
+        }
+    }
+}
+
+impl From<&Buf> for View {
+    fn from(buf: &Buf) -> Self {
+        Self {
+            ptr: buf.ptr,
+            len: buf.len,
+            dtype: buf.dtype,
+        }
+    }
+}
+
 /// Memory of the device that an operation makes.
 pub(crate) struct Buf {
     ptr: u64,

@@ -1,12 +1,9 @@
 //! Depthwise convolution on CUDA; see `depthwise.cu` for how the kernels walk.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result};
 
-use super::OP;
-use crate::conv3d;
-use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module};
-use crate::error::invalid;
-use crate::geometry::{Conv3dConfig, Geometry, dims5};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Module, args, module};
+use crate::geometry::Geometry;
 
 const MODULE: Module = module!("depthwise");
 /// Blocks that keep the largest of today's devices busy: 8 for each of 132 multiprocessors.
@@ -317,86 +314,4 @@ pub(crate) fn grad_weight(
     let grid = Grid::flat(channels * g.taps());
     gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)?;
     Ok(dw)
-}
-
-/// [`depthwise_conv3d`](super::depthwise_conv3d) on CUDA.
-pub(super) fn depthwise_conv3d(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    cfg: &Conv3dConfig,
-) -> Result<Tensor> {
-    let (samples, channels, input) = dims5(OP, "input shape", x.dims())?;
-    let (_, _, kernel) = dims5(OP, "weight shape", weight.dims())?;
-    let geometry = Geometry::new(OP, input, kernel, cfg.stride, cfg.padding)?;
-    if !Sizes::supported(&geometry) {
-        let cfg = Conv3dConfig {
-            groups: channels,
-            ..*cfg
-        };
-        return conv3d::cuda::grouped(x, weight, bias, &cfg);
-    }
-    apply(
-        x,
-        weight,
-        bias,
-        Sizes::new(samples, channels, geometry),
-        (samples, channels),
-    )
-}
-
-/// The convolution of `sizes` as a node of the graph; gradients of an input that several output
-/// channels share are none of its business.
-pub(crate) fn apply(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-    sizes: Sizes,
-    (samples, channels): (usize, usize),
-) -> Result<Tensor> {
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    let gpu = Gpu::of(OP, &x)?;
-    let bias = bias.map(Tensor::contiguous).transpose()?;
-    let value = {
-        let (xs, w) = (gpu.read(&x)?, gpu.read_f32(&weight)?);
-        let b = bias.as_ref().map(|b| gpu.read_f32(b)).transpose()?;
-        let y = gpu.uninit(xs.dtype, samples * sizes.y_sample)?;
-        let bias = Arg::from(b.as_ref());
-        forward(
-            &gpu,
-            &sizes,
-            (Arg::from(&xs), xs.dtype),
-            Arg::from(&w),
-            bias,
-            None,
-            Arg::from(&y),
-        )?;
-        y
-    };
-    let [d, h, w] = sizes.geometry.output;
-    let shape = (samples, channels, d, h, w);
-    let backward = move |x: &Tensor, weight: &Tensor, dy: &Tensor| grads(&sizes, x, weight, dy);
-    conv3d::cuda::record(OP, value, shape, [&x, &weight], bias.as_ref(), backward)
-}
-
-fn grads(sizes: &Sizes, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-    let gpu = Gpu::of(OP, dy)?;
-    let dys = gpu.read(dy)?;
-    if x.track_op() && sizes.x_channel == 0 {
-        let got = "one that several channels share";
-        return Err(invalid(OP, "input of the gradient", "one of each channel", got).into());
-    }
-    let of = |input: &Input<'_>| (Arg::from(input), input.dtype);
-    let dx = x.track_op().then(|| {
-        let w = gpu.read_f32(weight)?;
-        let dx = gpu.uninit(dy.dtype(), x.elem_count())?;
-        grad_input(&gpu, sizes, of(&dys), Arg::from(&w), None, Arg::from(&dx))?;
-        Ok::<_, candle_core::Error>(dx.tensor(x.shape()))
-    });
-    let dw = weight.track_op().then(|| {
-        let xs = gpu.read(x)?;
-        let dw = grad_weight(&gpu, sizes, of(&xs), Arg::from(&dys), None)?;
-        Ok::<_, candle_core::Error>(dw.tensor(weight.shape()))
-    });
-    Ok([dx.transpose()?, dw.transpose()?])
 }

@@ -39,7 +39,10 @@ pub fn depthwise_conv3d(
     if let Some(bias) = bias {
         check_bias(OP, bias, conv.channels)?;
     }
-    on_cuda!(x => cuda::depthwise_conv3d(x, weight, bias, cfg));
+    on_cuda!(x => crate::conv3d::cuda::conv3d(OP, x, weight, bias, &Conv3dConfig {
+        groups: conv.channels,
+        ..*cfg
+    }));
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
         None => x.apply_op2(&weight, conv),

@@ -21,7 +21,7 @@ use forward::{Saved, forward};
 use plan::Plan;
 
 #[cfg(feature = "cuda")]
-pub(crate) use cuda::mbconv as mbconv_on_cuda;
+pub(crate) use cuda::{Planned as PlannedOnCuda, Saved as SavedOnCuda};
 pub(crate) use norm::Statistics;
 
 const OP: &str = "mbconv";

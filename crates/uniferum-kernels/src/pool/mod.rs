@@ -141,7 +141,8 @@ impl Windows {
     /// Whether no voxel is in two windows; they are in order.
     #[cfg(feature = "cuda")]
     fn are_disjoint(&self) -> bool {
-        let of = |axis: &Vec<Range<usize>>| axis.windows(2).all(|pair| pair[0].end <= pair[1].start);
+        let of =
+            |axis: &Vec<Range<usize>>| axis.windows(2).all(|pair| pair[0].end <= pair[1].start);
         self.axes.iter().all(of)
     }
 

@@ -7,7 +7,7 @@ use super::layer::Differentiable;
 use crate::batch_norm::{self, BatchNorm, NormSilu};
 use crate::conv3d::{self, Conv3d};
 use crate::error::invalid;
-use crate::mbconv::Statistics;
+use crate::mbconv::{NormedConv, Statistics};
 use crate::memory::Scratch;
 
 /// The layer with all its sizes known.
@@ -26,21 +26,27 @@ pub(crate) struct Kept {
     norm: NormSilu,
 }
 
+/// Whether everything about the norm has a value for each channel.
+pub(super) fn check_norm(conv: &NormedConv<'_>, channels: usize) -> Result<()> {
+    let (mean, var) = conv.running.unzip();
+    for vector in [Some(conv.gamma), Some(conv.beta), mean, var] {
+        if let Some(vector) = vector
+            && vector.dims() != [channels]
+        {
+            let got = format!("{:?}", vector.dims());
+            let expected = format!("[{channels}]");
+            return Err(invalid("sequence", "norm parameter", expected, got).into());
+        }
+    }
+    Ok(())
+}
+
 impl ConvNorm {
     pub(super) fn new(stage: &ConvNormSilu<'_>, dims: &[usize]) -> Result<Self> {
         let tensors = &stage.conv;
         let conv = Conv3d::new(dims, tensors.weight.dims(), &stage.cfg)?;
         let channels = conv.c_out;
-        let (mean, var) = tensors.running.unzip();
-        for vector in [Some(tensors.gamma), Some(tensors.beta), mean, var] {
-            if let Some(vector) = vector
-                && vector.dims() != [channels]
-            {
-                let got = format!("{:?}", vector.dims());
-                let expected = format!("[{channels}]");
-                return Err(invalid("sequence", "norm parameter", expected, got).into());
-            }
-        }
+        check_norm(tensors, channels)?;
         let read = |(mean, var)| Statistics::read(mean, var);
         Ok(Self {
             norm: batch_norm::Plan::new(&conv.out_dims())?,

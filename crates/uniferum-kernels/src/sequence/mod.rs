@@ -43,7 +43,7 @@ pub struct ConvNormSilu<'a> {
     pub eps: f64,
 }
 
-/// Layers one after the other as one differentiable operation on the CPU.
+/// Layers one after the other as one differentiable operation.
 ///
 /// The same function as [`mbconv`](crate::mbconv), [`conv3d`](crate::conv3d) and
 /// [`batch_norm_silu`](crate::batch_norm_silu) in a row. What passes between the layers and back

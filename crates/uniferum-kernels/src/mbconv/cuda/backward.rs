@@ -4,25 +4,24 @@ use candle_core::{DType, Result};
 
 use super::{Block, MODULE, Saved};
 use crate::batch_norm::cuda::{Norm, NormGradient, Rows, norm_back, norm_gradient, slope_sums};
-use crate::cuda::{Arg, Buf, Grid, Input, args};
+use crate::cuda::{Arg, Buf, Grid, View, args};
 use crate::depthwise::cuda as depthwise;
 use crate::mbconv::plan::LayerPlaces;
 
 impl Block<'_> {
-    /// Gradients of the input and of the parameters.
-    pub(super) fn backward(&self, saved: Saved, dy: &Input<'_>) -> Result<(Buf, Buf)> {
-        let grads = self.gpu.zeros(DType::F32, self.weights.len)?;
-        let mut dwide = self.project(&saved, dy, &grads)?;
-        self.gate(&saved, &mut dwide, &grads)?;
+    /// The gradient of the input; those of the parameters go to `grads`.
+    pub(super) fn backward(&self, saved: Saved, dy: View, grads: View) -> Result<Buf> {
+        let mut dwide = self.project(&saved, dy, grads)?;
+        self.gate(&saved, &mut dwide, grads)?;
         let dx = self.gpu.uninit(self.dtype(), self.x.len)?;
         match (&self.places.expand, &saved.expand) {
-            (Some(layer), Some(norm)) => self.expansion(layer, norm, &dwide, &dx, &grads)?,
-            _ => self.depthwise_alone(&dwide, &dx, &grads)?,
+            (Some(layer), Some(norm)) => self.expansion(layer, norm, &dwide, &dx, grads)?,
+            _ => self.depthwise_alone(&dwide, &dx, grads)?,
         }
         if self.plan.residual {
             self.gpu.add(&dx, Arg::from(dy))?;
         }
-        Ok((dx, grads))
+        Ok(dx)
     }
 
     /// The gradients of a norm's parameters into their places.
@@ -31,7 +30,7 @@ impl Block<'_> {
         layer: &LayerPlaces,
         first: usize,
         own: &NormGradient,
-        grads: &Buf,
+        grads: View,
     ) -> Result<()> {
         self.gpu
             .copy_into(&own.gamma, grads, layer.gamma.start + first)?;
@@ -40,7 +39,7 @@ impl Block<'_> {
     }
 
     /// Through the projection; returns the gradient of the activated channels `[B, mid, voxels]`.
-    fn project(&self, saved: &Saved, dy: &Input<'_>, grads: &Buf) -> Result<Buf> {
+    fn project(&self, saved: &Saved, dy: View, grads: View) -> Result<Buf> {
         let (plan, gpu) = (self.plan, &self.gpu);
         let n = plan.geometry.out_voxels();
         let rows = self.rows_out(plan.c_out);
@@ -77,7 +76,7 @@ impl Block<'_> {
     }
 
     /// Through the gate and the depthwise convolution's norm and activation, in place.
-    fn gate(&self, saved: &Saved, dwide: &mut Buf, grads: &Buf) -> Result<()> {
+    fn gate(&self, saved: &Saved, dwide: &mut Buf, grads: View) -> Result<()> {
         let (plan, gpu) = (self.plan, &self.gpu);
         let rows = self.rows_out(plan.mid);
         let norm = &saved.depthwise;
@@ -92,7 +91,7 @@ impl Block<'_> {
     }
 
     /// From the gate's gradient to the means'.
-    fn excite_back(&self, saved: &Saved, dgate: &Buf, grads: &Buf) -> Result<Buf> {
+    fn excite_back(&self, saved: &Saved, dgate: &Buf, grads: View) -> Result<Buf> {
         let (plan, places, excite) = (self.plan, &self.places, &saved.excite);
         let (mid, squeezed) = (plan.mid as i32, plan.squeezed as i32);
         let new = |n: usize| self.gpu.uninit(DType::F32, plan.batch * n);
@@ -131,7 +130,7 @@ impl Block<'_> {
     }
 
     /// The depthwise convolution of a block without expansion.
-    fn depthwise_alone(&self, dwide: &Buf, dx: &Buf, grads: &Buf) -> Result<()> {
+    fn depthwise_alone(&self, dwide: &Buf, dx: &Buf, grads: View) -> Result<()> {
         let place = self.places.depthwise.weight.start;
         let sizes = self.sizes(self.plan.mid);
         let slope = (Arg::from(dwide), dwide.dtype);
@@ -148,7 +147,7 @@ impl Block<'_> {
         norm: &Norm,
         dwide: &Buf,
         dx: &Buf,
-        grads: &Buf,
+        grads: View,
     ) -> Result<()> {
         let (plan, gpu, dtype) = (self.plan, &self.gpu, self.dtype());
         let (n, taps) = (plan.geometry.in_voxels(), plan.geometry.taps());
@@ -191,7 +190,7 @@ impl Block<'_> {
         first: usize,
         norm: &Norm,
         (h, dz): (&Buf, &Buf),
-        grads: &Buf,
+        grads: View,
     ) -> Result<()> {
         let rows: Rows = self.rows_in(norm.mean.len);
         let inputs = (Arg::from(dz), Arg::from(h), h.dtype);

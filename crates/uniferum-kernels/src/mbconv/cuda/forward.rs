@@ -2,14 +2,11 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Block, Excite, MODULE, Saved};
+use super::{Block, Excite, MODULE, Saved, Statistics};
 use crate::batch_norm::cuda::{Norm, normalise, prepare, row_means, statistics};
 use crate::cuda::{Arg, Buf, Grid, args};
 use crate::depthwise::cuda as depthwise;
 use crate::mbconv::plan::LayerPlaces;
-
-/// Mean and biased variance of each channel.
-type Statistics = (Buf, Buf);
 
 impl Block<'_> {
     /// The output, what backward needs, and the statistics of each norm in order.

@@ -6,14 +6,12 @@
 mod backward;
 mod forward;
 
-use std::sync::{Mutex, PoisonError};
-
 use candle_core::{DType, Result, Tensor};
 
+use super::MbConv;
 use super::plan::{Places, Plan};
-use super::{BatchStatistics, MbConv, OP};
 use crate::batch_norm::cuda::{Norm, Rows};
-use crate::cuda::{Arg, Buf, Gpu, Input, Mat, Module, module, record2};
+use crate::cuda::{Arg, Buf, Gpu, Mat, Module, View, module};
 use crate::depthwise::cuda::Sizes;
 
 const MODULE: Module = module!("mbconv");
@@ -23,7 +21,7 @@ const MODULE: Module = module!("mbconv");
 const GROUP: usize = 1 << 28;
 
 /// What backward needs beside the input and the parameters.
-struct Saved {
+pub(crate) struct Saved {
     expand: Option<Norm>,
     depthwise: Norm,
     project: Norm,
@@ -41,17 +39,76 @@ struct Excite {
     gate: Buf,
 }
 
+/// Mean and biased variance of each channel.
+pub(crate) type Statistics = (Buf, Buf);
+
+/// A block with its sizes and its constant statistics, if it has any.
+pub(crate) struct Planned {
+    plan: Plan,
+    running: Option<Vec<(Tensor, Tensor)>>,
+}
+
+impl Planned {
+    pub(crate) fn new(block: &MbConv<'_>, dims: &[usize]) -> Result<Self> {
+        let plan = block.plan(dims)?;
+        // Later updates of the running statistics must not reach the backward pass.
+        let copied = |(mean, var): &(&Tensor, &Tensor)| {
+            Ok::<_, candle_core::Error>((mean.detach().copy()?, var.detach().copy()?))
+        };
+        let running = block.given(&plan)?;
+        let running = running
+            .map(|g| g.iter().map(copied).collect())
+            .transpose()?;
+        Ok(Self { plan, running })
+    }
+
+    /// The output, what backward needs, and the statistics of the batch in order.
+    pub(crate) fn forward(
+        &self,
+        gpu: &Gpu,
+        weights: View,
+        x: View,
+    ) -> Result<(Buf, Saved, Vec<Statistics>)> {
+        Block::new(gpu.clone(), &self.plan, weights, x).forward(self.running.as_deref())
+    }
+
+    /// The gradient of the input; those of the parameters go to `grads`, which is zeros.
+    pub(crate) fn backward(
+        &self,
+        gpu: &Gpu,
+        (weights, x): (View, View),
+        saved: Saved,
+        dy: View,
+        grads: View,
+    ) -> Result<Buf> {
+        Block::new(gpu.clone(), &self.plan, weights, x).backward(saved, dy, grads)
+    }
+
+    pub(crate) fn out_dims(&self) -> Vec<usize> {
+        let [d, h, w] = self.plan.geometry.output;
+        vec![self.plan.batch, self.plan.c_out, d, h, w]
+    }
+
+    /// Values per channel of each norm that uses the batch's statistics.
+    pub(crate) fn counts(&self) -> Vec<usize> {
+        let plan = &self.plan;
+        let expand = plan.expands.then(|| plan.in_columns());
+        let all = expand.into_iter().chain([plan.out_columns(); 2]);
+        all.filter(|_| self.running.is_none()).collect()
+    }
+}
+
 /// A block at work: the device, the sizes, and where parameters lie.
 struct Block<'a> {
     gpu: Gpu,
     plan: &'a Plan,
     places: Places,
-    weights: &'a Input<'a>,
-    x: &'a Input<'a>,
+    weights: View,
+    x: View,
 }
 
 impl<'a> Block<'a> {
-    fn new(gpu: Gpu, plan: &'a Plan, weights: &'a Input<'a>, x: &'a Input<'a>) -> Self {
+    fn new(gpu: Gpu, plan: &'a Plan, weights: View, x: View) -> Self {
         Self {
             gpu,
             plan,
@@ -148,60 +205,5 @@ impl<'a> Block<'a> {
         let sizes = [channels, n, c_in];
         self.gpu.gemm(w, x, y, sizes, self.plan.batch, false)?;
         Ok(out)
-    }
-}
-
-/// [`mbconv`](super::mbconv) on CUDA.
-pub(crate) fn mbconv(x: &Tensor, block: &MbConv<'_>) -> Result<(Tensor, Vec<BatchStatistics>)> {
-    let plan = block.plan(x.dims())?;
-    let parts = block.parts().into_iter().map(Tensor::flatten_all);
-    let weights = &Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?.contiguous()?;
-    let x = &x.contiguous()?;
-    let gpu = Gpu::of(OP, x)?;
-    let given = block.given(&plan)?;
-    let copied = |(mean, var): &(&Tensor, &Tensor)| {
-        // Later updates of the running statistics must not reach the backward pass.
-        Ok::<_, candle_core::Error>((mean.detach().copy()?, var.detach().copy()?))
-    };
-    let running: Option<Vec<_>> = given.map(|g| g.iter().map(copied).collect()).transpose()?;
-    let (value, saved, statistics) = {
-        let (xs, ws) = (gpu.read(x)?, gpu.read_f32(weights)?);
-        let own = Block::new(gpu.clone(), &plan, &ws, &xs);
-        own.forward(running.as_deref())?
-    };
-    let expand = plan.expands.then(|| plan.in_columns());
-    let counts = expand.into_iter().chain([plan.out_columns(); 2]);
-    let statistics = match running {
-        Some(_) => Vec::new(),
-        None => statistics.into_iter().zip(counts).map(made).collect(),
-    };
-    let [d, h, w] = plan.geometry.output;
-    let shape = (plan.batch, plan.c_out, d, h, w);
-    let saved = Mutex::new(Some(saved));
-    let backward = move |[x, weights]: [&Tensor; 2], dy: &Tensor| {
-        let gpu = Gpu::of(OP, dy)?;
-        let (xs, ws, dys) = (gpu.read(x)?, gpu.read_f32(weights)?, gpu.read(dy)?);
-        let own = Block::new(gpu, &plan, &ws, &xs);
-        // A second pass over the same graph finds nothing kept and computes it again.
-        let saved = match saved.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            Some(saved) => saved,
-            None => own.forward(running.as_deref())?.1,
-        };
-        let (dx, dw) = own.backward(saved, &dys)?;
-        Ok([
-            x.track_op().then(|| dx.tensor(x.shape())),
-            weights.track_op().then(|| dw.tensor(weights.shape())),
-        ])
-    };
-    let y = record2(OP, value, shape, [x, weights], backward)?;
-    Ok((y, statistics))
-}
-
-fn made(((mean, var), count): ((Buf, Buf), usize)) -> BatchStatistics {
-    let channels = mean.len;
-    BatchStatistics {
-        mean: mean.tensor(channels),
-        var: var.tensor(channels),
-        count,
     }
 }
