@@ -74,12 +74,26 @@ part_sanitizer() {
     say "compute-sanitizer is not here: memory and races were not checked"
     return
   fi
+  # All at once: each keeps one core and a small part of the GPU busy.
+  local logs started=()
+  logs=$(mktemp -d)
   for program in conv layers mbconv transformer bf16 augment gpu_loader; do
     for tool in memcheck racecheck synccheck; do
-      say "$tool of $program"
-      attempt compute-sanitizer --tool "$tool" --error-exitcode 1 "$folder/tests/$program" --quiet
+      timeout "${SANITIZER_SECONDS:-1800}" compute-sanitizer --tool "$tool" --error-exitcode 1 \
+        "$folder/tests/$program" --quiet > "$logs/$program.$tool" 2>&1 &
+      started+=("$! $tool $program")
     done
   done
+  local process status
+  for process in "${started[@]}"; do
+    read -r process tool program <<< "$process"
+    wait "$process"
+    status=$?
+    say "$tool of $program: exit status $status"
+    tail -4 "$logs/$program.$tool"
+    [ "$status" = 0 ] || echo "$tool of $program: $status" >> "$failures"
+  done
+  rm -r "$logs"
 }
 
 # A line of JSON a kernel: its bytes a second and their share of a copy's.

@@ -119,10 +119,7 @@ impl EfficientNet3d {
         self.check(x)?;
         if train {
             self.inference.clear();
-            if x.device().is_cpu() {
-                return self.forward_as_one(x);
-            }
-            return self.forward_composed(x, train);
+            return self.forward_as_one(x);
         }
         kernels::release_memory();
         if x.device().is_cpu()
@@ -135,7 +132,7 @@ impl EfficientNet3d {
         self.forward_composed(x, train)
     }
 
-    /// Training on the CPU: the whole network as one operation, since what passes between its
+    /// Training: the whole network as one operation, since what passes between its
     /// layers is too large to become tensors.
     fn forward_as_one(&self, x: &Tensor) -> Result<Tensor> {
         let mode = self.mode(true);
