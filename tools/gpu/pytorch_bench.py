@@ -1,10 +1,11 @@
 """The encoder in PyTorch on the same GPU: forward, and a training step.
 
-usage: pytorch_bench.py [--seconds N] [--batches 8,32,64] [--dtypes bf16,f32]
+usage: pytorch_bench.py [--seconds N] [--batches 8,32,64] [--dtypes bf16,f32] [--only WORDS]
 
 MONAI's EfficientNet-B0 in three dimensions: channels first and last, with and without
 torch.compile, bf16 by autocast; fused AdamW, clipping. Prints seconds, samples a second and peak
-memory of each, and stops beginning new measurements after N seconds.
+memory of each, and stops beginning new measurements after N seconds. WORDS are part of a
+measurement's name, as "compiled, channels first".
 
 The transformer behind the encoder is left out, so that these numbers favour PyTorch.
 """
@@ -77,6 +78,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--batches", default="8,32,64")
     parser.add_argument("--dtypes", default="bf16,f32")
+    parser.add_argument("--only", default="")
     args = parser.parse_args()
     batches = [int(batch) for batch in args.batches.split(",")]
     end = time.monotonic() + args.seconds
@@ -87,7 +89,7 @@ def main():
         for compiled in (False, True):
             for layout in layouts:
                 name = f"{'compiled' if compiled else 'eager'}, {layout},"
-                for batch in batches:
+                for batch in batches if args.only in name else []:
                     if time.monotonic() > end:
                         print(f"{name} {dtype} batch {batch}: no time left", flush=True)
                         continue
