@@ -74,7 +74,7 @@ impl Sizes {
     /// How `forward` and `weight_gradient` read the input: as their names end.
     fn reading(&self, lanes: &Lanes, arrays: &[Arg], dtype: DType, normed: bool) -> &'static str {
         let whole = self.geometry.output[2] <= 4 * lanes.across;
-        let usual = self.geometry.before[2] % 4 == self.usual_padding() % 4;
+        let usual = self.geometry.before[2] == self.usual_padding();
         match whole && usual && self.in_fours(arrays, dtype) {
             false => "_any",
             true if normed => "_normed",
