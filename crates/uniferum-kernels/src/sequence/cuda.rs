@@ -134,7 +134,7 @@ enum Layer {
 
 /// What a layer's backward pass needs beside its input and parameters.
 enum Kept {
-    Conv(Buf, Norm),
+    Conv(Box<(Buf, Norm)>),
     MbConv(Box<SavedOnCuda>),
 }
 
@@ -166,8 +166,8 @@ impl Layer {
         want_dx: bool,
     ) -> Result<Option<Buf>> {
         match (self, kept) {
-            (Self::Conv(layer), Kept::Conv(inner, norm)) => {
-                layer.backward(gpu, (weights, x), (&inner, &norm), (dy, grads), want_dx)
+            (Self::Conv(layer), Kept::Conv(kept)) => {
+                layer.backward(gpu, (weights, x), &kept, (dy, grads), want_dx)
             }
             (Self::MbConv(layer), Kept::MbConv(saved)) => layer
                 .backward(gpu, (weights, x), *saved, dy, grads)
@@ -256,14 +256,14 @@ impl ConvNorm {
         let y = gpu.uninit(inner.dtype, inner.len)?;
         let none = (Arg::NULL, Arg::NULL);
         normalise(gpu, &self.rows, &norm, input, true, none, &y)?;
-        Ok((y, Kept::Conv(inner, norm), made))
+        Ok((y, Kept::Conv(Box::new((inner, norm))), made))
     }
 
     fn backward(
         &self,
         gpu: &Gpu,
         (weights, x): (View, View),
-        (inner, norm): (&Buf, &Norm),
+        (inner, norm): &(Buf, Norm),
         (dy, grads): (View, View),
         want_dx: bool,
     ) -> Result<Option<Buf>> {
