@@ -58,7 +58,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use loss::{bce_with_logits, sigmoid_focal};
 pub use mbconv::{BatchStatistics, MbConv, NormedConv, SqueezeExcite, mbconv};
-pub use memory::release_memory;
+pub use memory::{HugePages, release_memory};
 pub use pool::{adaptive_avg_pool3d, avg_pool3d, global_avg_pool3d, max_pool3d};
 pub use sequence::{ConvNormSilu, Stage, sequence};
 pub use silu::silu;

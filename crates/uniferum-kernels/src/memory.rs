@@ -3,6 +3,7 @@
 //! A training step makes and drops gigabytes of arrays. Fresh from the system each page of them
 //! costs a fault, which together took a quarter of a step.
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -18,9 +19,59 @@ const CHUNK: usize = 1 << 16;
 pub(crate) fn zeros(n: usize) -> Vec<f32> {
     let data = vec![0.0; n];
     if n >= LARGE {
-        advise(&data);
+        advise(data.as_ptr().cast(), size_of_val(&data[..]));
     }
     data
+}
+
+/// The system's allocator, which asks for huge pages for every large array.
+///
+/// For programs that make volumes of hundreds of megabytes: each small page of them costs a fault, a fifth of
+/// the time in which a scan is prepared. Memory is taken as before; only Linux is asked.
+///
+/// ```
+/// #[global_allocator]
+/// static ALLOCATOR: uniferum_kernels::HugePages = uniferum_kernels::HugePages;
+///
+/// let volume = vec![0.0f32; 512 * 512 * 40];
+/// assert_eq!(volume[512 * 512 * 40 - 1], 0.0);
+/// ```
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HugePages;
+
+impl HugePages {
+    /// Bytes from which an array is worth huge pages: some of them.
+    const LARGE: usize = 8 << 20;
+
+    fn advised(start: *mut u8, len: usize) -> *mut u8 {
+        if len >= Self::LARGE && !start.is_null() {
+            advise(start, len);
+        }
+        start
+    }
+}
+
+// SAFETY: every call is the system allocator's own; advice changes no memory.
+unsafe impl GlobalAlloc for HugePages {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        Self::advised(unsafe { System.alloc(layout) }, layout.size())
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: as the caller promises.
+        Self::advised(unsafe { System.alloc_zeroed(layout) }, layout.size())
+    }
+
+    unsafe fn dealloc(&self, start: *mut u8, layout: Layout) {
+        // SAFETY: as the caller promises; the memory is the system allocator's.
+        unsafe { System.dealloc(start, layout) }
+    }
+
+    unsafe fn realloc(&self, start: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: as the caller promises; the memory is the system allocator's.
+        Self::advised(unsafe { System.realloc(start, layout, size) }, size)
+    }
 }
 
 /// A copy made by all threads.
@@ -36,21 +87,21 @@ fn copy(to: &mut [f32], from: &[f32]) {
         .for_each(|(to, from)| to.copy_from_slice(from));
 }
 
-/// Asks for huge pages; nothing is lost where the system refuses.
+/// Asks for huge pages for `len` bytes; nothing is lost where the system refuses.
 #[cfg(all(target_os = "linux", not(miri)))]
-fn advise(data: &[f32]) {
+fn advise(start: *const u8, len: usize) {
     const PAGE: usize = 4096;
-    let start = (data.as_ptr() as usize).next_multiple_of(PAGE);
-    let end = (data.as_ptr() as usize + size_of_val(data)) / PAGE * PAGE;
-    if start < end {
+    let first = (start as usize).next_multiple_of(PAGE);
+    let past = (start as usize + len) / PAGE * PAGE;
+    if first < past {
         // SAFETY: whole pages inside memory that this process owns; the advice changes neither
         // their contents nor who may access them.
-        unsafe { libc::madvise(start as *mut _, end - start, libc::MADV_HUGEPAGE) };
+        unsafe { libc::madvise(first as *mut _, past - first, libc::MADV_HUGEPAGE) };
     }
 }
 
 #[cfg(not(all(target_os = "linux", not(miri))))]
-fn advise(_data: &[f32]) {}
+fn advise(_start: *const u8, _len: usize) {}
 
 /// An array whose memory is kept for the next one of about its size.
 ///

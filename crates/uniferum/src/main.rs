@@ -11,6 +11,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[global_allocator]
+static ALLOCATOR: uniferum_kernels::HugePages = uniferum_kernels::HugePages;
+
 /// Exit codes: 0 success, 1 the work failed, 2 the command line was wrong (clap's own).
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();

@@ -1,7 +1,7 @@
 //! Files into memory: regular files only, and only as much as is asked for.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -28,6 +28,13 @@ pub(crate) fn read_start(path: &Path, limit: u64) -> Result<(Vec<u8>, u64)> {
         .read_to_end(&mut out)
         .map_err(|source| Error::io(path, source))?;
     Ok((out, length))
+}
+
+/// The file, to be read in large pieces, and its size.
+pub(crate) fn open_buffered(path: &Path) -> Result<(BufReader<File>, u64)> {
+    const PIECE: usize = 1 << 18;
+    let (file, length) = open(path)?;
+    Ok((BufReader::with_capacity(PIECE, file), length))
 }
 
 /// A pipe or a device has no size, and may have no end.

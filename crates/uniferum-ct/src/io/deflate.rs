@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::gzip::most_possible;
+use super::gzip::check_claim;
 use crate::error::{Error, Result};
 
 /// How a stream is wrapped.
@@ -22,13 +22,7 @@ pub(crate) fn inflate(
     wrapper: Wrapper,
 ) -> Result<Vec<u8>> {
     let damaged = |what: String| Error::corrupt(path, what);
-    let possible = most_possible(compressed.len());
-    if size > possible {
-        return Err(damaged(format!(
-            "{size} bytes are claimed, {} compressed bytes hold at most {possible}",
-            compressed.len()
-        )));
-    }
+    check_claim(path, size, compressed.len() as u64)?;
     let mut out = vec![0; size as usize];
     let mut decompressor = libdeflater::Decompressor::new();
     let written = match wrapper {

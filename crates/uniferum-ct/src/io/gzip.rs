@@ -1,10 +1,11 @@
-//! Bounded gzip decompression: the caller says how much it is prepared to take.
+//! Bounded gzip decompression as a stream: the caller says how much it is prepared to take.
 
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
-use flate2::read::MultiGzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
+use super::voxels::too_short;
 use crate::error::{Error, Result};
 
 /// Deflate cannot do better than 1032:1, so a claim beyond it is false before anything is allocated.
@@ -15,71 +16,67 @@ pub(crate) fn is_gzip(bytes: &[u8]) -> bool {
     bytes.starts_with(&[0x1f, 0x8b])
 }
 
-/// The most that so many compressed bytes can hold.
-pub(crate) fn most_possible(compressed: usize) -> u64 {
-    (compressed as u64).saturating_mul(MAX_RATIO)
+/// Refuses a claim of more bytes than so many compressed ones can hold, before memory is taken for it.
+pub(crate) fn check_claim(path: &Path, claimed: u64, compressed: u64) -> Result<()> {
+    let possible = compressed.saturating_mul(MAX_RATIO);
+    if claimed <= possible {
+        return Ok(());
+    }
+    Err(Error::corrupt(
+        path,
+        format!(
+            "{claimed} bytes are claimed, {compressed} compressed bytes hold at most {possible}"
+        ),
+    ))
 }
 
 /// The first `length` decompressed bytes, fewer if there are not so many.
-pub(crate) fn peek(path: &Path, compressed: &[u8], length: usize) -> Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(length);
-    MultiGzDecoder::new(compressed)
-        .take(length as u64)
+pub(crate) fn peek(path: &Path, compressed: impl BufRead, length: u64) -> Result<Vec<u8>> {
+    let mut out = Vec::new();
+    stream(compressed)
+        .take(length)
         .read_to_end(&mut out)
-        .map_err(|error| Error::corrupt(path, format!("gzip: {error}")))?;
+        .map_err(|error| damaged(path, &error))?;
     Ok(out)
 }
 
-/// Decompresses everything and checks every member's CRC; refuses to produce more than `limit` bytes.
+/// The content of all members as a stream, which ends with an error where a member's CRC is another.
 ///
-/// A single member goes through libdeflate in one shot, several members through a stream.
-pub(crate) fn decompress(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
-    let possible = most_possible(compressed.len()).min(limit);
-    if let Some(size) = claimed_size(compressed)
-        && size <= possible
-    {
-        let mut out = vec![0; size as usize];
-        let written = libdeflater::Decompressor::new().gzip_decompress(compressed, &mut out);
-        // libdeflate stops after the first member: another one may follow.
-        if written == Ok(out.len()) && !another_member(compressed, &out) {
-            return Ok(out);
-        }
+/// Streams are inflated by zlib-rs, about as fast as libdeflate, which wants the whole file and room for
+/// the whole content first: the time to take that memory is more than what it wins.
+pub(crate) fn stream<R: BufRead>(compressed: R) -> MultiGzDecoder<R> {
+    MultiGzDecoder::new(compressed)
+}
+
+/// What an error of a [`stream`] means.
+pub(crate) fn damaged(path: &Path, error: &std::io::Error) -> Error {
+    Error::corrupt(path, format!("gzip: {error}"))
+}
+
+/// Passes over `n` bytes of a stream.
+pub(crate) fn skip(path: &Path, stream: &mut impl Read, n: u64) -> Result<()> {
+    let skipped = std::io::copy(&mut stream.take(n), &mut std::io::sink());
+    match skipped.map_err(|error| damaged(path, &error))? {
+        got if got == n => Ok(()),
+        got => Err(too_short(path, n, got)),
     }
-    stream(path, compressed, limit)
 }
 
-/// The size that the last member's trailer claims, modulo 2^32.
-fn claimed_size(compressed: &[u8]) -> Option<u64> {
-    let trailer = compressed.last_chunk::<4>()?;
-    Some(u64::from(u32::from_le_bytes(*trailer)))
-}
-
-/// Whether the file may hold more than the member that gave `produced`.
-///
-/// A member ends with the CRC and the length of its content: where these eight bytes first stand at the
-/// end of the file, the member goes to there.
-fn another_member(compressed: &[u8], produced: &[u8]) -> bool {
-    let mut trailer = [0; 8];
-    trailer[..4].copy_from_slice(&libdeflater::crc32(produced).to_le_bytes());
-    trailer[4..].copy_from_slice(&(produced.len() as u32).to_le_bytes());
-    memchr::memmem::find(compressed, &trailer) != compressed.len().checked_sub(trailer.len())
-}
-
-fn stream(path: &Path, compressed: &[u8], limit: u64) -> Result<Vec<u8>> {
-    let mut out = Vec::new();
-    let read = MultiGzDecoder::new(compressed)
-        .take(limit.saturating_add(1))
-        .read_to_end(&mut out)
-        .map_err(|error| Error::corrupt(path, format!("gzip: {error}")))?;
-    if read as u64 > limit {
-        return Err(Error::field(
+/// Reads a stream to its end, so that its CRC is checked; refuses more than `limit` further bytes.
+pub(crate) fn finish(path: &Path, stream: &mut impl Read, limit: u64) -> Result<()> {
+    let rest = std::io::copy(
+        &mut stream.take(limit.saturating_add(1)),
+        &mut std::io::sink(),
+    );
+    match rest.map_err(|error| damaged(path, &error))? {
+        rest if rest <= limit => Ok(()),
+        _ => Err(Error::field(
             path,
             "decompressed size",
-            format!("at most {limit} bytes, as the header says"),
+            format!("at most {limit} bytes more than the header says"),
             "more",
-        ));
+        )),
     }
-    Ok(out)
 }
 
 #[cfg(test)]
@@ -94,45 +91,49 @@ mod tests {
         encoder.finish().unwrap()
     }
 
+    /// The first `n` bytes and no more than `limit` after them.
+    fn decompress(compressed: &[u8], n: u64, limit: u64) -> Result<Vec<u8>> {
+        let path = Path::new("x.gz");
+        let mut content = stream(compressed);
+        let mut out = Vec::new();
+        let read = (&mut content).take(n).read_to_end(&mut out);
+        read.map_err(|error| damaged(path, &error))?;
+        finish(path, &mut content, limit)?;
+        Ok(out)
+    }
+
     #[test]
     fn members_of_equal_size_are_all_read() {
-        let path = Path::new("x.gz");
         let one = gz(b"0123456789");
-        assert_eq!(decompress(path, &one, 100).unwrap(), b"0123456789");
+        assert_eq!(decompress(&one, 100, 0).unwrap(), b"0123456789");
         let two = [gz(b"0123456789"), gz(b"abcdefghij")].concat();
-        assert_eq!(
-            decompress(path, &two, 100).unwrap(),
-            b"0123456789abcdefghij"
-        );
-        // The same content twice, and nothing twice: only the place of the trailers tells.
-        let same = [gz(b"0123456789"), gz(b"0123456789")].concat();
-        assert_eq!(
-            decompress(path, &same, 100).unwrap(),
-            b"01234567890123456789"
-        );
+        assert_eq!(decompress(&two, 100, 0).unwrap(), b"0123456789abcdefghij");
         let empty = [gz(b""), gz(b""), gz(b"abc"), gz(b"")].concat();
-        assert_eq!(decompress(path, &empty, 100).unwrap(), b"abc");
+        assert_eq!(decompress(&empty, 100, 0).unwrap(), b"abc");
     }
 
     #[test]
     fn damage_and_bombs_are_refused() {
-        let path = Path::new("x.gz");
         let mut bad = gz(&[7; 5000]);
         let n = bad.len();
         bad[n - 6] ^= 1; // CRC
-        assert!(matches!(
-            decompress(path, &bad, 10_000),
-            Err(Error::Corrupt { .. })
-        ));
+        // Wanted bytes are whole, and still the end is looked at.
+        for wanted in [10_000, 5000, 100] {
+            let outcome = decompress(&bad, wanted, 10_000);
+            assert!(matches!(outcome, Err(Error::Corrupt { .. })));
+        }
         let cut = gz(&[7; 5000]);
         assert!(matches!(
-            decompress(path, &cut[..cut.len() - 9], 10_000),
+            decompress(&cut[..cut.len() - 9], 10_000, 0),
             Err(Error::Corrupt { .. })
         ));
         let bomb = gz(&vec![0; 1 << 20]);
         assert!(matches!(
-            decompress(path, &bomb, 1000),
+            decompress(&bomb, 1000, 100),
             Err(Error::Field { .. })
         ));
+        let path = Path::new("x.gz");
+        assert!(skip(path, &mut stream(&cut[..]), 5000).is_ok());
+        assert!(skip(path, &mut stream(&cut[..]), 5001).is_err());
     }
 }

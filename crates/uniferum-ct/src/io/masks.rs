@@ -127,11 +127,10 @@ pub fn read_organs(path: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Org
         return Ok(Organs { volume, warnings });
     }
     let below = path.join(SUBFOLDER);
-    let known = |name: &str| class_file(&below, name).is_some();
-    if classes.iter().any(|&(name, _)| known(name)) {
-        return read_mask_folder(below, classes);
+    match class_files(&below, classes) {
+        files if files.is_empty() => read_mask_folder(path, classes),
+        files => read_classes(&below, &files, classes),
     }
-    read_mask_folder(path, classes)
 }
 
 /// Reads a folder with one binary file a class, as TotalSegmentator writes without `--ml`.
@@ -145,11 +144,17 @@ pub fn read_organs(path: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Org
 /// [`Error::Volume`] where files lie on different grids.
 pub fn read_mask_folder(folder: impl AsRef<Path>, classes: &[(&str, u8)]) -> Result<Organs> {
     let folder = folder.as_ref();
+    read_classes(folder, &class_files(folder, classes), classes)
+}
+
+/// The files of the classes that have one, with the classes' numbers.
+fn class_files(folder: &Path, classes: &[(&str, u8)]) -> Vec<(PathBuf, u8)> {
+    let found = |&(name, number): &(&str, u8)| Some((class_file(folder, name)?, number));
+    classes.iter().filter_map(found).collect()
+}
+
+fn read_classes(folder: &Path, files: &[(PathBuf, u8)], classes: &[(&str, u8)]) -> Result<Organs> {
     let unknown = unknown_classes(folder, classes)?;
-    let files: Vec<(PathBuf, u8)> = classes
-        .iter()
-        .filter_map(|&(name, number)| Some((class_file(folder, name)?, number)))
-        .collect();
     let mut out: Option<Volume<u8>> = None;
     // A few at a time: a class takes as much memory as the map.
     for batch in files.chunks(rayon::current_num_threads().min(4)) {

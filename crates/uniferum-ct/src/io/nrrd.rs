@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use ndarray::Array3;
+
 use super::geometry::affine_from_lps;
 use super::text_header::{MAX_HEADER, data_file, exactly, numbers, sizes};
 use super::voxels::{DataType, FromStored, Grid, Order, too_short};
@@ -33,16 +35,10 @@ pub(crate) fn read<T: FromStored>(path: &Path, hu: HuSource) -> Result<Decoded<T
     let header = parse(path, &raw)?;
     let scaling = hu.scaling(None);
     let voxels = match &header.data_file {
-        None => {
-            let plain = plain(path, &header, &raw[header.end..])?;
-            header.grid.read(path, &plain, scaling)?
-        }
+        None => voxels(path, &header, &raw[header.end..], scaling)?,
         Some(name) => {
             let file = data_file(path, "data file", name)?;
-            let raw = bytes::read(&file)?;
-            header
-                .grid
-                .read(&file, &plain(&file, &header, &raw)?, scaling)?
+            voxels(&file, &header, &bytes::read(&file)?, scaling)?
         }
     };
     Ok(Decoded {
@@ -52,8 +48,13 @@ pub(crate) fn read<T: FromStored>(path: &Path, hu: HuSource) -> Result<Decoded<T
     })
 }
 
-/// The voxel bytes, decompressed and with what is to be skipped removed.
-fn plain<'a>(path: &Path, header: &Header, data: &'a [u8]) -> Result<std::borrow::Cow<'a, [u8]>> {
+/// The voxels of the file's data, after what is to be skipped.
+fn voxels<T: FromStored>(
+    path: &Path,
+    header: &Header,
+    data: &[u8],
+    scaling: Option<(f64, f64)>,
+) -> Result<Array3<T>> {
     let needed = header.grid.bytes(path, "sizes")?;
     let mut data = data;
     for _ in 0..header.line_skip {
@@ -63,23 +64,22 @@ fn plain<'a>(path: &Path, header: &Header, data: &'a [u8]) -> Result<std::borrow
     if header.gzip {
         let skip = u64::try_from(header.byte_skip).unwrap_or(0);
         let wanted = needed.saturating_add(skip);
-        let possible = gzip::most_possible(data.len());
-        if wanted > possible {
-            return Err(too_short(path, wanted, possible));
-        }
-        let mut plain = gzip::decompress(path, data, wanted)?;
-        if (plain.len() as u64) < wanted {
-            return Err(too_short(path, wanted, plain.len() as u64));
-        }
-        plain.drain(..skip as usize);
-        return Ok(plain.into());
+        gzip::check_claim(path, wanted, data.len() as u64)?;
+        let mut stream = gzip::stream(data);
+        gzip::skip(path, &mut stream, skip)?;
+        let damaged = |error| gzip::damaged(path, &error);
+        let voxels = header
+            .grid
+            .read_stream(path, &mut stream, scaling, damaged)?;
+        gzip::finish(path, &mut stream, 0)?;
+        return Ok(voxels);
     }
     let skip = match header.byte_skip {
         -1 => (data.len() as u64).checked_sub(needed),
         n => u64::try_from(n).ok().filter(|&n| n <= data.len() as u64),
     };
-    skip.map(|n| (&data[n as usize..]).into())
-        .ok_or_else(|| too_short(path, needed, data.len() as u64))
+    let skip = skip.ok_or_else(|| too_short(path, needed, data.len() as u64))?;
+    header.grid.read(path, &data[skip as usize..], scaling)
 }
 
 /// The lines up to the blank one; keys in lower case without blanks.

@@ -10,15 +10,18 @@ use super::AxisOperator;
 /// Rows that the last step works on side by side, one per vector lane.
 const LANES: usize = 16;
 
+/// Output planes that one task makes together: neighbours read mostly the same planes of the input.
+const GROUP: usize = 4;
+
 /// Applies `operators` along x, y and z and stores what `finish` makes of each value.
 ///
 /// `load` turns a voxel into a number relative to the fill value, so that a tap that is not there
 /// weighs in as fill; `finish` adds the fill value back.
 ///
-/// The volume is made one x plane at a time, and that a few rows at a time: rows of the input planes are
+/// The volume is made a few x planes at a time, and these a few rows at a time: rows of the input planes are
 /// summed when the first output needs them, then those rows, then (of rows laid side by side) single
-/// samples, so that each step finds what it reads in the nearest cache. Besides the output one plane a
-/// thread is in memory.
+/// samples, so that each step finds what it reads in the nearest cache. Besides the output as many planes
+/// a thread are in memory.
 ///
 /// # Shapes
 ///
@@ -75,10 +78,14 @@ pub(crate) fn resample_into<T, U, L, F>(
     }
     // Only the rows and samples that are read are ever loaded.
     let (ys, zs) = (operators[1].reads(), operators[2].reads());
+    if ys.is_empty() || zs.is_empty() {
+        output.fill(finish(0.0));
+        return;
+    }
     let y_op = operators[1].rebased(&ys);
     let z_op = operators[2].rebased(&zs);
     let plan = Plan {
-        rows: Rows::of(input),
+        input,
         x_op: operators[0],
         y_op: &y_op,
         z_op: &z_op,
@@ -88,20 +95,20 @@ pub(crate) fn resample_into<T, U, L, F>(
     };
     let arch = pulp::Arch::new();
     output
-        .axis_iter_mut(Axis(0))
+        .axis_chunks_iter_mut(Axis(0), GROUP)
         .into_par_iter()
         .enumerate()
         .for_each_init(
             || Scratch::new(&plan),
-            |scratch, (x, mut plane)| {
-                let plane = plane
+            |scratch, (group, mut planes)| {
+                let planes = planes
                     .as_slice_mut()
-                    .expect("a plane of an array in standard layout is contiguous");
-                arch.dispatch(PlaneWork {
+                    .expect("planes of an array in standard layout are contiguous");
+                arch.dispatch(GroupWork {
                     plan: &plan,
-                    x,
+                    first: group * GROUP,
                     scratch,
-                    out: plane,
+                    out: planes,
                     load,
                     finish,
                 });
@@ -109,26 +116,8 @@ pub(crate) fn resample_into<T, U, L, F>(
         );
 }
 
-/// The input's rows along z.
-enum Rows<'a, T> {
-    /// One after the other.
-    Contiguous { cells: &'a [T], shape: [usize; 3] },
-    /// Turned or flipped.
-    Strided(ArrayView3<'a, T>),
-}
-
-impl<'a, T> Rows<'a, T> {
-    fn of(input: ArrayView3<'a, T>) -> Self {
-        let shape = [input.shape()[0], input.shape()[1], input.shape()[2]];
-        match input.to_slice() {
-            Some(cells) => Rows::Contiguous { cells, shape },
-            None => Rows::Strided(input),
-        }
-    }
-}
-
 struct Plan<'a, T> {
-    rows: Rows<'a, T>,
+    input: ArrayView3<'a, T>,
     x_op: &'a AxisOperator,
     y_op: &'a AxisOperator,
     z_op: &'a AxisOperator,
@@ -138,19 +127,20 @@ struct Plan<'a, T> {
     zs: Range<usize>,
 }
 
-/// A plane to be made with the processor's widest vectors.
+/// A group of planes to be made with the processor's widest vectors.
 ///
 /// No closure: of a closure the compiler makes a function that is not inlined where they are switched on.
-struct PlaneWork<'a, 'p, T, U, L, F> {
+struct GroupWork<'a, 'p, T, U, L, F> {
     plan: &'a Plan<'p, T>,
-    x: usize,
+    /// First output plane.
+    first: usize,
     scratch: &'a mut Scratch,
     out: &'a mut [U],
     load: L,
     finish: F,
 }
 
-impl<T, U, L, F> pulp::NullaryFnOnce for PlaneWork<'_, '_, T, U, L, F>
+impl<T, U, L, F> pulp::NullaryFnOnce for GroupWork<'_, '_, T, U, L, F>
 where
     T: Copy,
     U: Copy,
@@ -162,12 +152,14 @@ where
     #[inline(always)]
     fn call(self) {
         self.plan
-            .plane(self.x, self.scratch, self.out, self.load, self.finish);
+            .group(self.first, self.scratch, self.out, self.load, self.finish);
     }
 }
 
 struct Scratch {
-    /// Sum of input planes, `[ys, zs]`.
+    /// One row of each input plane of a group, loaded: `[planes, zs]`.
+    loaded: Vec<f32>,
+    /// Sums of input planes, `[GROUP, ys, zs]`.
     xs: Vec<f32>,
     /// A few rows of the output, not yet resampled along z, `[LANES, zs]`.
     rows: Vec<f32>,
@@ -179,7 +171,8 @@ impl Scratch {
     fn new<T>(plan: &Plan<'_, T>) -> Self {
         let width = plan.zs.len();
         Self {
-            xs: vec![0.0; plan.ys.len() * width],
+            loaded: Vec::new(),
+            xs: vec![0.0; GROUP * plan.ys.len() * width],
             rows: vec![0.0; LANES * width],
             tile: vec![0.0; (width * LANES).max(plan.z_op.len())],
         }
@@ -187,59 +180,92 @@ impl Scratch {
 }
 
 impl<T: Copy> Plan<'_, T> {
+    /// Output planes from `first` on, as many as `out` holds.
     #[inline(always)]
-    fn plane<U: Copy>(
+    fn group<U: Copy>(
         &self,
-        x: usize,
+        first: usize,
         scratch: &mut Scratch,
         out: &mut [U],
         load: impl Fn(T) -> f32 + Copy,
         finish: impl Fn(f32) -> U + Copy,
     ) {
-        let width = self.zs.len();
-        // Rows of the sum of planes that are there already.
+        let (width, nz, ny) = (self.zs.len(), self.z_op.len(), self.y_op.len());
+        let planes = out.len() / (ny * nz);
+        let sources = self.sources(first..first + planes);
+        // Rows of the sums of planes that are there already.
         let mut filled = 0;
-        let nz = self.z_op.len();
-        for (block, out) in out.chunks_mut(LANES * nz).enumerate() {
-            for lane in 0..out.len() / nz {
-                let (start, weights) = self.y_op.taps(block * LANES + lane);
-                let needed = start + weights.len();
-                for y in filled..needed {
-                    self.sum_planes(x, y, &mut scratch.xs[y * width..][..width], load);
-                }
-                filled = filled.max(needed);
-                let row = |t: usize| &scratch.xs[(start + t) * width..][..width];
-                let out = &mut scratch.rows[lane * width..][..width];
-                weighted_sum(row, weights, out, |v| v);
+        for y0 in (0..ny).step_by(LANES) {
+            let ys = y0..(y0 + LANES).min(ny);
+            let needed = ys.clone().map(|y| {
+                let (start, weights) = self.y_op.taps(y);
+                start + weights.len()
+            });
+            let needed = needed.max().unwrap_or(0);
+            for y in filled..needed {
+                self.sum_planes(first..first + planes, &sources, y, scratch, load);
             }
-            self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
+            filled = filled.max(needed);
+            for plane in 0..planes {
+                let sums = &scratch.xs[plane * self.ys.len() * width..];
+                for (y, out) in ys.clone().zip(scratch.rows.chunks_exact_mut(width)) {
+                    let (start, weights) = self.y_op.taps(y);
+                    let row = |t: usize| &sums[(start + t) * width..][..width];
+                    weighted_sum(row, weights, out, |v| v);
+                }
+                let out = &mut out[(plane * ny + y0) * nz..][..ys.len() * nz];
+                self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
+            }
         }
     }
 
-    /// Row `y` (of those that are read) of the weighted planes of output plane `x`.
+    /// The input planes that some of these output planes read.
     #[inline(always)]
-    fn sum_planes(&self, x: usize, y: usize, sum: &mut [f32], load: impl Fn(T) -> f32 + Copy) {
-        let (start, weights) = self.x_op.taps(x);
-        let y = self.ys.start + y;
-        match &self.rows {
-            Rows::Contiguous { cells, shape } => {
-                let line = |t: usize| {
-                    let row = ((start + t) * shape[1] + y) * shape[2];
-                    &cells[row + self.zs.start..row + self.zs.end]
-                };
-                weighted_sum(line, weights, sum, load);
-            }
-            Rows::Strided(input) => {
-                sum.fill(0.0);
-                for (t, weight) in weights.iter().enumerate() {
-                    let plane = input.index_axis(Axis(0), start + t);
-                    let line = plane.index_axis_move(Axis(0), y);
+    fn sources(&self, planes: Range<usize>) -> Range<usize> {
+        let read = || {
+            let taps = planes.clone().map(|x| self.x_op.taps(x));
+            taps.filter(|(_, weights)| !weights.is_empty())
+        };
+        let first = read().map(|(start, _)| start).min().unwrap_or(0);
+        let past = read().map(|(start, weights)| start + weights.len()).max();
+        first..past.unwrap_or(0)
+    }
+
+    /// Row `y` (of those that are read) of the weighted input planes of each output plane.
+    ///
+    /// The row is loaded once from every input plane: outputs that follow each other read it again.
+    #[inline(always)]
+    fn sum_planes(
+        &self,
+        planes: Range<usize>,
+        sources: &Range<usize>,
+        y: usize,
+        scratch: &mut Scratch,
+        load: impl Fn(T) -> f32 + Copy,
+    ) {
+        let width = self.zs.len();
+        let Scratch { loaded, xs, .. } = scratch;
+        loaded.resize(loaded.len().max(sources.len() * width), 0.0);
+        for (source, into) in sources.clone().zip(loaded.chunks_exact_mut(width)) {
+            let plane = self.input.index_axis(Axis(0), source);
+            let line = plane.index_axis_move(Axis(0), self.ys.start + y);
+            match line.to_slice() {
+                Some(line) => {
+                    let line = &line[self.zs.clone()];
+                    into.iter_mut().zip(line).for_each(|(to, &v)| *to = load(v));
+                }
+                None => {
                     let line = line.into_iter().skip(self.zs.start);
-                    for (s, &v) in sum.iter_mut().zip(line) {
-                        *s += weight * load(v);
-                    }
+                    into.iter_mut().zip(line).for_each(|(to, &v)| *to = load(v));
                 }
             }
+        }
+        for (plane, x) in planes.enumerate() {
+            let (start, weights) = self.x_op.taps(x);
+            // Nothing is read where there are no weights.
+            let row = |t: usize| &loaded[(start + t - sources.start) * width..][..width];
+            let sum = &mut xs[(plane * self.ys.len() + y) * width..][..width];
+            weighted_sum(row, weights, sum, |v| v);
         }
     }
 
