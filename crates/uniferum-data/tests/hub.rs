@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
 
 use sha2::{Digest, Sha256};
 use uniferum_data::hub::{Hub, Wanted};
@@ -237,6 +237,37 @@ fn two_who_want_the_same_get_it_once() {
         }
     });
     assert_eq!(server.count("GET /cdn"), 1);
+}
+
+#[test]
+fn without_locks_each_gets_its_own_copy_and_nothing_is_left_behind() {
+    let server = Server::start(Trouble {
+        cut_off: true,
+        ..Trouble::default()
+    });
+    let cache = tempfile::tempdir().unwrap();
+    // Where the folder of locks should be is a file: no process gets a lock.
+    std::fs::write(cache.path().join(".locks"), "").unwrap();
+    let blobs = cache.path().join("models--new--net/blobs");
+    std::fs::create_dir_all(&blobs).unwrap();
+    // What a process with a lock may be writing is not touched.
+    let others = blobs.join(format!("{}.incomplete", digest(&weights())));
+    std::fs::write(&others, &weights()[..500_000]).unwrap();
+    let hub = server.hub(cache.path());
+    let together = Barrier::new(3);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                together.wait();
+                let folder = hub.fetch("new/net", &[WEIGHTS], &mut quiet()).unwrap();
+                let got = std::fs::read(folder.join("model.safetensors")).unwrap();
+                assert!(got == weights());
+            });
+        }
+    });
+    assert_eq!(std::fs::read(&others).unwrap().len(), 500_000);
+    let names = std::fs::read_dir(&blobs).unwrap();
+    assert_eq!(names.count(), 2);
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! Writing a file so that a reader sees all of it or none.
 
 use std::fs::File;
-use std::io::{BufWriter, Result, Write};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Error;
 
 /// Writes through a temporary file in the same folder, flushed to disk and then renamed.
 pub(crate) fn write_atomically(
     path: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> Result<()>,
+    write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
 ) -> crate::Result<()> {
     let done = replace_atomically(path, ".part", |temporary| {
         let mut out = BufWriter::with_capacity(1 << 20, File::create(temporary)?);
@@ -26,16 +29,16 @@ pub(crate) fn write_atomically(
 ///
 /// # Errors
 /// Those of `write`, and where the file cannot be moved to its place; nothing is left behind.
-pub fn replace_atomically(
+pub fn replace_atomically<E: From<io::Error>>(
     path: &Path,
     ending: &str,
-    write: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
     let temporary = temporary_name(path, ending);
     let outcome = (|| {
         write(&temporary)?;
         File::open(&temporary)?.sync_all()?;
-        std::fs::rename(&temporary, path)
+        Ok(std::fs::rename(&temporary, path)?)
     })();
     if outcome.is_err() {
         let _ = std::fs::remove_file(&temporary);
@@ -44,12 +47,16 @@ pub fn replace_atomically(
 }
 
 /// A name beside the target that no other process or thread uses: `.KEY-PROCESS-COUNT` and the ending.
+///
+/// The process goes by a random number: machines and containers that share a folder repeat each other's
+/// process ids.
 fn temporary_name(path: &Path, ending: &str) -> PathBuf {
-    use std::sync::atomic::{AtomicU64, Ordering};
     static COUNTER: AtomicU64 = AtomicU64::new(0);
+    static PROCESS: LazyLock<u64> =
+        LazyLock::new(|| RandomState::new().hash_one(std::process::id()));
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let key = temporary_key(path);
-    path.with_file_name(format!(".{key}-{}-{count}{ending}", std::process::id()))
+    path.with_file_name(format!(".{key}-{}-{count}{ending}", *PROCESS))
 }
 
 /// What the names of all temporary files of a target have in common.

@@ -95,12 +95,8 @@ impl Hub {
             |e: std::io::Error| self.lost(repository, name, format!("{}: {e}", folder.display()));
         let blob = folder.join("blobs").join(&facts.etag);
         std::fs::create_dir_all(folder.join("blobs")).map_err(io)?;
-        // Processes of one machine download a file once. The lock ends with the process.
-        let lock = self.lock(repository, &facts.etag).map_err(io)?;
-        if !blob.is_file() {
-            self.blob(&facts, &blob, name, progress).map_err(fail)?;
-        }
-        drop(lock);
+        self.blob(repository, &facts, &blob, name, progress)
+            .map_err(fail)?;
         let revision = folder.join("snapshots").join(&facts.commit);
         std::fs::create_dir_all(&revision).map_err(io)?;
         link(&blob, &revision.join(name)).map_err(io)?;
@@ -187,33 +183,66 @@ impl Hub {
         }))
     }
 
-    /// Gets the content, going on where an earlier try was cut off.
+    /// Gets a content that is not here yet, once for all processes that want it.
     fn blob(
         &self,
+        repository: &str,
         facts: &Facts,
         blob: &Path,
         name: &str,
         progress: &mut dyn FnMut(&Progress<'_>),
     ) -> Tried<()> {
-        let part = blob.with_file_name(format!("{}.incomplete", facts.etag));
+        // The lock ends with the process.
+        let lock = self.lock(repository, &facts.etag);
+        if blob.is_file() {
+            return Ok(());
+        }
+        match lock {
+            Ok(_lock) => {
+                let part = blob.with_file_name(format!("{}.incomplete", facts.etag));
+                self.content(facts, &part, name, progress)?;
+                Ok(std::fs::rename(&part, blob)?)
+            }
+            // Some network file systems know no locks. A part that two processes write would be
+            // damaged, so that each has its own, and none goes on with what another began.
+            Err(error) => {
+                let cache = self.cache.display();
+                eprintln!(
+                    "warning: {cache}: no lock to be had ({error}): processes that start together \
+                     download {name} each for itself"
+                );
+                replace_atomically(blob, ".incomplete", |part| {
+                    self.content(facts, part, name, progress)
+                })
+            }
+        }
+    }
+
+    /// Gets the content into a file, going on where an earlier try was cut off, and checks it.
+    fn content(
+        &self,
+        facts: &Facts,
+        part: &Path,
+        name: &str,
+        progress: &mut dyn FnMut(&Progress<'_>),
+    ) -> Tried<()> {
         let mut tries = 0;
         loop {
-            let before = length(&part);
-            let Err(failure) = self.rest(facts, &part, name, progress) else {
+            let before = length(part);
+            let Err(failure) = self.rest(facts, part, name, progress) else {
                 break;
             };
-            tries = if length(&part) > before { 0 } else { tries + 1 };
+            tries = if length(part) > before { 0 } else { tries + 1 };
             if tries == TRIES || matches!(failure, Failure::Final(_)) {
                 return Err(failure);
             }
             std::thread::sleep(Duration::from_millis(500));
         }
-        if let Err(what) = check(&part, facts) {
+        check(part, facts).map_err(|what| {
             // Nothing of it can be trusted.
-            let _ = std::fs::remove_file(&part);
-            return Err(Failure::Final(what));
-        }
-        Ok(std::fs::rename(&part, blob)?)
+            let _ = std::fs::remove_file(part);
+            Failure::Final(what)
+        })
     }
 
     fn rest(
@@ -355,19 +384,15 @@ fn check(path: &Path, facts: &Facts) -> std::result::Result<(), String> {
     ))
 }
 
-/// The revision's name for a content.
+/// The revision's name for a content, in place of a link to content that is gone.
 fn link(blob: &Path, name: &Path) -> std::io::Result<()> {
     if name.is_file() {
         return Ok(());
     }
-    // A link to content that is gone.
-    let _ = std::fs::remove_file(name);
-    match symlink(blob, name) {
-        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(e) if e.kind() != ErrorKind::Unsupported => Err(e),
-        Err(_) => std::fs::copy(blob, name).map(|_| ()),
-        Ok(()) => Ok(()),
-    }
+    replace_atomically(name, ".part", |part| match symlink(blob, part) {
+        Err(e) if e.kind() == ErrorKind::Unsupported => std::fs::copy(blob, part).map(|_| ()),
+        done => done,
+    })
 }
 
 #[cfg(unix)]
