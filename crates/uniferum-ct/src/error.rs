@@ -68,6 +68,35 @@ pub enum Error {
 }
 
 impl Error {
+    /// The file that the message begins with, if it begins with one.
+    pub fn path(&self) -> Option<&Path> {
+        match self {
+            Error::Io { path, .. }
+            | Error::Field { path, .. }
+            | Error::Corrupt { path, .. }
+            | Error::Unsupported { path, .. } => Some(path),
+            Error::Volume { .. } | Error::Config { .. } => None,
+        }
+    }
+
+    /// The message, after the name of the scan that was worked on, which it names once: what begins with
+    /// the scan, or with a file in its folder, needs no name before it.
+    ///
+    /// ```
+    /// use std::path::Path;
+    /// let error = uniferum_ct::read_ct("no.nii", &Default::default()).unwrap_err();
+    /// assert_eq!(error.about(Path::new("no.nii")), error.to_string());
+    /// assert!(error.to_string().starts_with("no.nii: "));
+    /// assert_eq!(error.about(Path::new("a.nii")), format!("a.nii: {error}"));
+    /// ```
+    pub fn about(&self, scan: &Path) -> String {
+        if self.path().is_some_and(|path| path.starts_with(scan)) {
+            self.to_string()
+        } else {
+            format!("{}: {self}", scan.display())
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Error::Io {
             path: path.to_owned(),

@@ -30,7 +30,7 @@ pub enum Error {
         got: String,
     },
     /// A scan of the collection cannot be used.
-    #[error("scan {scan}: {source}")]
+    #[error("scan {}", source.about(Path::new(scan)))]
     Scan {
         /// The scan's file.
         scan: String,
@@ -102,5 +102,30 @@ impl Error {
             expected: expected.to_string(),
             got: got.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scan_is_named_once_and_another_file_besides() {
+        let error = |scan: &str, file: &str| {
+            let source = uniferum_ct::Error::Corrupt {
+                path: file.into(),
+                what: "it ends early".to_owned(),
+            };
+            let scan = scan.to_owned();
+            Error::Scan { scan, source }.to_string()
+        };
+        assert_eq!(
+            error("a.nii", "a.nii"),
+            "scan a.nii: damaged file: it ends early"
+        );
+        assert_eq!(
+            error("a.nii", "mask.nii"),
+            "scan a.nii: mask.nii: damaged file: it ends early"
+        );
     }
 }

@@ -183,6 +183,7 @@ fn a_broken_file_can_be_left_out_and_is_counted() {
     );
     let heard = heard.lock().unwrap();
     assert_eq!(heard.len(), 1, "told once: {heard:?}");
+    assert_eq!(heard[0].matches("4.nii.gz").count(), 1, "{heard:?}");
 }
 
 #[test]

@@ -162,7 +162,8 @@ fn failures_are_rows_and_are_tried_again_on_request() {
     };
     fails(&[], "1 of 3 scans could not be prepared");
     let first = rows(&out)["scans/bad.uct"].clone();
-    assert!(first.error.contains("bad.nii.gz") && first.hash.is_empty());
+    assert!(first.error.starts_with(&first.input) && first.hash.is_empty());
+    assert_eq!(first.error.matches("bad.nii.gz").count(), 1);
     assert_eq!(rows(&out).len(), 3);
     fails(&[], "--retry-failed tries them again");
     assert_eq!(rows(&out)["scans/bad.uct"].finished, first.finished);

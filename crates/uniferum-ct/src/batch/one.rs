@@ -21,11 +21,15 @@ pub(super) fn prepare_one(job: &Job, settings: &PrepareSettings, folder: &Path) 
     let mut row = match outcome {
         Ok(Ok(row)) => row,
         Ok(Err(error)) => LedgerRow {
-            error: error.to_string(),
+            error: error.about(&job.input.scan),
             ..row_of(job)
         },
         Err(panic) => LedgerRow {
-            error: format!("a fault of this program: {}", message(panic.as_ref())),
+            error: format!(
+                "{}: a fault of this program: {}",
+                job.input.scan.display(),
+                message(panic.as_ref())
+            ),
             ..row_of(job)
         },
     };

@@ -133,7 +133,7 @@ fn one(scan: &Scan) -> (Option<[u8; 32]>, Vec<Finding>) {
     let (facts, volume) = match voxel_facts(scan) {
         Ok(read) => read,
         Err(error) => {
-            add(Severity::Error, Check::Unreadable, error.to_string());
+            add(Severity::Error, Check::Unreadable, error.about(&scan.path));
             return (None, findings);
         }
     };

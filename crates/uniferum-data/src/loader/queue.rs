@@ -296,7 +296,10 @@ impl Queue {
                 Some(Err(error)) if self.options.on_error == OnError::Stop => return Err(error),
                 Some(Err(error)) => {
                     let name = group.first().map_or(String::new(), |q| self.name(q.scan));
-                    let reason = error.to_string();
+                    let reason = match &error {
+                        Error::Tensor(error) => format!("scan {name}: {error}"),
+                        error => error.to_string(),
+                    };
                     if self.lock().tally.skip(&name, &reason) {
                         let scan = name.clone();
                         self.options.tell(&Notice::Skipped { scan, reason });

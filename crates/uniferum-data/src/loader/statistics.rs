@@ -9,7 +9,7 @@ use serde::Serialize;
 pub struct SkippedScan {
     /// The scan's file.
     pub scan: String,
-    /// Why, as said the last time.
+    /// Why, with the scan's name, as said the last time.
     pub reason: String,
     /// How often it was left out.
     pub times: u64,

@@ -39,7 +39,7 @@ pub enum Notice {
     Skipped {
         /// The scan's file.
         scan: String,
-        /// Why.
+        /// Why, with the scan's name.
         reason: String,
     },
 }
@@ -54,7 +54,7 @@ impl std::fmt::Display for Notice {
                     "waiting for data: {scan} has taken {seconds:.0} s so far"
                 )
             }
-            Notice::Skipped { scan, reason } => write!(f, "left out {scan}: {reason}"),
+            Notice::Skipped { reason, .. } => write!(f, "left out: {reason}"),
         }
     }
 }

@@ -43,7 +43,7 @@ pub(crate) fn standardised(
             Event::Checked { done, .. } => bar.set_position(done as u64),
             Event::Finished(row) => {
                 if !row.error.is_empty() {
-                    bar.suspend(|| global.warn(format!("{}: {}", row.input, row.error)));
+                    bar.suspend(|| global.warn(&row.error));
                 }
                 bar.inc(1);
             }
