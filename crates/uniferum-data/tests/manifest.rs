@@ -57,6 +57,14 @@ fn mistakes_are_named_with_their_row() {
     fails("scan,split,hu_source\na.nii.gz,train,table\n", "hu_slope");
     fails("scan,split\na.nii.gz,train\na.nii.gz,train\n", "two rows");
     fails(
+        "scan,split,emphysema,censored\na.nii.gz,train,0,phantom.emphysema\n",
+        "although it is censored",
+    );
+    fails(
+        "scan,split,censored\na.nii.gz,train,phantom.gout\n",
+        "phantom.gout",
+    );
+    fails(
         "scan,split,patient\na.nii.gz,train,p\nb.nii.gz,test,p\n",
         "two splits",
     );

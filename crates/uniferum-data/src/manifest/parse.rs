@@ -193,6 +193,28 @@ impl<'a> Parser<'a> {
             None => self.new_scan(row, path, split),
         };
         self.row_labels(row, scan);
+        self.check_censored(row, scan);
+    }
+
+    /// A censored outcome has no label: one that has is taken for missing, and told.
+    fn check_censored(&mut self, row: usize, scan: usize) {
+        let Scan {
+            labels, censored, ..
+        } = &mut self.scans[scan];
+        let both = censored.iter().filter(|id| labels.remove(*id).is_some());
+        let both: Vec<String> = both.cloned().collect();
+        let unknown = censored
+            .iter()
+            .filter(|id| self.catalogue.get(id).is_none());
+        let unknown: Vec<String> = unknown.cloned().collect();
+        for id in both {
+            let what = format!("{id}: labelled, although it is censored");
+            self.problem(row, ProblemKind::Conflict, what);
+        }
+        for id in unknown {
+            let what = format!("censored: {id:?} is no task of the catalogue");
+            self.problem(row, ProblemKind::BadValue, what);
+        }
     }
 
     fn new_scan(&mut self, row: usize, path: PathBuf, split: Split) -> usize {
