@@ -297,6 +297,28 @@ fn a_refusal_stops_the_run_and_a_later_one_goes_on() {
 }
 
 #[test]
+fn a_server_that_answers_nothing_is_given_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.jsonl");
+    let server = Server::start();
+    let busy = || (503, "", "out of order".to_owned());
+    server
+        .replies
+        .lock()
+        .unwrap()
+        .extend(std::iter::repeat_with(busy).take(8 * 3));
+    let error = ask(&server, &log, &all()).unwrap_err();
+    assert!(
+        error.contains("first 8 questions") && error.contains("503"),
+        "{error}"
+    );
+    assert_eq!(server.count(), 8 * 3);
+    // Mended, it is asked all of it.
+    let summary = ask(&server, &log, &all()).unwrap();
+    assert_eq!((summary.resumed, summary.failed), (0, 0));
+}
+
+#[test]
 fn several_at_a_time_say_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start();

@@ -124,11 +124,39 @@ pub struct RunSummary {
     pub made_up: usize,
 }
 
+/// Questions without an answer, at the beginning and one after another, after which no more are asked: the
+/// address or the model is wrong.
+const IN_VAIN: usize = 8;
+
+/// How this run's own questions went.
+#[derive(Debug, Default)]
+struct Luck {
+    answered: bool,
+    in_vain: usize,
+}
+
+impl Luck {
+    /// Takes note of a line; an error when it is the last of too many without an answer.
+    fn note(&mut self, line: &LogLine, settings: &RunSettings) -> Result<()> {
+        self.answered |= line.answer.is_some();
+        self.in_vain += 1;
+        let most = IN_VAIN.max(2 * settings.threads);
+        if self.answered || self.in_vain < most {
+            return Ok(());
+        }
+        let last = line.error.as_deref().unwrap_or_default();
+        Err(Error::Model {
+            model: line.model.clone(),
+            what: format!("the first {most} questions got no answer; the last: {last}"),
+        })
+    }
+}
+
 /// Asks all questions that the log has no answer for; `progress` is called after each.
 ///
 /// # Errors
-/// [`Error::Table`] for a log that cannot be used; [`Error::Model`] where the server refuses for good. What
-/// was answered before stays in the log.
+/// [`Error::Table`] for a log that cannot be used; [`Error::Model`] where the server refuses for good, or
+/// where none of the first questions gets an answer. What was answered before stays in the log.
 pub fn run(
     reports: &[Report],
     findings: &[Keywords],
@@ -150,7 +178,7 @@ pub fn run(
     let lines: Vec<Mutex<Option<LogLine>>> = questions.iter().map(|_| Mutex::new(None)).collect();
     let next = Mutex::new(0..questions.len());
     let stop: Mutex<Option<Error>> = Mutex::new(None);
-    let resumed = Mutex::new(0usize);
+    let (resumed, luck) = (Mutex::new(0usize), Mutex::new(Luck::default()));
     let work = || loop {
         if lock(&stop).is_some() {
             return;
@@ -173,6 +201,7 @@ pub fn run(
                 asked
                     .map(|answer| line(question, report, finding, model.name(), hash, answer))
                     .and_then(|line| log.append(&line).map(|()| line))
+                    .and_then(|line| lock(&luck).note(&line, settings).map(|()| line))
             }
         };
         match line {

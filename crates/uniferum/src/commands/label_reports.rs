@@ -171,9 +171,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         summary.made_up
     );
     if summary.failed > 0 {
+        let why = summary.lines.iter().rev().find_map(|l| l.error.as_deref());
         global.warn(format!(
-            "{} questions have no answer: start again to ask them again",
-            summary.failed
+            "{} questions have no answer: start again to ask them again; the last: {}",
+            summary.failed,
+            why.unwrap_or_default()
         ));
     }
     Ok(())
