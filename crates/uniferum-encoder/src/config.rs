@@ -49,7 +49,10 @@ impl Stage {
 
 /// A member of the EfficientNet family.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(
+    rename_all = "snake_case",
+    expecting = "expected \"b0\", \"b1\", \"b2\", \"b3\", \"b4\" or { width = 0.5, depth = 0.5 }"
+)]
 pub enum Variant {
     /// Width 1.0, depth 1.0: the network of the paper.
     #[default]

@@ -90,8 +90,13 @@ pub fn load_pretrained(
     }
     if !missing.is_empty() {
         missing.sort_unstable();
+        let (some, more) = (missing.len().min(3), missing.len().saturating_sub(3));
+        let mut name = missing[..some].join(", ");
+        if more > 0 {
+            name.push_str(&format!(" and {more} more"));
+        }
         return Err(Error::Weights {
-            name: missing.join(", "),
+            name,
             expected: format!("the weights of EfficientNet {:?}", cfg.variant),
             got: "a file without them".into(),
         });

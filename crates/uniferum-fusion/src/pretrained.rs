@@ -36,9 +36,13 @@ pub fn init_image_encoder(
     vars: &VarMap,
     cfg: &UniferumConfig,
 ) -> Result<()> {
+    let path = path.as_ref();
     let weights = read_weights(path, &Device::Cpu)?;
-    load_pretrained(&weights, &cfg.encoder, vars, "vision_model.model")?;
-    Ok(())
+    let loaded = load_pretrained(&weights, &cfg.encoder, vars, "vision_model.model");
+    loaded.map_err(|error| Error::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 /// A published text encoder: BERT, PubMedBERT, MiniLM, GatorTron and their kin.

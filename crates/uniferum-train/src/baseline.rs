@@ -194,8 +194,8 @@ impl Baseline {
     /// [`Error::Encoder`] where the file holds another network.
     pub fn init_encoder(&self, path: &Path) -> Result<()> {
         let weights = read_weights(path, &Device::Cpu)?;
-        load_pretrained(&weights, &self.config.encoder, &self.vars, "encoder")?;
-        Ok(())
+        let loaded = load_pretrained(&weights, &self.config.encoder, &self.vars, "encoder");
+        loaded.map_err(|e| Error::file(path, e))
     }
 
     fn fill(&self, path: &Path) -> Result<()> {
