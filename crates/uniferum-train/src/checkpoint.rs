@@ -116,7 +116,24 @@ pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
     for (_, path) in old {
         let _ = std::fs::remove_dir_all(path);
     }
+    remove_leftovers(folder);
     Ok(done)
+}
+
+/// Removes what killed processes left of checkpoints that they were writing or removing.
+fn remove_leftovers(folder: &Path) {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    for path in entries.map(|e| e.path()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let number = |rest: &str| rest.parse::<u64>().is_ok();
+        // A checkpoint appears whole: one without its state was being removed.
+        let removed = name.strip_prefix("step-").is_some_and(number) && !path.join(STATE).is_file();
+        let hidden = name.strip_prefix(".step-").and_then(|n| n.split_once('.'));
+        let half = hidden.is_some_and(|(rest, end)| number(rest) && ["part", "old"].contains(&end));
+        if removed || half {
+            let _ = std::fs::remove_dir_all(path);
+        }
+    }
 }
 
 /// Makes a folder that appears with all its files on disk, or not at all; one of that name is replaced.
@@ -185,4 +202,30 @@ pub(crate) fn load(
         averages.load(&path.join(AVERAGES))?;
     }
     Ok(stored.state)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn halves_of_checkpoints_are_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let make = |name: &str, file: &str| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(&path).unwrap();
+            std::fs::write(path.join(file), "{}").unwrap();
+        };
+        make("step-00000003", STATE);
+        make("best", "model.safetensors");
+        make("step-by-step", "notes");
+        make("step-00000002", "model.safetensors");
+        make(".step-00000004.part", STATE);
+        make(".step-00000001.old", STATE);
+        remove_leftovers(folder.path());
+        let entries = std::fs::read_dir(folder.path()).unwrap().flatten();
+        let mut left: Vec<_> = entries.map(|e| e.file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["best", "step-00000003", "step-by-step"]);
+    }
 }

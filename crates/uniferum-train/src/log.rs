@@ -5,7 +5,6 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use uniferum_ct::replace_atomically;
 
 use crate::error::{Error, Result};
 use crate::evaluate::EvaluationReport;
@@ -109,7 +108,16 @@ fn forget_after(path: &Path, step: u64) -> Result<()> {
         .filter(before)
         .flat_map(|line| [line, "\n"])
         .collect();
-    replace_atomically(path, ".part", |p| std::fs::write(p, kept)).map_err(|e| Error::file(path, e))
+    // A finished run may be read by several others at once.
+    if kept == text {
+        return Ok(());
+    }
+    // Under one name, so that a killed process leaves at most one such file.
+    let part = path.with_extension("part");
+    std::fs::write(&part, kept)
+        .and_then(|()| std::fs::File::open(&part)?.sync_all())
+        .and_then(|()| std::fs::rename(&part, path))
+        .map_err(|e| Error::file(path, e))
 }
 
 #[cfg(test)]
