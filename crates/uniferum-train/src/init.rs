@@ -89,6 +89,16 @@ impl Init {
         Ok(())
     }
 
+    /// The repositories that [`fetch`](Self::fetch) would have to download from.
+    pub fn absent(&self, hub: &Hub) -> Vec<&str> {
+        if self.checkpoint.is_some() {
+            return Vec::new();
+        }
+        let sources = [self.vision.as_str(), self.text.as_str()].into_iter();
+        let absent = |s: &&str| *s != NONE && is_repository(s) && hub.cached(s).is_none();
+        sources.filter(absent).collect()
+    }
+
     /// The model's configuration with the sizes of the published transformer, and its tokenizer.
     ///
     /// Without one the tokenizer is made from `sentences`.

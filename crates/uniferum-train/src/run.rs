@@ -206,6 +206,13 @@ impl RunConfig {
         Ok(Dataset::new(manifest, tasks, transform, patch, bytes)?)
     }
 
+    /// Ids of a dataset's tasks that no training scan has a label or a mask for.
+    pub fn unanswered<'a>(&self, dataset: &'a Dataset) -> Vec<&'a str> {
+        let tasks = dataset.tasks.iter();
+        let lacking = tasks.filter(|task| !has_answers(task, &dataset.manifest));
+        lacking.map(|task| task.id.as_str()).collect()
+    }
+
     /// The loader of a dataset's training scans.
     pub fn loader(&self, dataset: &Arc<Dataset>, device: &Device) -> Loader {
         let a = &self.augment;

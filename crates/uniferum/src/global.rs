@@ -1,9 +1,11 @@
 //! What every subcommand shares: threads, quietness, progress bars.
 
-use std::time::Duration;
+use std::io::IsTerminal;
 
 use anyhow::Context;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
+
+use crate::progress::{self, Show};
 
 /// Options of every subcommand.
 #[derive(Debug, clap::Args)]
@@ -40,30 +42,27 @@ impl Global {
         })
     }
 
-    /// A bar on standard error with rate and time left; hidden when quiet or not on a terminal.
+    /// A bar on standard error with the time left; where that is a file, a line now and then. Hidden when
+    /// quiet.
     pub(crate) fn bar(&self, length: u64, what: &str) -> ProgressBar {
-        let template =
-            "{prefix:>12} [{bar:30}] {pos}/{len} {elapsed_precise} ETA {eta_precise} {msg}";
-        self.styled(Some(length), what, template)
+        self.shown(Some(length), what, Show::Count)
+    }
+
+    /// As [`bar`](Self::bar), for steps that take long and whose message tells the time left.
+    pub(crate) fn steps(&self, length: u64, what: &str) -> ProgressBar {
+        self.shown(Some(length), what, Show::Steps)
     }
 
     /// As [`bar`](Self::bar), for a download.
     pub(crate) fn bytes(&self, length: Option<u64>, what: &str) -> ProgressBar {
-        let template = "{prefix:>12} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} ETA {eta}";
-        self.styled(length, what, template)
+        self.shown(length, what, Show::Bytes)
     }
 
-    fn styled(&self, length: Option<u64>, what: &str, template: &str) -> ProgressBar {
+    fn shown(&self, length: Option<u64>, what: &str, show: Show) -> ProgressBar {
         if self.quiet {
             return ProgressBar::hidden();
         }
-        let bar = ProgressBar::with_draw_target(length, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("=> "));
-        }
-        bar.set_prefix(what.to_owned());
-        bar.enable_steady_tick(Duration::from_millis(250));
-        bar
+        progress::bar(length, what, show, std::io::stderr().is_terminal())
     }
 
     /// A remark on standard error that `--quiet` silences.

@@ -5,6 +5,7 @@ mod commands;
 mod dtype;
 mod global;
 mod output;
+mod progress;
 mod shape;
 
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let cause = cause.to_string();
-        let cause = cause.trim().replace('\n', "; ");
+        let cause = one_line_of(&cause);
         if text.contains(&cause) {
             continue;
         }
@@ -47,6 +48,13 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
         text.push_str(&cause);
     }
     text
+}
+
+/// The lines of a message behind one another, without the arrows below a quoted line.
+fn one_line_of(message: &str) -> String {
+    let says = |line: &&str| line.chars().any(|c| c.is_alphanumeric());
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(says).collect();
+    lines.join("; ")
 }
 
 /// `uniferum tasks | head` closes our standard output early; that is no failure.

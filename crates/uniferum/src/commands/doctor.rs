@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use uniferum_data::doctor::{DoctorOptions, Voxels, examine};
+use uniferum_data::doctor::{Check, DoctorOptions, Voxels, examine};
 use uniferum_tasks::Catalogue;
 
 use crate::global::Global;
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N")]
     sample: Option<usize>,
 
-    /// Write a manifest without the scans that have errors
+    /// Write a manifest without the scans that have errors; patients in two splits stay
     #[arg(long, value_name = "FILE")]
     clean: Option<PathBuf>,
 
@@ -90,6 +90,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             path.display(),
             clean.scans.len()
         ));
+        if found.findings.iter().any(|f| f.check == Check::PatientLeak) {
+            global.warn(
+                "patients in two splits stay as they are: which split is right, a person must say",
+            );
+        }
     }
     anyhow::ensure!(
         found.errors == 0,

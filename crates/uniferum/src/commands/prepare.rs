@@ -1,8 +1,7 @@
 //! `uniferum prepare`: from scans as they come to a folder of standardised volumes.
 
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
@@ -347,32 +346,25 @@ fn report(summary: &Summary, args: &Args, global: &Global) -> anyhow::Result<()>
     )
 }
 
-/// A bar with rate and time left on a terminal, now and then a line elsewhere.
+/// A bar with rate and time left.
 struct Progress<'a> {
     global: &'a Global,
     bar: Option<ProgressBar>,
-    todo: usize,
     finished: usize,
     failed: usize,
     warned: usize,
     start: Instant,
-    last_line: Instant,
 }
-
-/// How often a log file gets a line.
-const LINE_EVERY: Duration = Duration::from_secs(30);
 
 impl<'a> Progress<'a> {
     fn new(global: &'a Global) -> Self {
         Self {
             global,
             bar: None,
-            todo: 0,
             finished: 0,
             failed: 0,
             warned: 0,
             start: Instant::now(),
-            last_line: Instant::now(),
         }
     }
 
@@ -389,7 +381,6 @@ impl<'a> Progress<'a> {
                         "{done} are there, {failed_before} failed before, {todo} to prepare"
                     ));
                 }
-                self.todo = *todo;
                 self.start = Instant::now();
                 self.bar = Some(self.global.bar(*todo as u64, "prepare"));
             }
@@ -404,27 +395,11 @@ impl<'a> Progress<'a> {
         self.warned += usize::from(!row.warnings.is_empty());
         let Some(bar) = &self.bar else { return };
         if row.failed() {
-            // Most errors begin with the file that they are about.
-            let text = if row.error.starts_with(&row.input) {
-                format!("warning: {}", row.error)
-            } else {
-                format!("warning: {}: {}", row.input, row.error)
-            };
-            bar.suspend(|| eprintln!("{text}"));
+            bar.suspend(|| self.global.warn(&row.error));
         }
         let per_minute = 60.0 * self.finished as f64 / self.start.elapsed().as_secs_f64().max(1e-3);
-        let state = format!("{per_minute:.1} scans/min, {} failed", self.failed);
-        bar.set_message(state.clone());
+        bar.set_message(format!("{per_minute:.1} scans/min, {} failed", self.failed));
         bar.inc(1);
-        let a_line = !std::io::stderr().is_terminal() && self.last_line.elapsed() > LINE_EVERY;
-        if a_line {
-            self.last_line = Instant::now();
-            let left = (self.todo - self.finished) as f64 / per_minute;
-            self.global.hint(format!(
-                "{} of {}, {state}, {left:.0} min left",
-                self.finished, self.todo
-            ));
-        }
     }
 
     /// Warnings are the ledger's; here only that there are some.

@@ -7,13 +7,14 @@ use anyhow::{Context, ensure};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use uniferum_data::hub::{Hub, Progress};
-use uniferum_data::{Manifest, Split};
+use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
 use uniferum_train::{Init, Learner, RunConfig, Trainer, latest_checkpoint};
 
 use crate::global::Global;
+use crate::progress::time_left;
 
 /// Train a model on labels and masks together
 ///
@@ -44,7 +45,7 @@ pub(crate) struct Args {
     tasks_file: Option<PathBuf>,
 
     /// Folder of the run
-    #[arg(long, value_name = "DIR", required_unless_present = "print_config")]
+    #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
     out: Option<PathBuf>,
 
     /// Go on where a run in this folder was stopped
@@ -63,6 +64,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
+    /// Check configuration, tables and tasks, print what an epoch asks, and stop before weights are read
+    #[arg(long)]
+    dry_run: bool,
+
     /// Print a configuration with all its settings, and do nothing else
     #[arg(long, value_enum, value_name = "RECIPE", num_args = 0..=1, default_missing_value = "uniferum")]
     print_config: Option<Recipe>,
@@ -76,21 +81,33 @@ enum Recipe {
     Baseline,
 }
 
+/// Settings that have no line in a printed configuration, since they are off.
+const OFF: &str = "\
+# Off, and therefore without a line below:
+#   [init]       checkpoint = \"model.safetensors\"    # in place of vision and text
+#   [train]      ema_decay = 0.999, early_stop = 3    # validations without a better macro AUROC
+#   [train.lora] rank = 8, alpha = 16.0               # with freeze = \"bert\"
+# schedule: { kind = \"linear\" }, \"constant\" or \"plateau\"; precision: \"f32\", or \"bf16\" on a GPU;
+# model.kind: \"uniferum\", or \"baseline\" (--print-config baseline)
+";
+
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let config = configuration(&args)?;
     if args.print_config.is_some() {
-        print!("{}", config.to_toml()?);
+        print!("{OFF}{}", config.to_toml()?);
         return Ok(());
     }
-    let out = args.out.as_deref().context("--out is missing")?;
-    ensure!(
-        args.resume || latest_checkpoint(out).is_none(),
-        "{} holds a run already: go on with --resume, or choose another folder",
-        out.display()
-    );
+    if let Some(out) = args.out.as_deref().filter(|_| !args.resume) {
+        ensure!(
+            latest_checkpoint(out).is_none(),
+            "{} holds a run already: go on with --resume, or choose another folder",
+            out.display()
+        );
+    }
     config.validate()?;
     let launch = Launch::from_env()?;
     let device = args.device.open_for(launch.local_rank)?;
+    config.train.validate_for(&device, launch.world)?;
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;
@@ -98,21 +115,34 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let manifest = read_manifests(&args.manifest, &catalogue, &args.group)?;
     let tasks = config.select_tasks(&catalogue, &manifest)?;
     let dataset = Arc::new(config.dataset(manifest, tasks)?);
+    let loader = config.loader(&dataset, &device);
+    let first = launch.rank == 0;
+    if first {
+        announce(&config, &loader, global)?;
+    }
+    if args.dry_run {
+        tell_absent(&config.init, global);
+        return Ok(());
+    }
+    let out = args.out.as_deref().context("--out is missing")?;
     fetch(&config.init, global)?;
     let mut trainer = config.trainer(&catalogue, &dataset, &device)?;
     trainer.join(launch.join(&device)?)?;
     let done = trainer.resume_in(out)?;
-    let first = launch.rank == 0;
     if first {
         let path = out.join("config.toml");
         std::fs::write(&path, config.to_toml()?).with_context(|| format!("{}", path.display()))?;
     }
-    let loader = config.loader(&dataset, &device);
     if first {
-        announce(&trainer, &loader.summary(), &dataset.manifest, global);
+        let parameters = trainer.parameters() as f64 / 1e6;
+        global.hint(format!("{parameters:.1} million trained parameters"));
     }
     let steps = config.train.steps;
-    let bar = global.bar(steps, "training");
+    let bar = if first {
+        global.steps(steps, "training")
+    } else {
+        ProgressBar::hidden()
+    };
     bar.set_position(done);
     trainer.run(&loader, |p| {
         bar.set_position(p.step);
@@ -126,7 +156,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let (labels, masks) = (part("labels", p.label_loss), part("masks", p.mask_loss));
         let pace = p.samples_per_second;
         bar.set_message(format!(
-            "loss {:.3}{labels}{masks}, {pace:.2} scans/s{own}{gpu}",
+            "{}, loss {:.3}{labels}{masks}, {pace:.2} scans/s{own}{gpu}",
+            time_left(p.eta_seconds),
             p.loss
         ));
     })?;
@@ -181,25 +212,82 @@ pub(crate) fn read_manifests(
     Ok(all)
 }
 
-fn announce(
-    trainer: &Trainer<Box<dyn Learner>>,
-    (summary, steps): &(Vec<String>, usize),
-    manifest: &Manifest,
-    global: &Global,
-) {
-    let count = |split| manifest.of(split).len();
-    let parameters = trainer.parameters() as f64 / 1e6;
+/// What the run learns from, and what of it looks odd.
+fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Result<()> {
+    let dataset = &loader.dataset;
+    let count = |split| dataset.manifest.of(split).len();
+    let (summary, steps) = loader.summary();
+    let all = config.train.steps;
+    let epochs = all as f64 / steps.max(1) as f64;
     global.hint(format!(
-        "{} training and {} validation scans; {parameters:.1} million trained parameters; an epoch \
-         has {steps} steps",
+        "{} training and {} validation scans; an epoch has {steps} steps, the run {all} ({epochs:.1} \
+         epochs). An epoch asks",
         count(Split::Train),
         count(Split::Val),
     ));
     for line in summary {
         global.hint(format!("  {line}"));
     }
+    let lacking = config.unanswered(dataset);
+    if !lacking.is_empty() {
+        let some = lacking.iter().take(5).copied().collect::<Vec<_>>();
+        let more = if lacking.len() > some.len() {
+            ", …"
+        } else {
+            ""
+        };
+        global.warn(format!(
+            "no training scan answers {} of {} tasks: {}{more}",
+            lacking.len(),
+            dataset.tasks.len(),
+            some.join(", "),
+        ));
+    }
+    ensure!(steps > 0, "there is nothing to train on");
+    let values = values_of_last_norm(config);
+    if values < FEW_VALUES {
+        global.warn(format!(
+            "the last batch norms see {values} values a channel in each pass, too few for steady statistics: \
+             gradients will be rough; larger arrays or more scans_per_pass help"
+        ));
+    }
     if count(Split::Val) == 0 {
         global.warn("no scan has the split val: no best model is chosen, the last one counts");
+    }
+    Ok(())
+}
+
+/// Batch statistics of fewer values say little, and their gradients are huge where two values are near.
+const FEW_VALUES: usize = 8;
+
+/// Values by which the encoder's last batch norms normalise a channel: the voxels that are left of the scans
+/// of a pass.
+fn values_of_last_norm(config: &RunConfig) -> usize {
+    if config.train.freeze_statistics {
+        return usize::MAX;
+    }
+    let train = &config.train;
+    let voxels: usize = config
+        .input
+        .transform
+        .shape
+        .iter()
+        .map(|n| n / 32)
+        .product();
+    voxels * train.scans_per_pass.min(train.scans_per_step)
+}
+
+/// The weights that a run would begin by downloading.
+fn tell_absent(init: &Init, global: &Global) {
+    let hub = Hub::from_env();
+    for source in init.absent(&hub) {
+        let cache = hub.cache.display();
+        let how = if hub.offline {
+            "HF_HUB_OFFLINE forbids to download them".to_owned()
+        } else {
+            format!("they would be downloaded from {}", hub.endpoint)
+        };
+        global.hint(format!("weights of {source}: not in {cache}, {how}"));
     }
 }
 

@@ -228,6 +228,9 @@ fn grouped(tasks: &[Task], catalogue: &Catalogue) -> Vec<(String, Vec<Task>)> {
     groups
 }
 
+/// The task of the line with a group's means; no id is a word without a dot.
+const MEAN: &str = "mean";
+
 fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
     let mut out = csv::Writer::from_path(path).with_context(|| format!("{}", path.display()))?;
     out.write_record([
@@ -263,6 +266,21 @@ fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
                     number(row.auprc_ci_high),
                 ])?;
             }
+            let report = &group.report;
+            let all = &report.macro_auroc;
+            out.write_record([
+                checkpoint.clone(),
+                group.group.clone(),
+                MEAN.to_owned(),
+                String::new(),
+                String::new(),
+                number(all.value),
+                number(all.ci_low),
+                number(all.ci_high),
+                number(report.macro_auprc),
+                number(report.macro_auprc_ci_low),
+                number(report.macro_auprc_ci_high),
+            ])?;
         }
     }
     Ok(out.flush()?)

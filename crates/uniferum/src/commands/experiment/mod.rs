@@ -60,6 +60,11 @@ struct Table2Args {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     steps: Option<u64>,
 
+    /// Training phantoms of each collection, instead of the size's; a third as many for validation, two
+    /// thirds for the test. With --steps: how long a size takes here
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4..))]
+    scans: Option<u16>,
+
     /// Seed of phantoms and training
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
@@ -81,7 +86,10 @@ pub(crate) enum Size {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let Experiment::PhantomTable2(args) = args.experiment;
-    let plan = Plan::new(args.size, args.steps, args.seed);
+    let mut plan = Plan::new(args.size, args.steps, args.seed);
+    if let Some(scans) = args.scans {
+        plan.few(scans.into());
+    }
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
     plan.claim(&args.out)?;
     let rows = Row::chosen(&args.row)?;

@@ -57,6 +57,11 @@ impl Plan {
         plan
     }
 
+    /// As many phantoms of each collection, to see how long a size takes.
+    pub(super) fn few(&mut self, scans: usize) {
+        self.scans = [[scans, (scans / 3).max(4), (2 * scans / 3).max(8)]; 3];
+    }
+
     /// The recipe of `uniferum demo` on three collections.
     fn small(seed: u64) -> Self {
         Self::sized([350, 350, 240], recipe::model(256), seed)

@@ -9,6 +9,7 @@ use uniferum_tasks::{Catalogue, Task, TaskKind};
 use uniferum_train::{Learner, RunConfig, Trainer, copy_encoder};
 
 use crate::global::Global;
+use crate::progress::time_left;
 
 /// A trainer of whatever model a configuration names.
 pub(crate) type AnyTrainer = Trainer<Box<dyn Learner>>;
@@ -37,12 +38,11 @@ impl Site<'_> {
             copy_encoder(encoder.learner(), trainer.learner())?;
         }
         let done = trainer.resume_in(folder)?;
-        let bar = self.global.bar(config.train.steps, name);
+        let bar = self.global.steps(config.train.steps, name);
         bar.set_position(done);
-        bar.reset_eta();
         trainer.run(&config.loader(dataset, self.device), |p| {
             bar.set_position(p.step);
-            bar.set_message(format!("loss {:.3}", p.loss));
+            bar.set_message(format!("{}, loss {:.3}", time_left(p.eta_seconds), p.loss));
         })?;
         bar.finish_and_clear();
         Ok(trainer)
