@@ -128,7 +128,8 @@ impl<W: Fn(&str) + Send + Sync> TermLike for Lines<W> {
     fn flush(&self) -> io::Result<()> {
         let mut state = self.state();
         let text = std::mem::take(&mut state.text);
-        let line = text.trim();
+        // A bar that has no message yet ends in the comma before it.
+        let line = text.trim().trim_end_matches(',');
         if !line.is_empty() && state.written.elapsed() >= self.every {
             state.written = Instant::now();
             (self.write)(line);
