@@ -177,8 +177,7 @@ mod tests {
             bar.force_draw();
         }
         bar.finish_and_clear();
-        let written = written.lock().unwrap().clone();
-        written
+        written.lock().unwrap().clone()
     }
 
     #[test]
