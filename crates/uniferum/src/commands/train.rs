@@ -272,7 +272,7 @@ fn values_of_last_norm(config: &RunConfig) -> usize {
         .transform
         .shape
         .iter()
-        .map(|n| n / 32)
+        .map(|n| n.div_ceil(32))
         .product();
     voxels * train.scans_per_pass.min(train.scans_per_step)
 }
