@@ -272,8 +272,8 @@ __device__ __forceinline__ void forward(
     }
 }
 
-// The gradient of the input for a step of 2, rows in one piece (FOUR) or not. (For a step of 1 it is `forward` of the output's
-// gradient with the kernel turned about.)
+// The gradient of the input for a step of 2, rows in one piece (FOUR) or not. (For a step of 1 it is
+// `forward` of the output's gradient with the kernel turned about.)
 //
 // A thread owns bricks of 2 x 2 x 4 voxels, one behind the other along the depth. Whichever taps
 // meet which voxel of a brick is known when this is compiled, as the first voxel of each is at
