@@ -9,17 +9,22 @@
 
 use candle_core::{DType, Device, Tensor};
 use candle_nn::{VarBuilder, VarMap};
-use uniferum_encoder::{EfficientNet3d, EncoderConfig, read_weights, seeded_var_builder};
+use uniferum_encoder::{
+    EfficientNet3d, EncoderConfig, inflate_imagenet, read_weights, seeded_var_builder,
+};
 
 fn main() -> anyhow::Result<()> {
     let device = Device::Cpu;
     let config = EncoderConfig::default(); // EfficientNet-B0, one input channel
 
     // Weights come from a file with timm's names (`conv_stem.weight`, `blocks.0.0.conv_dw.weight`,
-    // …), or are drawn from a seed.
+    // …), or are drawn from a seed. Those of two dimensions, timm's own, become three-dimensional.
     let vars = VarMap::new();
     let weights = match std::env::args_os().nth(1) {
-        Some(file) => VarBuilder::from_tensors(read_weights(file, &device)?, DType::F32, &device),
+        Some(file) => {
+            let tensors = inflate_imagenet(&read_weights(file, &device)?, &config)?;
+            VarBuilder::from_tensors(tensors, DType::F32, &device)
+        }
         None => seeded_var_builder(&vars, 0, DType::F32, &device),
     };
     let encoder = EfficientNet3d::new(&config, weights)?;

@@ -18,12 +18,11 @@ const MAGIC: [u8; 15] = [
 ];
 
 /// All tensors of the dictionary, or of the one under `key` inside it.
-pub(crate) fn read(path: &Path, key: Option<&str>) -> Result<Vec<(String, Tensor)>> {
-    let bytes = std::fs::read(path)?;
+pub(crate) fn read(bytes: &[u8], key: Option<&str>) -> Result<Vec<(String, Tensor)>> {
     if !bytes.starts_with(&MAGIC) {
         bail!("neither the zip format nor the older one");
     }
-    let mut reader = Cursor::new(bytes.as_slice());
+    let mut reader = Cursor::new(bytes);
     reader.set_position(MAGIC.len() as u64);
     let _protocol = unpickle(&mut reader)?;
     let _machine = unpickle(&mut reader)?;

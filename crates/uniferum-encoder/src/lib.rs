@@ -19,5 +19,7 @@ pub use error::{Error, Result};
 pub use inference::{InferenceEncoder, Precision};
 pub use inflate::{inflate_imagenet, inflate_kernel, load_pretrained};
 pub use init::{is_buffer, seeded_var_builder, trainable_vars};
+pub use uniferum_kernels::simd::Simd;
+pub use uniferum_kernels::{DeviceChoice, release_memory};
 pub use vision::VisionEncoder;
 pub use weights::read_weights;

@@ -1,6 +1,8 @@
 //! Weight files of the common formats.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::Path;
 
 use candle_core::{Device, Tensor, pickle, safetensors};
@@ -40,16 +42,25 @@ pub fn read_weights(path: impl AsRef<Path>, device: &Device) -> Result<HashMap<S
     moved.collect()
 }
 
+/// The content of a file of the older format; nothing for a zip archive, which is read in parts.
+fn not_zip(path: &Path) -> std::io::Result<Option<Vec<u8>>> {
+    let mut file = File::open(path)?;
+    let mut bytes = Vec::new();
+    file.by_ref().take(2).read_to_end(&mut bytes)?;
+    if bytes == b"PK" {
+        return Ok(None);
+    }
+    file.read_to_end(&mut bytes)?;
+    Ok(Some(bytes))
+}
+
 fn read_pickled(path: &Path) -> Result<Vec<(String, Tensor)>, String> {
-    let is_zip = std::fs::read(path)
-        .map_err(|e| e.to_string())?
-        .starts_with(b"PK");
+    let bytes = not_zip(path).map_err(|e| e.to_string())?;
     let mut reason = "no tensors inside".to_string();
     for key in std::iter::once(None).chain(WRAPPERS.map(Some)) {
-        let read = if is_zip {
-            pickle::read_all_with_key(path, key)
-        } else {
-            legacy::read(path, key)
+        let read = match &bytes {
+            Some(bytes) => legacy::read(bytes, key),
+            None => pickle::read_all_with_key(path, key),
         };
         match read {
             Ok(tensors) if !tensors.is_empty() => return Ok(tensors),

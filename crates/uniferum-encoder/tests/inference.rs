@@ -1,7 +1,7 @@
 //! The packed encoder against the network run operation by operation.
 
 use candle_core::{DType, Device, Tensor, Var};
-use candle_nn::VarMap;
+use candle_nn::{VarBuilder, VarMap};
 use uniferum_encoder::{
     EfficientNet3d, EncoderConfig, InferenceEncoder, Precision, Variant, seeded_var_builder,
 };
@@ -166,5 +166,32 @@ fn an_image_that_does_not_fit_is_refused() {
     ] {
         let message = packed.features(&bad).unwrap_err().to_string();
         assert!(message.contains("[B, 1, D, H, W]"), "{message}");
+    }
+}
+
+/// Weights that are no variables, whose running statistics a pass in training moves all the same.
+#[test]
+fn every_pass_in_training_makes_the_packed_form_anew() {
+    let vars = VarMap::new();
+    network(THIN, 1, &vars);
+    let own = vars.data().lock().unwrap();
+    let tensors = own.iter().map(|(n, v)| (n.clone(), v.as_tensor().detach()));
+    let cfg = EncoderConfig {
+        variant: THIN,
+        in_channels: 1,
+    };
+    let vb = VarBuilder::from_tensors(tensors.collect(), DType::F32, &Device::Cpu);
+    let net = EfficientNet3d::new(&cfg, vb).unwrap();
+    let image = image([4, 1, 32, 32, 32]);
+    type Train = fn(&EfficientNet3d, &Tensor);
+    let passes: [Train; 2] = [
+        |net, x| drop(net.pyramid(x, true).unwrap()),
+        |net, x| drop(net.forward_composed(x, true).unwrap()),
+    ];
+    for train in passes {
+        net.forward_t(&image, false).unwrap();
+        train(&net, &image);
+        let want = net.forward_composed(&image, false).unwrap();
+        assert!(distance(&net.forward_t(&image, false).unwrap(), &want) < 1e-4);
     }
 }

@@ -73,6 +73,7 @@ impl BertConfig {
             ("bert.hidden", self.hidden),
             ("bert.heads", self.heads),
             ("bert.intermediate", self.intermediate),
+            ("bert.layers", self.layers),
             ("bert.vocab", self.vocab),
             ("bert.max_positions", self.max_positions),
             ("bert.type_vocab", self.type_vocab),

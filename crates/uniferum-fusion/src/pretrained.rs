@@ -98,11 +98,7 @@ impl TextEncoder {
         path: &Path,
         layers: usize,
     ) -> Result<Self> {
-        let words = tensors.keys().find(|name| name.ends_with(WORDS));
-        let Some(prefix) = words.map(|name| name[..name.len() - WORDS.len()].to_string()) else {
-            let reason = format!("not a BERT: no tensor is called {WORDS}");
-            return Err(file(path, reason));
-        };
+        let prefix = prefix(&tensors, path)?;
         let mut kept = HashMap::new();
         for (name, tensor) in tensors {
             let Some(name) = name.strip_prefix(&prefix).map(modern_name) else {
@@ -293,4 +289,26 @@ fn belongs(name: &str, layers: usize) -> bool {
     }
     let kept = ["embeddings.", "encoder.ln.", "pooler.dense."];
     kept.iter().any(|prefix| name.starts_with(prefix)) && !name.ends_with("position_ids")
+}
+
+/// What stands before the names of the only BERT among the tensors.
+fn prefix(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<String> {
+    let mut found: Vec<&str> = tensors
+        .keys()
+        .filter_map(|name| name.strip_suffix(WORDS))
+        .collect();
+    found.sort_unstable();
+    match found[..] {
+        [prefix] => Ok(prefix.to_string()),
+        [] => {
+            let reason = format!("not a BERT: no tensor is called {WORDS}");
+            Err(file(path, reason))
+        }
+        _ => {
+            let names = found.iter().map(|prefix| format!("{prefix}{WORDS}"));
+            let names = names.collect::<Vec<_>>().join(", ");
+            let reason = format!("expected one BERT, got {}: {names}", found.len());
+            Err(file(path, reason))
+        }
+    }
 }

@@ -35,7 +35,7 @@ fn config() -> UniferumConfig {
             intermediate: 96,
             layers: 2,
             vocab: 50,
-            max_positions: 64,
+            max_positions: 128,
             ..BertConfig::default()
         },
         ..UniferumConfig::default()
@@ -124,6 +124,29 @@ fn evaluation_agrees_with_the_cpu() {
         let distance = distance(&got, &want);
         eprintln!("{what}: {distance:.1e}");
         assert!(distance < 1e-4, "{what}: {distance}");
+    }
+}
+
+/// So many positions that the CPU would pack them.
+#[test]
+fn answers_agree_with_the_cpu() {
+    let Some(device) = gpu() else { return };
+    let ask = |device: &Device| {
+        let model = Model::new(device).model;
+        let tokens = volumes(1, &Device::Cpu).flatten_all().unwrap();
+        let tokens = tokens.narrow(0, 0, 100 * 48).unwrap();
+        let tokens = tokens.reshape((1, 100, 48)).unwrap().to_device(device);
+        let tokens = tokens.unwrap();
+        let ids = Tensor::new(&[[2u32, 7, 9, 3], [2, 30, 3, 0], [2, 4, 3, 0]], device).unwrap();
+        let mask = Tensor::new(&[[1u32, 1, 1, 1], [1, 1, 1, 0], [1, 1, 1, 0]], device).unwrap();
+        let both = model.ask(&tokens, &ids, &mask).unwrap();
+        let cls = model.classify(&tokens, &ids, &mask).unwrap();
+        let seg = model.segment(&tokens, &ids, &mask).unwrap();
+        [both.cls, both.seg, cls, seg]
+    };
+    for (got, want) in ask(&device).iter().zip(ask(&Device::Cpu)) {
+        let distance = distance(got, &want);
+        assert!(distance < 1e-4, "{:?}: {distance}", want.dims());
     }
 }
 

@@ -165,11 +165,11 @@ pub(crate) fn dims5(
     dims: &[usize],
 ) -> Result<(usize, usize, [usize; 3])> {
     match *dims {
-        [b, c, d, h, w] => Ok((b, c, [d, h, w])),
+        [b, c, d, h, w] if b > 0 && c > 0 => Ok((b, c, [d, h, w])),
         _ => Err(invalid(
             op,
             what,
-            "five dimensions [B, C, D, H, W]",
+            "five dimensions [B, C, D, H, W], a batch and channels of at least 1",
             format!("{dims:?}"),
         )),
     }

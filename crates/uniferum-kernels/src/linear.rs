@@ -23,7 +23,7 @@ const OP: &str = "linear";
 /// When the shapes do not fit together, or for a tensor that is not `f32`.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
     let (n, k) = weight.dims2()?;
-    if x.dims().last() != Some(&k) || k == 0 || bias.dims() != [n] {
+    if x.dims().last() != Some(&k) || k == 0 || n == 0 || bias.dims() != [n] {
         let expected = format!("x [.., {k}], bias [{n}]");
         let got = format!("{:?}, {:?}", x.dims(), bias.dims());
         return Err(invalid(OP, "shapes", expected, got).into());

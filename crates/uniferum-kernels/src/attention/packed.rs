@@ -33,7 +33,7 @@ pub struct Span {
 ///
 /// # Errors
 /// When the shapes do not fit together, for spans outside the rows or that share queries, or
-/// for tensors that are not `f32` on the CPU.
+/// for tensors that are not `f32`.
 pub fn attention_packed(
     q: &Tensor,
     k: &Tensor,
@@ -61,7 +61,8 @@ pub fn attention_packed(
 fn check(spans: &[Span], rows: usize, keys: usize) -> Result<()> {
     let mut taken = vec![false; rows];
     for span in spans {
-        let inside = span.queries.end <= rows && span.keys.end <= keys && !span.keys.is_empty();
+        let queries = span.queries.start <= span.queries.end && span.queries.end <= rows;
+        let inside = queries && span.keys.end <= keys && !span.keys.is_empty();
         let free = inside && taken[span.queries.clone()].iter().all(|t| !t);
         if !free {
             let expected = format!("own queries below {rows}, keys below {keys}");

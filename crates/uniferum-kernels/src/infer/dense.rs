@@ -45,15 +45,14 @@ pub struct DenseLayer<'a> {
 /// graph: what [`linear`](crate::linear) gives, faster for many rows, and much faster in
 /// [`Precision::Bf16`] on processors with AVX512-BF16.
 ///
-/// In bf16 inputs and weights are rounded, sums stay in single precision. A few rows are always
-/// computed in single precision.
+/// In bf16 inputs and weights are rounded, sums stay in single precision. A few rows, and rows on a
+/// GPU, are always computed in single precision, by [`linear`](crate::linear).
 ///
 /// # Shapes
 /// `x` `[..., K]`; the result is `[..., N]` with the last layer's `N`.
 ///
 /// # Errors
-/// When the shapes do not fit together or there is no layer, or for tensors that are not `f32` on
-/// the CPU.
+/// When the shapes do not fit together or there is no layer, or for tensors that are not `f32`.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
@@ -72,7 +71,7 @@ pub fn dense(x: &Tensor, layers: &[DenseLayer<'_>], precision: Precision) -> Res
     let inputs = width;
     for layer in layers {
         let (n, k) = layer.weight.dims2()?;
-        if k != width || k == 0 || layer.bias.dims() != [n] {
+        if k != width || k == 0 || n == 0 || layer.bias.dims() != [n] {
             let got = format!("weight [{n}, {k}], bias {:?}", layer.bias.dims());
             return Err(invalid(OP, "layer", format!("[N, {width}], [N]"), got).into());
         }
@@ -82,7 +81,7 @@ pub fn dense(x: &Tensor, layers: &[DenseLayer<'_>], precision: Precision) -> Res
         return Err(invalid(OP, "layers", "at least one", 0).into());
     }
     let rows = x.elem_count() / inputs;
-    if rows < WORTH {
+    if rows < WORTH || !x.device().is_cpu() {
         return plainly(x, layers);
     }
     dims.push(width);

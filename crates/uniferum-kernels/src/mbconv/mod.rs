@@ -64,7 +64,7 @@ pub struct MbConv<'a> {
     pub squeeze_excite: SqueezeExcite<'a>,
     /// `[C_out, C_mid, 1, 1, 1]`.
     pub project: NormedConv<'a>,
-    /// Stride and padding of the depthwise convolution; the groups are ignored.
+    /// Stride of the depthwise convolution.
     pub stride: [usize; 3],
     /// Padding of the depthwise convolution.
     pub padding: Padding3,
