@@ -1,12 +1,16 @@
 use serde::{Deserialize, Serialize};
 
-use crate::delong::{AucEstimate, covariance_matrix};
+use crate::delong::{AucEstimate, covariance_matrix, degrees_of_freedom};
 use crate::error::{Result, check_open_unit};
 use crate::multiple::{benjamini_hochberg, holm};
-use crate::special::{chi_squared_sf, normal_quantile, two_sided_p};
+use crate::special::{chi_squared_sf, t_quantile, two_sided_t};
 
 /// A variance this much smaller than its terms is what rounding leaves of 0.
 const ROUNDING: f64 = 1e-13;
+
+/// Fewer positive (or negative) units than this, and no test of a difference holds its level: the
+/// variance of two values is right too seldom even for Student's law.
+pub const FEWEST_TESTED: usize = 3;
 
 /// Whether a difference could be tested, and if not, why.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,7 +23,8 @@ pub enum ComparisonState {
     Identical,
     /// The areas differ but neither varies, as with perfect separation against all ties.
     NoVariance,
-    /// A single unit holds all positives or all negatives, so that no variance can be estimated.
+    /// Fewer than [`FEWEST_TESTED`] units hold all positives or all negatives. In a macro average: some
+    /// task has a single one, so that there is no variance.
     TooFewUnits,
     /// A class is absent.
     Undefined,
@@ -42,9 +47,12 @@ pub struct AurocDifference {
     pub ci_low: Option<f64>,
     /// Upper limit of the difference.
     pub ci_high: Option<f64>,
-    /// Difference over standard error, standard normal if the areas are equal.
+    /// Difference over standard error, standard normal in large samples if the areas are equal:
+    /// DeLong's statistic.
     pub z: Option<f64>,
-    /// Two-sided p-value.
+    /// Degrees of freedom of Student's law, to which `z` is referred.
+    pub df: Option<f64>,
+    /// Two-sided p-value by Student's law.
     pub p_value: Option<f64>,
     /// Whether the test was made.
     pub state: ComparisonState,
@@ -60,13 +68,21 @@ impl AurocDifference {
             ci_low: None,
             ci_high: None,
             z: None,
+            df: None,
             p_value: None,
             state,
         }
     }
 
-    /// From the two areas, the variance of their difference and the size of its terms.
-    fn test(a: f64, b: f64, variance: f64, terms: f64, level: f64) -> Self {
+    /// From the two areas, the variance of their difference and the size of its terms; `df` is asked
+    /// only where there is a variance.
+    fn test(
+        (a, b): (f64, f64),
+        variance: f64,
+        terms: f64,
+        level: f64,
+        df: impl FnOnce() -> f64,
+    ) -> Self {
         let difference = a - b;
         if variance <= ROUNDING * terms {
             let state = if difference.abs() <= ROUNDING {
@@ -79,14 +95,16 @@ impl AurocDifference {
             return result;
         }
         let std_err = variance.sqrt();
-        let half = normal_quantile(0.5 + 0.5 * level) * std_err;
+        let df = df();
+        let half = t_quantile(level, df) * std_err;
         let z = difference / std_err;
         AurocDifference {
             std_err: Some(std_err),
             ci_low: Some((difference - half).max(-1.0)),
             ci_high: Some((difference + half).min(1.0)),
             z: Some(z),
-            p_value: Some(two_sided_p(z)),
+            df: Some(df),
+            p_value: Some(two_sided_t(z, df)),
             ..Self::without_test(Some(a), Some(b), ComparisonState::Tested)
         }
     }
@@ -95,14 +113,17 @@ impl AurocDifference {
 /// Tests the difference of two AUROCs over the same rows.
 ///
 /// With clusters the covariance is Obuchowski's, else DeLong's. The interval is symmetric about the
-/// difference and cut at -1 and 1.
+/// difference and cut at -1 and 1. Both it and the p-value are Student's, with Welch and
+/// Satterthwaite's degrees of freedom from the positive and the negative units: the normal law, which
+/// DeLong et al. used, rejects far too often with few positives. Its p-value is
+/// [`two_sided_p`](crate::special::two_sided_p) of `z`.
 ///
 /// # Errors
 /// [`crate::Error::Length`] when the estimates do not describe the same rows,
 /// [`crate::Error::Option`] for a bad level.
 ///
 /// # Reference
-/// DeLong, DeLong & Clarke-Pearson 1988; with clusters Obuchowski 1997.
+/// DeLong, DeLong & Clarke-Pearson 1988; with clusters Obuchowski 1997; Satterthwaite 1946, Welch 1947.
 ///
 /// ```
 /// use uniferum_metrics::{AucEstimate, Cases, ComparisonState, compare_auroc};
@@ -119,7 +140,9 @@ pub fn compare_auroc(a: &AucEstimate, b: &AucEstimate, level: f64) -> Result<Aur
     check_open_unit("level", level)?;
     let (area_a, area_b) = (a.auroc(), b.auroc());
     let covariance = a.covariance(b)?;
+    let units = [a, b].map(|e| e.pos_units().min(e.neg_units()));
     let parts = a.variance().zip(b.variance()).zip(covariance);
+    let parts = parts.filter(|_| units[0].min(units[1]) >= FEWEST_TESTED);
     let Some(((va, vb), covariance)) = parts else {
         let state = ComparisonState::TooFewUnits;
         return Ok(AurocDifference::without_test(
@@ -130,11 +153,11 @@ pub fn compare_auroc(a: &AucEstimate, b: &AucEstimate, level: f64) -> Result<Aur
     };
     let variance = va + vb - 2.0 * covariance;
     Ok(AurocDifference::test(
-        area_a,
-        area_b,
+        (area_a, area_b),
         variance,
         va + vb,
         level,
+        || degrees_of_freedom(&[(a, b)]),
     ))
 }
 
@@ -162,7 +185,8 @@ pub struct MacroDifference {
     pub n_tasks: usize,
     /// Tasks left out because a class is absent.
     pub undefined: Vec<String>,
-    /// Tasks with a single positive or negative unit, which deny the difference a test.
+    /// Tasks with a single positive or negative unit, which deny the difference a test. A single task
+    /// needs [`FEWEST_TESTED`].
     pub without_variance: Vec<String>,
 }
 
@@ -251,8 +275,13 @@ fn compare_macro(
         let state = ComparisonState::Undefined;
         return Ok(finish(AurocDifference::without_test(None, None, state)));
     }
+    if k == 1 {
+        return Ok(finish(compare_auroc(first[0], second[0], level)?));
+    }
     let mean = |e: &[&AucEstimate]| e.iter().map(|e| e.auroc()).sum::<f64>() / k as f64;
     let (mean_a, mean_b) = (mean(&first), mean(&second));
+    let pairs: Vec<(&AucEstimate, &AucEstimate)> =
+        first.iter().copied().zip(second.iter().copied()).collect();
     let both: Vec<&AucEstimate> = first.into_iter().chain(second).collect();
     let matrix = covariance_matrix(&both)?;
     let sign = |i: usize| if i < k { 1.0 } else { -1.0 };
@@ -265,7 +294,11 @@ fn compare_macro(
     }
     let k2 = (k * k) as f64;
     Ok(finish(match variance {
-        Some(variance) => AurocDifference::test(mean_a, mean_b, variance / k2, terms / k2, level),
+        Some(variance) => {
+            AurocDifference::test((mean_a, mean_b), variance / k2, terms / k2, level, || {
+                degrees_of_freedom(&pairs)
+            })
+        }
         None => {
             AurocDifference::without_test(Some(mean_a), Some(mean_b), ComparisonState::TooFewUnits)
         }
@@ -383,6 +416,70 @@ mod tests {
         assert_eq!(line.difference.state, ComparisonState::TooFewUnits);
         assert_eq!(result.macro_difference.without_variance, ["t"]);
         assert_eq!(result.macro_difference.difference.p_value, None);
+    }
+
+    #[test]
+    fn two_positives_are_too_few_for_a_test_and_three_are_tested_by_students_law() {
+        let of = |positives: usize| {
+            let labels: Vec<bool> = (0..8).map(|i| i < positives).collect();
+            compare_auroc(&estimate(&A, &labels), &estimate(&B, &labels), 0.95).unwrap()
+        };
+        let two = of(2);
+        assert_eq!(two.state, ComparisonState::TooFewUnits);
+        assert!(two.difference.is_some() && two.p_value.is_none());
+        let three = of(3);
+        let df = three.df.unwrap();
+        assert!((2.0..=6.0).contains(&df), "{df}");
+        let normal = crate::special::two_sided_p(three.z.unwrap());
+        assert!(three.p_value.unwrap() > normal);
+        // The interval and the p-value are of one law.
+        let at = compare_auroc(
+            &estimate(&A, &LABELS),
+            &estimate(&B, &LABELS),
+            1.0 - p_of(&A, &B),
+        );
+        let at = at.unwrap();
+        let nearest = at.ci_low.unwrap().abs().min(at.ci_high.unwrap().abs());
+        assert!(nearest < 1e-9, "{at:?}");
+    }
+
+    fn p_of(a: &[f64], b: &[f64]) -> f64 {
+        let test = compare_auroc(&estimate(a, &LABELS), &estimate(b, &LABELS), 0.95);
+        test.unwrap().p_value.unwrap()
+    }
+
+    #[test]
+    fn degrees_of_freedom_are_welch_and_satterthwaites() {
+        let (a, b) = (estimate(&A, &LABELS), estimate(&B, &LABELS));
+        // Placements of `A - B` by hand: positives, then negatives.
+        let v = [0.75 - 0.75, 0.75 - 0.5, 1.0 - 0.75, 1.0 - 0.75];
+        let w = [1.0 - 0.75, 1.0 - 1.0, 1.0 - 0.0, 0.5 - 1.0];
+        let spread = |x: [f64; 4]| {
+            let mean = x.iter().sum::<f64>() / 4.0;
+            x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / 3.0 / 4.0
+        };
+        let (s1, s0) = (spread(v), spread(w));
+        let expected = (s1 + s0).powi(2) / (s1 * s1 / 3.0 + s0 * s0 / 3.0);
+        let test = compare_auroc(&a, &b, 0.95).unwrap();
+        assert!((test.std_err.unwrap().powi(2) - s1 - s0).abs() < 1e-14);
+        assert!((test.df.unwrap() - expected).abs() < 1e-10, "{test:?}");
+        // The same task twice is one test; every case its own patient changes nothing.
+        assert!((degrees_of_freedom(&[(&a, &b), (&a, &b)]) - expected).abs() < 1e-10);
+        let own: Vec<u32> = (0..8).collect();
+        let clustered = |s: &[f64]| {
+            let cases = Cases::complete(s, &LABELS).unwrap();
+            AucEstimate::new(&cases.with_clusters(&own).unwrap()).unwrap()
+        };
+        let df = degrees_of_freedom(&[(&clustered(&A), &clustered(&B))]);
+        assert!((df - expected).abs() < 1e-10);
+        // Patients that hold both classes count once: four of them have three degrees of freedom.
+        let pairs = [0, 1, 2, 3, 0, 1, 2, 3];
+        let paired = |s: &[f64]| {
+            let cases = Cases::complete(s, &LABELS).unwrap();
+            AucEstimate::new(&cases.with_clusters(&pairs).unwrap()).unwrap()
+        };
+        let df = degrees_of_freedom(&[(&paired(&A), &paired(&B))]);
+        assert!((df - 3.0).abs() < 1e-10, "{df}");
     }
 
     #[test]

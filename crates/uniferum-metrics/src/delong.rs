@@ -29,8 +29,13 @@ pub struct AucEstimate {
     n_rows: usize,
     pos_units: usize,
     neg_units: usize,
+    /// Which classes each unit (row or cluster) holds.
+    holds: Vec<u8>,
     influence: Influence,
 }
+
+const HAS_POS: u8 = 1;
+const HAS_NEG: u8 = 2;
 
 /// Influences scaled so that plain sums of products are covariances.
 #[derive(Debug, Clone)]
@@ -63,15 +68,16 @@ impl AucEstimate {
         let auroc = ranked.auroc()?;
         let cases = ranked.cases;
         let parts = case_influences(ranked, auroc);
-        let (influence, pos_units, neg_units) = match &cases.clusters {
+        let (influence, holds) = match &cases.clusters {
             None => unclustered(cases, parts),
             Some(clusters) => clustered(cases, clusters, &parts),
         };
         Ok(AucEstimate {
             auroc,
             n_rows: cases.n_rows,
-            pos_units,
-            neg_units,
+            pos_units: count(&holds, HAS_POS),
+            neg_units: count(&holds, HAS_NEG),
+            holds,
             influence,
         })
     }
@@ -118,6 +124,22 @@ impl AucEstimate {
             .iter()
             .all(|e| e.pos_units > 1 && e.neg_units > 1);
         Ok(defined.then(|| self.product(other)))
+    }
+
+    /// What a unit adds as a holder of a class; 0 for one that does not hold it.
+    fn part(&self, class: u8, unit: usize) -> f64 {
+        match &self.influence {
+            Influence::Cases(rows) if self.has(class, unit) => rows[unit],
+            Influence::Clusters { pos, .. } if class == HAS_POS => {
+                pos.get(unit).map_or(0.0, |&x| x)
+            }
+            Influence::Clusters { neg, .. } => neg.get(unit).map_or(0.0, |&x| x),
+            Influence::Cases(_) => 0.0,
+        }
+    }
+
+    fn has(&self, class: u8, unit: usize) -> bool {
+        self.holds.get(unit).is_some_and(|h| h & class != 0)
     }
 
     fn is_clustered(&self) -> bool {
@@ -173,6 +195,35 @@ pub fn covariance_matrix(
     Ok(matrix)
 }
 
+/// Degrees of freedom of the variance of the sum of some differences `a - b`.
+///
+/// A class whose `m` units give the variance the part `s` puts `s / sqrt(m (m - 1))` on each of them;
+/// with `q` what a unit bears in all, the degrees of freedom are `(sum s)^2 / sum q^2`. For a single
+/// difference of independent cases that is Welch and Satterthwaite's
+/// `(s1 + s0)^2 / (s1^2 / (m - 1) + s0^2 / (n - 1))`; labels that share their positives share their
+/// degrees of freedom, labels with other positives add theirs.
+pub(crate) fn degrees_of_freedom(differences: &[(&AucEstimate, &AucEstimate)]) -> f64 {
+    let all = differences.iter().flat_map(|(a, b)| [a, b]);
+    let mut borne = vec![0.0; all.map(|e| e.holds.len()).max().unwrap_or(0)];
+    let mut total = 0.0;
+    for &(a, b) in differences {
+        for class in [HAS_POS, HAS_NEG] {
+            let holds = |unit: &usize| a.has(class, *unit) || b.has(class, *unit);
+            let (mut part, mut units) = (0.0, 0.0);
+            for unit in (0..borne.len()).filter(holds) {
+                part += (a.part(class, unit) - b.part(class, unit)).powi(2);
+                units += 1.0;
+            }
+            total += part;
+            let each = part / (units * (units - 1.0f64)).sqrt();
+            (0..borne.len())
+                .filter(holds)
+                .for_each(|u| borne[u] += each);
+        }
+    }
+    total * total / borne.iter().map(|q| q * q).sum::<f64>()
+}
+
 /// `w (V - A) / W` for each case: V is the share of the other class that the case is on the right
 /// side of (its placement), W the weight of its own class.
 fn case_influences(ranked: &Ranked<'_>, auroc: f64) -> Vec<f64> {
@@ -197,14 +248,22 @@ fn case_influences(ranked: &Ranked<'_>, auroc: f64) -> Vec<f64> {
     influence
 }
 
-fn unclustered(cases: &Cases, parts: Vec<f64>) -> (Influence, usize, usize) {
-    let weighted = |label| {
-        (0..cases.len())
-            .filter(|&i| cases.labels[i] == label && cases.weight(i) > 0.0)
-            .count()
-    };
-    let (n_pos, n_neg) = (weighted(true), weighted(false));
-    let factors = (bessel(n_pos).sqrt(), bessel(n_neg).sqrt());
+/// Units that hold some class of the mask.
+fn count(holds: &[u8], mask: u8) -> usize {
+    holds.iter().filter(|&&h| h & mask != 0).count()
+}
+
+fn class_of(label: bool) -> u8 {
+    if label { HAS_POS } else { HAS_NEG }
+}
+
+fn unclustered(cases: &Cases, parts: Vec<f64>) -> (Influence, Vec<u8>) {
+    let mut holds = vec![0u8; cases.n_rows];
+    for i in (0..cases.len()).filter(|&i| cases.weight(i) > 0.0) {
+        holds[cases.rows[i]] = class_of(cases.labels[i]);
+    }
+    let factor = |class| bessel(count(&holds, class)).sqrt();
+    let factors = (factor(HAS_POS), factor(HAS_NEG));
     let mut rows = vec![0.0; cases.n_rows];
     for (i, part) in parts.into_iter().enumerate() {
         rows[cases.rows[i]] = part
@@ -214,12 +273,10 @@ fn unclustered(cases: &Cases, parts: Vec<f64>) -> (Influence, usize, usize) {
                 factors.1
             };
     }
-    (Influence::Cases(rows), n_pos, n_neg)
+    (Influence::Cases(rows), holds)
 }
 
-fn clustered(cases: &Cases, clusters: &[u32], parts: &[f64]) -> (Influence, usize, usize) {
-    const HAS_POS: u8 = 1;
-    const HAS_NEG: u8 = 2;
+fn clustered(cases: &Cases, clusters: &[u32], parts: &[f64]) -> (Influence, Vec<u8>) {
     let n = clusters.iter().max().map_or(0, |&m| m as usize + 1);
     let (mut pos, mut neg, mut holds) = (vec![0.0; n], vec![0.0; n], vec![0u8; n]);
     for (i, &part) in parts.iter().enumerate() {
@@ -227,25 +284,16 @@ fn clustered(cases: &Cases, clusters: &[u32], parts: &[f64]) -> (Influence, usiz
             continue;
         }
         let c = clusters[i] as usize;
-        if cases.labels[i] {
-            pos[c] += part;
-            holds[c] |= HAS_POS;
-        } else {
-            neg[c] += part;
-            holds[c] |= HAS_NEG;
-        }
+        let sum = if cases.labels[i] { &mut pos } else { &mut neg };
+        sum[c] += part;
+        holds[c] |= class_of(cases.labels[i]);
     }
-    let count = |mask: u8| holds.iter().filter(|&&h| h & mask != 0).count();
-    let (pos_units, neg_units) = (count(HAS_POS), count(HAS_NEG));
-    let (f_pos, f_neg) = (bessel(pos_units).sqrt(), bessel(neg_units).sqrt());
+    let factor = |mask| bessel(count(&holds, mask)).sqrt();
+    let (f_pos, f_neg) = (factor(HAS_POS), factor(HAS_NEG));
     pos.iter_mut().for_each(|x| *x *= f_pos);
     neg.iter_mut().for_each(|x| *x *= f_neg);
-    let cross = bessel(count(HAS_POS | HAS_NEG)) / (f_pos * f_neg);
-    (
-        Influence::Clusters { pos, neg, cross },
-        pos_units,
-        neg_units,
-    )
+    let cross = bessel(count(&holds, HAS_POS | HAS_NEG)) / (f_pos * f_neg);
+    (Influence::Clusters { pos, neg, cross }, holds)
 }
 
 /// `n / (n - 1)`; 1 for a single unit, whose variance is undefined anyway.

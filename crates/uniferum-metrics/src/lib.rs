@@ -35,8 +35,8 @@ pub use calibration::{
 };
 pub use cases::{Cases, cluster_ids, labels_from_f64};
 pub use compare::{
-    AurocDifference, ChiSquared, Comparison, ComparisonState, MacroDifference, TaskComparison,
-    compare_auroc, compare_tasks, equality_test,
+    AurocDifference, ChiSquared, Comparison, ComparisonState, FEWEST_TESTED, MacroDifference,
+    TaskComparison, compare_auroc, compare_tasks, equality_test,
 };
 pub use curves::{PrPoint, RocPoint};
 pub use decision::DecisionPoint;

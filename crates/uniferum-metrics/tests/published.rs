@@ -2,7 +2,7 @@
 
 use uniferum_metrics::{
     AucEstimate, Cases, IntervalMethod, Ranked, RocRegion, ThresholdRule, auroc_interval,
-    compare_auroc, covariance_matrix, equality_test,
+    compare_auroc, covariance_matrix, equality_test, special,
 };
 
 /// Albumin, 10 - Kerr-Goyal score, total protein; and the outcome (1: no benefit of surgery).
@@ -121,6 +121,8 @@ fn haemorrhage_areas_variances_and_covariances() {
     assert!(agrees(interval.high, 0.722670989888189));
 }
 
+/// pROC takes the normal law: its p-values and limits follow from `z` and the standard error, and
+/// Student's law must be a little more careful.
 #[test]
 fn haemorrhage_paired_tests() {
     let cases = asah();
@@ -154,8 +156,13 @@ fn haemorrhage_paired_tests() {
     for (a, b, z, p, low, high) in expected {
         let test = compare_auroc(&estimate(a), &estimate(b), 0.95).unwrap();
         assert!(agrees(test.z.unwrap(), z), "{test:?}");
-        assert!(agrees(test.p_value.unwrap(), p), "{test:?}");
-        assert!(agrees(test.ci_low.unwrap(), low) && agrees(test.ci_high.unwrap(), high));
+        assert!(agrees(special::two_sided_p(z), p));
+        let (d, se) = (test.difference.unwrap(), test.std_err.unwrap());
+        let half = special::normal_quantile(0.975) * se;
+        assert!(agrees(d - half, low) && agrees(d + half, high), "{test:?}");
+        let student = test.p_value.unwrap();
+        assert!(p < student && student < 1.1 * p + 0.002, "{test:?}");
+        assert!(test.ci_low.unwrap() < low && high < test.ci_high.unwrap());
     }
 }
 

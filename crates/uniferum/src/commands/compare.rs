@@ -243,7 +243,7 @@ fn footnote(output: &Output) -> String {
     };
     let level = super::evaluate::percent(output.settings.level);
     format!(
-        "{level} intervals, {how}; p-values two-sided, corrected over tasks by Holm and by \
+        "{level} intervals, {how}; p-values two-sided by Student's law, corrected over tasks by Holm and by \
          Benjamini and Hochberg."
     )
 }
