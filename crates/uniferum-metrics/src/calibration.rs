@@ -1,5 +1,9 @@
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::cases::Cases;
 use crate::error::{Error, Result, Undefined, check_open_unit};
 use crate::operating::proportion;
 use crate::ranked::{Ranked, TieGroup};
@@ -78,11 +82,13 @@ pub struct CalibrationError {
 /// Logistic recalibration of the outcome on the logit of the probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CalibrationLine {
-    /// Intercept: above 0 the probabilities are too low.
+    /// Intercept of the line: the logit of the outcome where the probability is one half. With a slope
+    /// other than 1 it says nothing of the whole; see [`in_the_large`](Self::in_the_large).
     pub intercept: f64,
     /// Slope: below 1 the probabilities are too extreme.
     pub slope: f64,
-    /// Intercept with the slope held at 1: calibration in the large.
+    /// Intercept with the slope held at 1, calibration in the large: above 0 the probabilities are too
+    /// low overall.
     pub in_the_large: f64,
 }
 
@@ -224,7 +230,9 @@ impl Ranked<'_> {
     /// Expected and maximal calibration error over bins.
     ///
     /// The expected error of a perfectly calibrated model is above 0 on a finite sample and grows
-    /// with the number of bins; report it with an interval (see [`crate::Bootstrap`]).
+    /// with the number of bins: compare it with [`Ranked::calibrated_ece`]. A bootstrap, which must not be
+    /// stratified by the label, gives a range of resamples; that is no confidence interval, because
+    /// resampling adds to the error once more what the sample has added.
     ///
     /// # Errors
     /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins; the inner result is [`Undefined`]
@@ -249,6 +257,58 @@ impl Ranked<'_> {
             maximal = maximal.max(gap);
         }
         Ok(Ok(CalibrationError { expected, maximal }))
+    }
+
+    /// The expected calibration error that a perfectly calibrated model would show on these cases: the
+    /// mean over `draws` sets of outcomes that are drawn from the probabilities themselves.
+    ///
+    /// With clusters the outcomes of a patient are drawn by one number, as if their volumes showed the
+    /// same. `None` without cases or draws. Draws are a function of the seed alone.
+    ///
+    /// # Errors
+    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins.
+    ///
+    /// # Reference
+    /// Bröcker & Smith 2007, consistency resampling.
+    ///
+    /// ```
+    /// use uniferum_metrics::{Binning, Cases, Ranked};
+    /// let cases = Cases::complete(&[0.5; 4], &[false, true, true, true])?;
+    /// let ece = Ranked::new(&cases).calibrated_ece(Binning::default(), 2000, 0)?;
+    /// // Of four fair coins the share of heads is 0.1875 from one half in the mean.
+    /// assert!((ece.unwrap() - 0.1875).abs() < 0.01);
+    /// # Ok::<(), uniferum_metrics::Error>(())
+    /// ```
+    pub fn calibrated_ece(&self, binning: Binning, draws: usize, seed: u64) -> Result<Option<f64>> {
+        self.check_binned(binning)?;
+        let total = self.pos + self.neg;
+        if total <= 0.0 || draws == 0 {
+            return Ok(None);
+        }
+        let bins = self.cases_of_bins(binning);
+        let drawn = |r: u64| {
+            let chance = Chance::draw(self.cases, seed, r);
+            let surplus = |&i: &usize| {
+                let p = self.cases.scores[i];
+                self.weight(i) * (p - f64::from(u8::from(chance.of(self.cases, i) < p)))
+            };
+            let gaps = bins.iter().map(|bin| bin.iter().map(surplus).sum::<f64>());
+            gaps.map(f64::abs).sum::<f64>() / total
+        };
+        // Collected first, so that the sum does not depend on the number of threads.
+        let errors: Vec<f64> = (0..draws as u64).into_par_iter().map(drawn).collect();
+        Ok(Some(errors.iter().sum::<f64>() / draws as f64))
+    }
+
+    /// The cases of each bin, bin after bin.
+    fn cases_of_bins(&self, binning: Binning) -> Vec<&[usize]> {
+        let all = self.bins(binning).into_iter().map(|bin| {
+            let (first, last) = (&bin[0], &bin[bin.len() - 1]);
+            let before = self.groups.partition_point(|g| g.end < first.end);
+            let start = before.checked_sub(1).map_or(0, |g| self.groups[g].end);
+            &self.order[start..last.end]
+        });
+        all.collect()
     }
 
     /// Calibration intercept and slope.
@@ -280,6 +340,24 @@ impl Ranked<'_> {
                 slope,
                 in_the_large: large,
             }))
+    }
+}
+
+/// A number from 0 to 1 for each case, or for each cluster.
+struct Chance(Vec<f64>);
+
+impl Chance {
+    fn draw(cases: &Cases, seed: u64, stream: u64) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(stream);
+        let clusters = cases.clusters.as_ref();
+        let last = clusters.map(|c| c.iter().max().map_or(0, |&m| m as usize + 1));
+        let n = last.unwrap_or(cases.len());
+        Chance((0..n).map(|_| rng.random()).collect())
+    }
+
+    fn of(&self, cases: &Cases, i: usize) -> f64 {
+        self.0[cases.clusters.as_ref().map_or(i, |c| c[i] as usize)]
     }
 }
 
@@ -317,7 +395,6 @@ impl Sums {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cases::Cases;
 
     fn sample() -> Cases {
         let scores: Vec<f64> = (0..200).map(|i| f64::from(i * 37 % 200) / 199.0).collect();
@@ -339,6 +416,44 @@ mod tests {
                 - b.within_covariance;
             assert!((sum - b.score).abs() < 1e-14, "{b:?}");
         }
+    }
+
+    #[test]
+    fn a_calibrated_model_has_the_error_that_is_foretold() {
+        let n = 400;
+        let p: Vec<f64> = (0..n)
+            .map(|i| (f64::from(i) + 0.5) / f64::from(n))
+            .collect();
+        let outcomes = |trial: u64| {
+            let mut rng = ChaCha8Rng::seed_from_u64(trial);
+            let labels: Vec<bool> = p.iter().map(|p| rng.random::<f64>() < *p).collect();
+            Cases::complete(&p, &labels).unwrap()
+        };
+        let ten = Binning::EqualWidth(10);
+        let seen = (0..200).map(|trial| {
+            let cases = outcomes(trial);
+            Ranked::new(&cases)
+                .calibration_error(ten)
+                .unwrap()
+                .unwrap()
+                .expected
+        });
+        let seen = seen.sum::<f64>() / 200.0;
+        let cases = outcomes(0);
+        let foretold = Ranked::new(&cases)
+            .calibrated_ece(ten, 500, 7)
+            .unwrap()
+            .unwrap();
+        assert!((foretold / seen - 1.0).abs() < 0.1, "{foretold} {seen}");
+        // Each patient twice with one outcome is no larger sample.
+        let twice = [&p[..], &p].concat();
+        let labels = [cases.labels(), cases.labels()].concat();
+        let patients: Vec<u32> = (0..2 * n as u32).map(|i| i % n as u32).collect();
+        let doubled = Cases::complete(&twice, &labels).unwrap();
+        let clustered = doubled.clone().with_clusters(&patients).unwrap();
+        let of = |c: &Cases| Ranked::new(c).calibrated_ece(ten, 500, 7).unwrap().unwrap();
+        assert!((of(&clustered) / foretold - 1.0).abs() < 1e-9);
+        assert!(of(&doubled) < 0.8 * foretold);
     }
 
     #[test]

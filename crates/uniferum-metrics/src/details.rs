@@ -47,10 +47,14 @@ pub struct TaskDetails {
     pub log_loss: Option<f64>,
     /// Expected calibration error.
     pub ece: Option<f64>,
-    /// Lower limit of the bootstrap interval of `ece`.
+    /// Lower end of the middle resamples of `ece`, which lie above it: not a confidence interval.
     pub ece_ci_low: Option<f64>,
-    /// Upper limit of the bootstrap interval of `ece`.
+    /// Upper end of the middle resamples of `ece`.
     pub ece_ci_high: Option<f64>,
+    /// Expected calibration error of a perfectly calibrated model on these cases, in as many draws as
+    /// there are bootstrap replicates; see [`Ranked::calibrated_ece`].
+    #[serde(default)]
+    pub ece_calibrated: Option<f64>,
     /// Maximal calibration error.
     pub mce: Option<f64>,
     /// Calibration intercept and slope.
@@ -131,6 +135,14 @@ fn calibrate(
         (details.ece, details.mce) = (Some(error.expected), Some(error.maximal));
     }
     let expected = |r: &[Ranked<'_>]| Some(r[0].calibration_error(binning).ok()?.ok()?.expected);
+    // Strata by label would hold the prevalence, whose error is a part of this one's.
+    let bootstrap = bootstrap.map(|b| Bootstrap {
+        stratified: false,
+        ..b
+    });
+    if let Some(b) = &bootstrap {
+        details.ece_calibrated = ranked.calibrated_ece(binning, b.replicates, b.seed)?;
+    }
     if let Some(found) = resample(cases, bootstrap, expected)? {
         (details.ece_ci_low, details.ece_ci_high) = (found.ci_low, found.ci_high);
     }
@@ -198,6 +210,26 @@ mod tests {
         let d = describe_task(&column(&logits), &plain, &options()).unwrap();
         assert_eq!((d.brier, d.ece), (None, None));
         assert!(d.auprc_ci_low.is_some() && d.operating_point.is_some());
+    }
+
+    /// The seed decides, the strata do not: the prevalence must vary as it does from sample to sample.
+    #[test]
+    fn resamples_of_the_calibration_error_keep_no_prevalence() {
+        let labels: Vec<Option<bool>> = (0..100).map(|i| Some(i < 20)).collect();
+        let column = TaskColumn {
+            task: "t",
+            scores: &[0.1; 100],
+            labels: &labels,
+        };
+        let d = describe_task(&column, &resampling(), &DetailOptions::default()).unwrap();
+        // One bin: with the prevalence held every resample would have the same error, 0.1.
+        assert!((d.ece.unwrap() - 0.1).abs() < 1e-12);
+        assert!(
+            d.ece_ci_low.unwrap() < 0.06 && d.ece_ci_high.unwrap() > 0.14,
+            "{d:?}"
+        );
+        // sqrt(2 p (1 - p) / (pi n)), about.
+        assert!((d.ece_calibrated.unwrap() - 0.024).abs() < 0.006, "{d:?}");
     }
 
     #[test]
