@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cases::Cases;
-use crate::error::{Error, Result, check_open_unit};
+use crate::error::{Error, Result, check_clustering, check_len, check_open_unit};
 use crate::ranked::Ranked;
 
 /// A seeded bootstrap that draws whole clusters (patients) where there are any, else cases.
@@ -75,8 +75,8 @@ impl Bootstrap {
     /// replicate.
     ///
     /// # Errors
-    /// [`Error::Length`] when the columns have different numbers of rows or only some are clustered,
-    /// [`Error::Option`] without replicates, without columns, or for a bad level.
+    /// [`Error::Length`] when the columns have different numbers of rows, [`Error::Clustering`] when only
+    /// some are clustered, [`Error::Option`] without replicates, without columns, or for a bad level.
     pub fn run(
         &self,
         cases: &[Cases],
@@ -121,14 +121,9 @@ impl Bootstrap {
             return option("columns to resample", "at least 1", 0.0);
         };
         for other in cases {
-            if other.n_rows != first.n_rows || other.clusters.is_some() != first.clusters.is_some()
-            {
-                return Err(Error::Length {
-                    what: "rows of a column to resample",
-                    expected: first.n_rows,
-                    got: other.n_rows,
-                });
-            }
+            check_len("rows of a column to resample", first.n_rows, other.n_rows)?;
+            let clustered = [first, other].map(|c| c.clusters.is_some());
+            check_clustering("a column to resample", clustered[0], clustered[1])?;
         }
         Ok(Plan::new(cases, self.stratified))
     }

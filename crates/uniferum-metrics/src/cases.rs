@@ -84,11 +84,18 @@ impl Cases {
 
     /// Names the cluster (the patient) of each row of the input; see [`cluster_ids`].
     ///
+    /// Any numbers will do. Columns over the same rows must be given the same ones.
+    ///
     /// # Errors
     /// [`Error::Length`] when there is not one id per row.
     pub fn with_clusters(mut self, clusters: &[u32]) -> Result<Self> {
         check_len("clusters", self.n_rows, clusters.len())?;
-        self.clusters = Some(self.rows.iter().map(|&r| clusters[r]).collect());
+        // Sums over clusters are arrays, which a large number must not make huge. Numbered over all rows,
+        // labelled or not, so that columns of different labels agree.
+        let large = clusters.iter().any(|&c| c as usize >= self.n_rows);
+        let compact = large.then(|| cluster_ids(clusters));
+        let ids = compact.as_deref().unwrap_or(clusters);
+        self.clusters = Some(self.rows.iter().map(|&r| ids[r]).collect());
         Ok(self)
     }
 

@@ -3,7 +3,7 @@ use std::borrow::Borrow;
 use rayon::prelude::*;
 
 use crate::cases::Cases;
-use crate::error::{Error, Result, Undefined};
+use crate::error::{Result, Undefined, check_clustering, check_len};
 use crate::ranked::Ranked;
 
 /// An AUROC with the influence of each case or patient on it.
@@ -110,16 +110,15 @@ impl AucEstimate {
     /// `Ok(None)` when either variance is undefined.
     ///
     /// # Errors
-    /// [`Error::Length`] when the two do not describe the same rows, or only one is clustered.
+    /// [`Error::Length`](crate::Error::Length) when the two do not describe the same rows,
+    /// [`Error::Clustering`](crate::Error::Clustering) when only one is clustered.
     pub fn covariance(&self, other: &AucEstimate) -> Result<Option<f64>> {
-        let (expected, got) = (self.n_rows, other.n_rows);
-        if expected != got || self.is_clustered() != other.is_clustered() {
-            return Err(Error::Length {
-                what: "rows of the second estimate",
-                expected,
-                got,
-            });
-        }
+        check_len("rows of the second estimate", self.n_rows, other.n_rows)?;
+        check_clustering(
+            "the second estimate",
+            self.is_clustered(),
+            other.is_clustered(),
+        )?;
         let defined = [self, other]
             .iter()
             .all(|e| e.pos_units > 1 && e.neg_units > 1);

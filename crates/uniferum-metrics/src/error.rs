@@ -9,15 +9,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, Clone, PartialEq, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Two columns that describe the same cases differ in length.
-    #[error("{what}: expected {expected} values (one per case), got {got}")]
+    /// Two columns that belong together, mostly one value a case, differ in length.
+    #[error("{what}: expected {expected} values, got {got}")]
     Length {
         /// The column at fault.
         what: &'static str,
-        /// Number of cases.
+        /// Number of values of the other column.
         expected: usize,
         /// Number of values found.
         got: usize,
+    },
+    /// Of two columns over the same cases only one knows their clusters (patients).
+    #[error(
+        "{what}: expected cases {} clusters, got cases {} clusters",
+        if *expected { "with" } else { "without" },
+        if *expected { "without" } else { "with" }
+    )]
+    Clustering {
+        /// The column at fault.
+        what: &'static str,
+        /// Whether the other column is clustered.
+        expected: bool,
     },
     /// A score is NaN or infinite.
     #[error("score of case {index} is {value}: scores must be finite")]
@@ -84,6 +96,15 @@ pub(crate) fn check_len(what: &'static str, expected: usize, got: usize) -> Resu
             expected,
             got,
         })
+    }
+}
+
+/// Both columns know their clusters, or neither.
+pub(crate) fn check_clustering(what: &'static str, expected: bool, got: bool) -> Result<()> {
+    if expected == got {
+        Ok(())
+    } else {
+        Err(Error::Clustering { what, expected })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What real tables bring: ties, constant columns, one positive, scores one bit apart, huge samples.
 
 use uniferum_metrics::{
-    AucEstimate, Cases, Error, IntervalMethod, Ranked, Undefined, auroc, auroc_interval,
+    AucEstimate, Bootstrap, Cases, Error, IntervalMethod, Ranked, Undefined, auroc, auroc_interval,
     cluster_ids, labels_from_f64,
 };
 
@@ -49,6 +49,39 @@ fn one_or_two_positives() {
         assert_eq!(method, IntervalMethod::Score);
         assert!(low < e.auroc() && e.auroc() < high && high - low > 0.2);
     }
+}
+
+#[test]
+fn clustered_and_unclustered_columns_do_not_mix() {
+    let labels = [false, true, false, true];
+    let plain = Cases::complete(&[0.1, 0.4, 0.2, 0.3], &labels).unwrap();
+    let clustered = plain.clone().with_clusters(&[0, 1, 2, 3]).unwrap();
+    let estimate = |c: &Cases| AucEstimate::new(c).unwrap();
+    let error = estimate(&plain).covariance(&estimate(&clustered));
+    assert_eq!(
+        error.unwrap_err().to_string(),
+        "the second estimate: expected cases without clusters, got cases with clusters"
+    );
+    let resampled = Bootstrap::default().run(&[clustered, plain], |_| None);
+    assert_eq!(
+        resampled.unwrap_err().to_string(),
+        "a column to resample: expected cases with clusters, got cases without clusters"
+    );
+}
+
+/// The largest number of a cluster must not cost 4e9 sums.
+#[test]
+fn numbers_of_clusters_may_be_large() {
+    let labels = [Some(false), Some(true), None, Some(true), Some(false)];
+    let cases = Cases::new(&[0.1, 0.4, 0.2, 0.3, 0.35], &labels).unwrap();
+    let small = cases.clone().with_clusters(&[0, 1, 2, 3, 0]).unwrap();
+    let large = cases.with_clusters(&[u32::MAX, 7, 5, u32::MAX - 1, u32::MAX]);
+    let large = large.unwrap();
+    assert_eq!(large.n_clusters(), Some(3));
+    let variance = |c: &Cases| AucEstimate::new(c).unwrap().variance();
+    assert_eq!(variance(&small), variance(&large));
+    let found = Bootstrap::default().run(&[large], |r| r[0].auroc().ok());
+    assert!(found.unwrap().value.is_some());
 }
 
 #[test]
