@@ -8,13 +8,18 @@ use crate::special::{bisect, normal_quantile, sigmoid};
 /// DeLong's interval is not to be trusted.
 pub const FEW_UNITS: usize = 10;
 
+/// Fewer units of the smaller class than this on the wrong side of the curve, `min(m, n) min(A, 1 - A)`,
+/// and the normal approximation is as little to be trusted, however many units there are.
+const FEW_MISPLACED: f64 = 5.0;
+
 /// How an interval is computed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum IntervalMethod {
-    /// [`Logit`](Self::Logit); [`Score`](Self::Score) below [`FEW_UNITS`] units of either class;
-    /// [`Exact`](Self::Exact) where the variance is 0.
+    /// [`Logit`](Self::Logit); [`Score`](Self::Score) below [`FEW_UNITS`] units of either class, and where
+    /// the AUROC is so near 0 or 1 that less than five units of the smaller class stand for the
+    /// difference; [`Exact`](Self::Exact) where the variance is 0.
     #[default]
     Auto,
     /// Estimate ± z standard errors, cut at 0 and 1. What R's pROC prints.
@@ -31,6 +36,9 @@ pub enum IntervalMethod {
     /// Mean of several intervals, each at a level so corrected that all hold together; only macro
     /// averages use it.
     Simultaneous,
+    /// The smallest interval that holds [`Logit`](Self::Logit)'s and the one recovered from several own
+    /// intervals and the correlations of their estimates; only macro averages use it.
+    Mover,
 }
 
 /// A confidence interval and the method that gave it.
@@ -42,6 +50,17 @@ pub struct Interval {
     pub high: f64,
     /// The method used, never [`IntervalMethod::Auto`].
     pub method: IntervalMethod,
+}
+
+impl Interval {
+    /// The smallest interval that holds both, by this one's method.
+    pub(crate) fn united(self, other: Interval) -> Interval {
+        Interval {
+            low: self.low.min(other.low),
+            high: self.high.max(other.high),
+            ..self
+        }
+    }
 }
 
 /// Confidence interval of an AUROC.
@@ -63,9 +82,7 @@ pub fn auroc_interval(
     let (auroc, m, n) = (estimate.auroc(), estimate.pos_units(), estimate.neg_units());
     let variance = estimate.variance();
     let method = match method {
-        IntervalMethod::Auto if m.min(n) < FEW_UNITS => IntervalMethod::Score,
-        IntervalMethod::Auto if variance.is_none_or(|v| v <= 0.0) => IntervalMethod::Exact,
-        IntervalMethod::Auto => IntervalMethod::Logit,
+        IntervalMethod::Auto => automatic(estimate),
         other => other,
     };
     let limits = match method {
@@ -73,7 +90,9 @@ pub fn auroc_interval(
         IntervalMethod::Auto | IntervalMethod::Logit => {
             spread(variance).and_then(|se| logit(auroc, se, z))
         }
-        IntervalMethod::Score => Some(newcombe(auroc, m as f64, n as f64, z)),
+        IntervalMethod::Score | IntervalMethod::Mover => {
+            Some(newcombe(auroc, m as f64, n as f64, z))
+        }
         // Of a single estimate that is its own exact interval.
         IntervalMethod::Exact | IntervalMethod::Simultaneous => {
             Some(hoeffding(auroc, m.min(n) as f64, level))
@@ -81,6 +100,21 @@ pub fn auroc_interval(
         IntervalMethod::Bootstrap => None,
     };
     Ok(limits.map(|(low, high)| Interval { low, high, method }))
+}
+
+/// What [`IntervalMethod::Auto`] takes.
+pub(crate) fn automatic(estimate: &AucEstimate) -> IntervalMethod {
+    let smaller = estimate.pos_units().min(estimate.neg_units());
+    let misplaced = smaller as f64 * estimate.auroc().min(1.0 - estimate.auroc());
+    if smaller < FEW_UNITS {
+        IntervalMethod::Score
+    } else if estimate.variance().is_none_or(|v| v <= 0.0) {
+        IntervalMethod::Exact
+    } else if misplaced < FEW_MISPLACED {
+        IntervalMethod::Score
+    } else {
+        IntervalMethod::Logit
+    }
 }
 
 /// Interval of any estimate in 0..=1 from its standard error, symmetric on the logit scale.
