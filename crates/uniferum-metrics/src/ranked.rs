@@ -106,13 +106,20 @@ impl<'a> Ranked<'a> {
     /// Hanley & McNeil 1982; Mann & Whitney 1947.
     pub fn auroc(&self) -> Result<f64, Undefined> {
         self.check()?;
-        let mut below = 0.0;
-        let mut twice = 0.0;
+        let (mut below, mut twice) = (0.0, 0.0);
+        let (mut pos_below, mut separated) = (false, true);
         for group in &self.groups {
             twice += group.pos * (2.0 * below + group.neg);
             below += group.neg;
+            pos_below |= group.pos > 0.0;
+            separated &= !(pos_below && group.neg > 0.0);
         }
-        Ok((twice / (2.0 * self.pos * self.neg)).min(1.0))
+        // Sums of weights round; perfect separation is 1 all the same, and then has no variance.
+        Ok(if separated {
+            1.0
+        } else {
+            (twice / (2.0 * self.pos * self.neg)).min(1.0)
+        })
     }
 
     /// Average precision, the step-wise area under the precision-recall curve.

@@ -35,6 +35,46 @@ fn perfect_separation_has_an_interval() {
     assert!(low > 0.8 && low < 0.85 && high == 1.0, "{low}");
 }
 
+/// Weights such as 0.1 do not add up exactly; the interval must not become 1.000 to 1.000.
+#[test]
+fn weighted_perfect_separation_has_the_same_interval() {
+    let scores: Vec<f64> = (0..40).map(f64::from).collect();
+    let labels: Vec<bool> = (0..40).map(|i| i >= 20).collect();
+    let plain = interval(&estimate(&scores, &labels));
+    for unit in [0.1, 0.3, 1.0 / 3.0, 0.7, 1e-3] {
+        let weights: Vec<f64> = (1..41).map(|i| unit * f64::from(i)).collect();
+        for (labels, area) in [
+            (labels.clone(), 1.0),
+            (labels.iter().map(|l| !l).collect(), 0.0),
+        ] {
+            let cases = Cases::complete(&scores, &labels).unwrap();
+            let clusters: Vec<u32> = (0..40).collect();
+            let cases = cases.with_weights(&weights).unwrap();
+            for cases in [cases.clone(), cases.with_clusters(&clusters).unwrap()] {
+                let e = AucEstimate::new(&cases).unwrap();
+                assert_eq!((e.auroc(), e.variance()), (area, Some(0.0)), "{unit}");
+                let (low, high, method) = interval(&e);
+                assert_eq!(method, IntervalMethod::Exact);
+                let width = plain.1 - plain.0;
+                assert!((high - low - width).abs() < 1e-12, "{low} {high}");
+            }
+        }
+    }
+}
+
+/// One pair of 400 out of order: far from what a normal law could tell.
+#[test]
+fn few_misplaced_cases_get_the_score_interval() {
+    let scores: Vec<f64> = (0..40).map(f64::from).collect();
+    let nearly: Vec<bool> = (0..40).map(|i| i > 20 || i == 19).collect();
+    let (low, high, method) = interval(&estimate(&scores, &nearly));
+    assert_eq!(method, IntervalMethod::Score);
+    assert!(low < 0.95 && high < 1.0 && high > 0.9975, "{low} {high}");
+    let mixed: Vec<bool> = (0..40).map(|i| i % 2 == 0).collect();
+    let (_, _, method) = interval(&estimate(&scores, &mixed));
+    assert_eq!(method, IntervalMethod::Logit);
+}
+
 #[test]
 fn one_or_two_positives() {
     let scores: Vec<f64> = (0..50).map(f64::from).collect();
