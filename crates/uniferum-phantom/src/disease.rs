@@ -12,7 +12,7 @@ use crate::texture::Texture;
 use crate::tissue::{COLLAPSED_LUNG, Class, EFFUSION, EMPHYSEMA, METAL, Over, TRUNK, VISCERA};
 use crate::viscera::{Heart, INSIDE_CHEST};
 
-/// Changes that come before anything is built: a heart 1.3 to 1.55 times as large.
+/// Changes that come before anything is built: a heart 1.27 to 1.5 times as large.
 pub(crate) fn reshape(patient: &mut Patient, findings: &Findings) {
     if let Some(grade) = findings.grade(Finding::Cardiomegaly) {
         patient.heart *= 1.27 + 0.23 * grade;

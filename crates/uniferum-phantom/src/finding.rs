@@ -6,19 +6,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
-    /// Fluid in the dependent pleural space, 14 to 55 mm deep, on one side or both.
+    /// Fluid in the dependent pleural space, 18 to 58 mm deep at the base, on one side or both.
     PleuralEffusion,
-    /// One to three round nodules of 10 to 28 mm diameter.
+    /// One to three round nodules of 12 to 28 mm diameter.
     LungNodule,
-    /// One or two dense regions of 18 to 38 mm radius with open bronchi.
+    /// One or two dense regions of 20 to 38 mm radius, give or take 35 % along their ragged edge, with open
+    /// bronchi.
     Consolidation,
-    /// A heart 1.25 to 1.5 times as large as usual.
+    /// A heart 1.27 to 1.5 times as large as without.
     Cardiomegaly,
-    /// A layer of fluid of 7 to 18 mm round the heart.
+    /// A layer of fluid of 9 to 19 mm round the heart.
     PericardialEffusion,
     /// Many holes below -950 HU, mostly in the upper lobes.
     Emphysema,
-    /// Plaques of 300 to 1300 HU along the coronary arteries.
+    /// Plaques along the coronary arteries, of 600 to 1300 HU before the scanner blurs them.
     CoronaryCalcification,
     /// A pulse generator below a clavicle with leads to the heart.
     Pacemaker,

@@ -23,5 +23,6 @@ pub use error::{Error, Result};
 pub use finding::{Finding, Findings};
 pub use phantom::{Phantom, generate};
 
-/// The label column of the outcome: death within 6 months, drawn with a risk that grows with the findings.
+/// The label column of the outcome: death within 6 months, drawn with a risk that depends on which
+/// findings are present, not on their grade.
 pub const MORTALITY_LABEL: &str = "mortality_6m";
