@@ -19,7 +19,8 @@ pub const FEWEST_TESTED: usize = 3;
 pub enum ComparisonState {
     /// The test was made.
     Tested,
-    /// Both models rank every case alike: no difference, and none that could show.
+    /// The areas are equal and so is what each unit (case or patient) adds to them: no difference, and
+    /// none that other cases like these could show. Scores, and the order within a class, may differ.
     Identical,
     /// The areas differ but neither varies, as with perfect separation against all ties.
     NoVariance,
