@@ -265,6 +265,64 @@ fn thresholds_and_calibration_come_from_the_validation_set() {
 }
 
 #[test]
+fn validation_fits_know_weights_and_single_classes() {
+    let scratch = Scratch::new();
+    let scores = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8];
+    let table = |name: &str, head: &str, rows: &[String]| {
+        scratch.write(name, &format!("{head}\n{}\n", rows.join("\n")))
+    };
+    let predictions: Vec<String> = (0..8).map(|i| format!("c{i},{0},{0}", scores[i])).collect();
+    let p = table("p.csv", "case,t,u", &predictions);
+    // The last two would move every fit; their weight is 0. `u` has no positive.
+    let labels = [0, 0, 1, 0, 1, 1, 0, 0];
+    let row = |i: usize| format!("c{i},{},0,{}", labels[i], u8::from(i < 6));
+    let rows: Vec<String> = (0..8).map(row).collect();
+    let l = table("l.csv", "case,t,u,w", &rows);
+    let (p6, l6) = (
+        table("p6.csv", "case,t,u", &predictions[..6]),
+        table("l6.csv", "case,t,u,w", &rows[..6]),
+    );
+    let ask = |p_val: &str, l_val: &str| {
+        let output = uniferum(&[
+            "evaluate",
+            "-p",
+            &p,
+            "-l",
+            &l,
+            "--weight",
+            "w",
+            "--calibrate",
+            "platt",
+            "--validation-predictions",
+            p_val,
+            "--validation-labels",
+            l_val,
+            "--format",
+            "json",
+        ]);
+        let errors = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{errors}");
+        let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (result, errors)
+    };
+    let ((weighted, errors), (short, _)) = (ask(&p, &l), ask(&p6, &l6));
+    let number = |r: &Value, path: &str| r.pointer(path).unwrap().as_f64().unwrap();
+    for path in [
+        "/tasks/0/scale/platt/slope",
+        "/tasks/0/operating_point/threshold",
+    ] {
+        let (a, b) = (number(&weighted, path), number(&short, path));
+        assert!((a - b).abs() < 1e-9, "{path}: {a} {b}");
+    }
+    assert!(
+        errors
+            .contains("'u' has a single class in the validation set: no threshold, not calibrated"),
+        "{errors}"
+    );
+    assert_eq!(weighted["tasks"][1]["scale"], "as_given");
+}
+
+#[test]
 fn text_and_page_show_the_same_numbers() {
     let scratch = Scratch::new();
     let html = scratch.0.path().join("report.html").display().to_string();
@@ -290,6 +348,7 @@ fn text_and_page_show_the_same_numbers() {
         "{text}"
     );
     assert!(text.contains("clustered by patient") && text.contains("sensitivity"));
+    assert!(text.contains("in the large") && text.contains("if calibrated"));
     let page = std::fs::read_to_string(html).unwrap();
     assert!(page.contains(&auroc) && page.matches("<svg").count() >= 4);
     assert!(!page.contains("http") && !page.contains("<script"));

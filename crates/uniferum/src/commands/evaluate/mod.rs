@@ -187,7 +187,7 @@ impl OutputArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum IntervalArg {
-    /// Logit; Score below ten positives or negatives; Exact where the variance is 0
+    /// Logit; Score below ten positives or negatives and near 0 and 1; Exact where the variance is 0
     Auto,
     /// Estimate plus and minus standard errors
     Wald,
@@ -323,10 +323,15 @@ impl Args {
         for task in &cases.tasks {
             let at = validation.tasks.iter().position(|t| t == task);
             let at = at.with_context(|| format!("the validation set lacks task '{task}'"))?;
-            let fit = self.fit_task(&validation, at, given.scale)?;
+            let fit = self.fit_task(&validation, at, given.scale);
+            let fit = fit.with_context(|| format!("task '{task}'"))?;
             if fit.threshold.is_none() {
+                let lacking = match tables.calibrate {
+                    Some(_) => "no threshold, not calibrated",
+                    None => "no threshold",
+                };
                 global.warn(format!(
-                    "task '{task}' has a single class in the validation set: no threshold"
+                    "task '{task}' has a single class in the validation set: {lacking}"
                 ));
             }
             fitted.push(fit);
@@ -335,16 +340,21 @@ impl Args {
     }
 
     fn fit_task(&self, validation: &Aligned, at: usize, scale: Scale) -> anyhow::Result<Fitted> {
-        let options = EvaluateOptions::default();
+        let options = EvaluateOptions {
+            weights: validation.weights.as_deref(),
+            ..Default::default()
+        };
         let column = TaskColumn {
             task: &validation.tasks[at],
             scores: &validation.scores[0][at],
             labels: &validation.labels[at],
         };
         let cases = options.cases(&column)?;
+        // Of a single class nothing can be fitted; the scores are left as they are.
+        let both = uniferum_metrics::Ranked::new(&cases).auroc().is_ok();
         let scale = match self.validation.calibrate {
-            None => scale,
-            Some(method) => scale.fit(method, &cases)?,
+            Some(method) if both => scale.fit(method, &cases)?,
+            _ => scale,
         };
         let scaled = scale.apply(cases.scores());
         let cases = cases.with_scores(&scaled)?;

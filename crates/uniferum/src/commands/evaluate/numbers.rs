@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use uniferum_metrics::{Platt, Temperature};
+use uniferum_metrics::{IntervalMethod, Platt, Temperature};
 
 pub(crate) use uniferum::report::evaluation::{estimate as interval, number};
 
@@ -158,13 +158,14 @@ pub(super) fn operating_rows(output: &Output) -> Vec<Vec<String>> {
     rows.collect()
 }
 
-pub(super) const CALIBRATION_HEAD: [&str; 7] = [
+pub(super) const CALIBRATION_HEAD: [&str; 8] = [
     "task",
     "Brier",
     "Brier skill",
     "ECE",
+    "if calibrated",
     "slope",
-    "intercept",
+    "in the large",
     "log loss",
 ];
 
@@ -177,8 +178,9 @@ pub(super) fn calibration_rows(output: &Output) -> Vec<Vec<String>> {
             number(Some(brier.score)),
             number(brier.skill),
             interval(d.ece, d.ece_ci_low, d.ece_ci_high),
+            number(d.ece_calibrated),
             number(d.calibration.map(|c| c.slope)),
-            number(d.calibration.map(|c| c.intercept)),
+            number(d.calibration.map(|c| c.in_the_large)),
             number(d.log_loss),
         ])
     });
@@ -204,6 +206,14 @@ pub(super) fn footnotes(output: &Output) -> Vec<String> {
              precision below ten positives.",
             b.replicates, b.seed
         ));
+        if output.tasks.iter().any(|t| t.details.ece.is_some()) {
+            notes.push(
+                "The range of an ECE is that of resamples, which lie above it, no confidence \
+                 interval; 'if calibrated' is what a perfectly calibrated model would show on these \
+                 cases."
+                    .to_owned(),
+            );
+        }
     }
     let all = &output.macro_auroc.auroc;
     if !all.undefined.is_empty() {
@@ -216,6 +226,13 @@ pub(super) fn footnotes(output: &Output) -> Vec<String> {
         notes.push(format!(
             "A single positive or negative, so no standard error: {}.",
             all.without_variance.join(", ")
+        ));
+    }
+    if all.ci_method == Some(IntervalMethod::Mover) {
+        notes.push(format!(
+            "Too few positives or negatives, or too few out of place, for the normal law: {}. The \
+             interval of the macro average is widened for them.",
+            all.few_units.join(", ")
         ));
     }
     notes
