@@ -6,15 +6,16 @@
 //!
 //! Scores are normal, positives shifted so that the true AUROC is known. In the first table every
 //! patient has two volumes with the same label and correlated scores; in the second there are few
-//! positives and no clusters; the third compares two models that are equally good.
+//! positives and no clusters; the third averages several labels, some with few positives; the last two
+//! compare models that are equally good.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use uniferum_metrics::special::normal_quantile;
+use uniferum_metrics::special::{normal_quantile, two_sided_p};
 use uniferum_metrics::{
-    AucEstimate, Bootstrap, Cases, Interval, IntervalMethod, Ranked, auroc_interval, cluster_ids,
-    compare_auroc,
+    AucEstimate, Bootstrap, Cases, Interval, IntervalMethod, MacroAuroc, Ranked, auroc_interval,
+    cluster_ids, compare_auroc, macro_auroc,
 };
 
 const TRIALS: u64 = 4000;
@@ -23,7 +24,9 @@ const BOOTSTRAP_TRIALS: u64 = 600;
 fn main() {
     within_patients();
     few_positives();
+    macro_averages();
     paired();
+    paired_few_positives();
 }
 
 /// Standard normal draws, a function of the seed alone.
@@ -125,21 +128,24 @@ fn within_patients() {
     println!();
 }
 
+/// 300 cases of which the first are positive.
+fn independent(n_pos: usize, auroc: f64, seed: u64) -> Cases {
+    let mut normal = Normal::new(seed);
+    let centre = |i: usize| if i < n_pos { shift(auroc) } else { 0.0 };
+    let scores: Vec<f64> = (0..300).map(|i| centre(i) + normal.draw()).collect();
+    let labels: Vec<bool> = (0..300).map(|i| i < n_pos).collect();
+    Cases::complete(&scores, &labels).expect("finite scores")
+}
+
 fn few_positives() {
     println!(
         "Few positives among 300 independent cases; {TRIALS} trials, bootstrap {BOOTSTRAP_TRIALS}"
     );
     println!("| positives | AUROC | Wald | logit | score | exact | bootstrap | automatic |");
     println!("|---|---|---|---|---|---|---|---|");
-    for n_pos in [3, 5, 9, 20] {
+    for n_pos in [3, 5, 9, 10, 15, 20] {
         for truth in [0.75, 0.9, 0.97] {
-            let sample = |seed| {
-                let mut normal = Normal::new(seed);
-                let centre = |i: usize| if i < n_pos { shift(truth) } else { 0.0 };
-                let scores: Vec<f64> = (0..300).map(|i| centre(i) + normal.draw()).collect();
-                let labels: Vec<bool> = (0..300).map(|i| i < n_pos).collect();
-                Cases::complete(&scores, &labels).expect("finite scores")
-            };
+            let sample = |seed| independent(n_pos, truth, seed);
             let by = |method| {
                 percent(coverage(TRIALS, truth, |s| {
                     limits(auto(&sample(s), method))
@@ -168,6 +174,67 @@ fn few_positives() {
         }
     }
     println!();
+}
+
+/// The mean over labels of the same 300 cases, whose scores correlate by one half: positives of each label
+/// at random, or the same cases for all.
+fn macro_averages() {
+    println!("Mean over labels of 300 independent cases; {TRIALS} trials");
+    println!("| positives of the labels | AUROC | positives | logit | automatic |");
+    println!("|---|---|---|---|---|");
+    let sets: [&[usize]; 5] = [&[3, 3], &[5; 5], &[3, 60, 60, 60, 60], &[20; 5], &[60; 5]];
+    for positives in sets {
+        for truth in [0.8, 0.95] {
+            for same in [false, true] {
+                let by = |limits: fn(&MacroAuroc) -> Option<(f64, f64)>| {
+                    percent(coverage(TRIALS, truth, |seed| {
+                        limits(&labels_of_one_sample(positives, truth, same, seed)?)
+                    }))
+                };
+                let auto = by(|m| m.ci_low.zip(m.ci_high));
+                let same = if same { "shared" } else { "own" };
+                let logit = by(logit);
+                println!("| {positives:?} | {truth} | {same} | {logit} | {auto} |");
+            }
+        }
+    }
+    println!();
+}
+
+fn labels_of_one_sample(
+    positives: &[usize],
+    auroc: f64,
+    same: bool,
+    seed: u64,
+) -> Option<MacroAuroc> {
+    let mut normal = Normal::new(seed);
+    let common: Vec<f64> = (0..300).map(|_| normal.draw()).collect();
+    let mut estimates = Vec::new();
+    for (l, &n_pos) in positives.iter().enumerate() {
+        // Independent draws in any order: a shift of the cases is as good as a permutation.
+        let first = if same { 0 } else { 60 * l };
+        let labels: Vec<bool> = (0..300).map(|i| (i + 300 - first) % 300 < n_pos).collect();
+        let score = |(c, &positive): (&f64, &bool)| {
+            let centre = if positive { shift(auroc) } else { 0.0 };
+            centre + (c + normal.draw()) / 2f64.sqrt()
+        };
+        let scores: Vec<f64> = common.iter().zip(&labels).map(score).collect();
+        let cases = Cases::complete(&scores, &labels).ok()?;
+        estimates.push(AucEstimate::new(&cases).ok());
+    }
+    macro_auroc(&vec!["label"; positives.len()], &estimates, 0.95).ok()
+}
+
+/// The interval that allows for nothing but the covariance.
+fn logit(mean: &MacroAuroc) -> Option<(f64, f64)> {
+    let (value, std_err) = mean.value.zip(mean.std_err)?;
+    if value >= 1.0 {
+        return None;
+    }
+    let centre = (value / (1.0 - value)).ln();
+    let half = normal_quantile(0.975) * std_err / (value * (1.0 - value));
+    let back = |x: f64| 1.0 / (1.0 + (-x).exp());
+    Some((back(centre - half), back(centre + half)))
 }
 
 /// A second model that errs on much the same cases: its noise is mixed from two samples.
@@ -211,5 +278,35 @@ fn paired() {
         };
         let (naive, clustered) = (rejected(false), rejected(true));
         println!("| {correlation} | {naive:.1} % | {clustered:.1} % |");
+    }
+    println!();
+}
+
+/// The same with few positives among 300 independent cases.
+fn paired_few_positives() {
+    println!("Two equally good models, few positives among 300 independent cases; {TRIALS} trials");
+    println!("| positives | AUROC | rejected at 5 %, normal law | Student's law |");
+    println!("|---|---|---|---|");
+    for n_pos in [3, 5, 9, 20] {
+        for auroc in [0.75, 0.85, 0.95] {
+            let p_values = |seed: u64| {
+                let a = independent(n_pos, auroc, 2 * seed);
+                let b = related(&a, &independent(n_pos, auroc, 2 * seed + 1), auroc);
+                let (a, b) = (AucEstimate::new(&a).ok()?, AucEstimate::new(&b).ok()?);
+                let test = compare_auroc(&a, &b, 0.95).ok()?;
+                Some((two_sided_p(test.z?), test.p_value?))
+            };
+            // No test, as between two models that separate perfectly, is no rejection.
+            let found: Vec<(f64, f64)> = (0..TRIALS)
+                .into_par_iter()
+                .map(|s| p_values(s).unwrap_or((1.0, 1.0)))
+                .collect();
+            let share = |of: fn(&(f64, f64)) -> f64| {
+                let rejected = found.iter().filter(|p| of(p) < 0.05).count();
+                100.0 * rejected as f64 / TRIALS as f64
+            };
+            let (normal, student) = (share(|p| p.0), share(|p| p.1));
+            println!("| {n_pos} | {auroc} | {normal:.1} % | {student:.1} % |");
+        }
     }
 }
