@@ -285,3 +285,35 @@ fn a_mask_may_be_a_folder_of_classes() {
         "{text}"
     );
 }
+
+#[test]
+fn parts_have_files_of_their_own_and_a_folder_that_cannot_be_is_told_first() {
+    let setup = Setup::new();
+    let out = setup.path("out");
+    let second = setup.scan(1);
+    let part = |shard: &str, out: &Path| {
+        let more = [
+            second.to_str().unwrap(),
+            "--task",
+            "anatomy.heart",
+            "--shard",
+            shard,
+            "--out",
+            out.to_str().unwrap(),
+        ];
+        setup.predict(&setup.scan(0), &more)
+    };
+    for (number, scan) in [(1, "phantom-0000"), (2, "phantom-0001")] {
+        assert!(part(&format!("{number}/2"), &out).status.success());
+        let path = out.join(format!("predictions-{number}-of-2.csv"));
+        let text = std::fs::read_to_string(path).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines.len() == 2 && lines[1].contains(scan), "{text}");
+    }
+    let file = setup.path("file");
+    std::fs::write(&file, "").unwrap();
+    let output = part("1/1", &file);
+    let text = refused(&output);
+    assert!(text.contains(file.to_str().unwrap()), "{text}");
+    assert!(output.stdout.is_empty());
+}

@@ -7,13 +7,14 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use uniferum_ct::batch::{
-    Event, HuChoice, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions, Shard, Sources,
-    Summary, gather, plan, prepare, read_ledgers, write_table,
+    Event, HuChoice, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions, Sources, Summary,
+    gather, plan, prepare, read_ledgers, write_table,
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
 use uniferum_tasks::totalsegmentator;
 
+use super::shard::Part;
 use crate::global::Global;
 use crate::shape::Shape;
 
@@ -73,7 +74,7 @@ pub(crate) struct Args {
     /// Prepare the i-th of n parts, for job arrays that share a folder; `rank`: the part of this process under
     /// mpirun, srun or torchrun
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = super::shard::parse)]
-    shard: Shard,
+    shard: Part,
 
     /// Try scans again that failed before
     #[arg(long)]
@@ -178,7 +179,10 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     ensure!(!inputs.is_empty(), "no scans found in {:?}", args.inputs);
     let jobs = plan(inputs, &settings, args.tree)?;
     if args.dry_run {
-        let shard = jobs.iter().enumerate().filter(|(i, _)| args.shard.has(*i));
+        let shard = jobs
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| args.shard.shard.has(*i));
         shard.for_each(|(_, job)| print_job(job, &args.out));
         return Ok(());
     }
@@ -187,7 +191,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         workers: args.jobs.map_or_else(|| workers(global), usize::from),
         retry_failed: args.retry_failed,
         trust_sizes: args.trust_sizes,
-        shard: args.shard,
+        shard: args.shard.shard,
     };
     let mut progress = Progress::new(global);
     let summary = prepare(&jobs, &settings, &args.out, &options, &mut |event| {

@@ -8,20 +8,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
-use uniferum_ct::batch::Shard;
 use uniferum_ct::{ReadOptions, read_ct, read_organs};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::{Task, totalsegmentator};
 
+use crate::commands::shard::Part;
 use crate::dtype::Dtype;
 use crate::global::Global;
-use output::Row;
+use output::{Row, Saved};
 
 /// Answer questions about chest CTs with a trained model
 ///
 /// Each scan is read, standardised and encoded once; then all questions are asked of it. Prints task,
 /// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
-/// cannot be used are reported and left out, and the exit code is then 1.
+/// cannot be used are reported and left out, and the exit code is then 1. With --out a row is written as
+/// soon as it is there, so that a run that is stopped keeps its answers (predictions.json appears at the end).
 ///
 /// Examples:
 ///
@@ -60,7 +61,8 @@ pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Stage::Raw, value_name = "STAGE")]
     input_stage: Stage,
 
-    /// Also write predictions.json or predictions.csv, and masks, into this folder
+    /// Also write predictions.csv (predictions.json with --format json) and masks into this folder; with --shard
+    /// I/N the file is predictions-I-of-N.csv
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -83,7 +85,7 @@ pub(crate) struct Args {
     /// Only the i-th of n shares of the scans, for several machines; `rank`: the share of this process under
     /// mpirun, srun or torchrun
     #[arg(long, value_name = "I/N", value_parser = crate::commands::shard::parse)]
-    shard: Option<Shard>,
+    shard: Option<Part>,
 }
 
 /// See [`InputStage`].
@@ -139,17 +141,28 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bail!("--save-masks: no segmentation question is asked");
     }
     let tokenizer = tokenizer(&args)?;
-    let device = args.device.open()?;
+    let Part { shard, process } = args.shard.unwrap_or_default();
+    // Before the first scan: a folder that cannot be written must not cost the answers.
+    let folder = args.out.as_deref();
+    let mut saved = folder
+        .map(|folder| Saved::create(folder, args.format, shard))
+        .transpose()?;
+    let device = args.device.open_for(process)?;
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
-    let shard = args.shard.unwrap_or_default();
     let chosen: Vec<usize> = (0..args.scans.len()).filter(|&i| shard.has(i)).collect();
     let bar = global.bar(chosen.len() as u64, "predict");
     let (mut rows, mut failed) = (Vec::new(), 0);
+    let mut written = Ok(());
     for &index in &chosen {
         match one(&predictor, &args, index, &tasks, global, &bar) {
-            Ok(answers) => rows.extend(answers),
+            Ok(answers) => {
+                if let (Ok(()), Some(saved)) = (&written, &mut saved) {
+                    written = saved.add(&answers);
+                }
+                rows.extend(answers);
+            }
             Err(error) => {
                 failed += 1;
                 bar.suspend(|| global.warn(crate::one_line(&error)));
@@ -158,10 +171,10 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    if let Some(folder) = &args.out {
-        output::save(folder, &rows, args.format)?;
-    }
+    // What cannot be written can still be printed.
+    let written = written.and_then(|()| saved.map_or(Ok(()), |saved| saved.finish(&rows)));
     output::print(&rows, args.format)?;
+    written?;
     ensure!(
         failed == 0,
         "{failed} of {} scans could not be used",

@@ -1,10 +1,12 @@
 //! Predictions printed and written.
 
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use uniferum::Answer;
+use uniferum_ct::batch::Shard;
 use uniferum_ct::{Volume, write_nifti};
 use uniferum_tasks::{Task, slug};
 
@@ -46,21 +48,58 @@ pub(crate) fn print(rows: &[Row], format: Format) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Into a folder: as a table, or as JSON where that is asked for.
-pub(crate) fn save(folder: &Path, rows: &[Row], format: Format) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    let name = if format == Format::Json {
-        "predictions.json"
-    } else {
-        "predictions.csv"
-    };
-    let path = folder.join(name);
-    let mut file = std::fs::File::create(&path).with_context(|| path.display().to_string())?;
-    match format {
-        Format::Json => write_json(&mut file, rows),
-        _ => write_csv(&mut file, rows),
+/// The file of a run's answers: a table that grows row by row, or JSON, which is whole at the end alone.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    path: PathBuf,
+    file: File,
+    format: Format,
+}
+
+impl Saved {
+    /// Makes the folder and the file; each shard has a file of its own.
+    pub(crate) fn create(folder: &Path, format: Format, shard: Shard) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let stem = match shard {
+            Shard { count: 1, .. } => "predictions".to_owned(),
+            Shard { index, count } => format!("predictions-{index}-of-{count}"),
+        };
+        let ending = match format {
+            Format::Json => "json",
+            Format::Text | Format::Csv => "csv",
+        };
+        let path = folder.join(format!("{stem}.{ending}"));
+        let file = File::create(&path).with_context(|| path.display().to_string())?;
+        let mut saved = Self { path, file, format };
+        saved.write(|file, format| match format {
+            Format::Json => Ok(()),
+            Format::Text | Format::Csv => write_csv(file, &[]),
+        })?;
+        Ok(saved)
     }
-    .with_context(|| path.display().to_string())
+
+    /// Writes the answers about a scan, where the file can grow.
+    pub(crate) fn add(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+        self.write(|file, format| match format {
+            Format::Json => Ok(()),
+            Format::Text | Format::Csv => write_rows(csv::Writer::from_writer(file), rows),
+        })
+    }
+
+    /// Writes what could not be written before the last answer.
+    pub(crate) fn finish(mut self, rows: &[Row]) -> anyhow::Result<()> {
+        self.write(|file, format| match format {
+            Format::Json => write_json(file, rows),
+            Format::Text | Format::Csv => Ok(()),
+        })
+    }
+
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut File, Format) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        work(&mut self.file, self.format).with_context(|| self.path.display().to_string())
+    }
 }
 
 /// Writes a mask on the scan's grid; returns the file.
@@ -119,9 +158,15 @@ fn write_json(out: &mut impl Write, rows: &[Row]) -> anyhow::Result<()> {
     Ok(())
 }
 
+const COLUMNS: [&str; 6] = ["scan", "task", "kind", "logit", "probability", "mask_file"];
+
 fn write_csv(out: &mut impl Write, rows: &[Row]) -> anyhow::Result<()> {
     let mut table = csv::Writer::from_writer(out);
-    table.write_record(["scan", "task", "kind", "logit", "probability", "mask_file"])?;
+    table.write_record(COLUMNS)?;
+    write_rows(table, rows)
+}
+
+fn write_rows(mut table: csv::Writer<impl Write>, rows: &[Row]) -> anyhow::Result<()> {
     for row in rows {
         let mask = row.mask_file.as_ref().map(|p| p.display().to_string());
         table.write_record([
