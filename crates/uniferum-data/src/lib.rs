@@ -21,7 +21,9 @@ pub use loader::{
     Batches, Cut, Dataset, Example, Listener, Loader, LoaderStatistics, Notice, OnError, Pass,
     Passes, SkippedScan, StreamOptions,
 };
-pub use manifest::{Label, Manifest, Problem, ProblemKind, Scan, Split, SplitBy, SplitPlan, Table};
+pub use manifest::{
+    Label, Manifest, Problem, ProblemKind, Scan, Split, SplitBy, SplitPlan, Table, base_name,
+};
 pub use sampler::{Epoch, Question, SamplerConfig};
 pub use settings::InputSettings;
 pub use targets::{MaskGrid, mask_target};

@@ -111,7 +111,7 @@ impl Scan {
 }
 
 /// A file's name up to the endings that scans have: series numbers contain dots.
-pub(crate) fn base_name(path: &Path) -> String {
+pub fn base_name(path: &Path) -> String {
     let name = path
         .file_name()
         .map(|n| n.to_string_lossy().into_owned())

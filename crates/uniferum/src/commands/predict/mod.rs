@@ -1,5 +1,6 @@
 //! `uniferum predict`: questions about scans, each scan encoded once.
 
+mod names;
 mod output;
 mod questions;
 
@@ -66,7 +67,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
-    /// Write the mask of each segmentation question as NIfTI on the scan's grid, into DIR/masks
+    /// Write the mask of each segmentation question as NIfTI on the scan's grid, into DIR/masks; the
+    /// file is named after scan and question, where scans have one name also after the scan's folder
     #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "binary", requires = "out", value_name = "KIND")]
     save_masks: Option<MaskKind>,
 
@@ -140,6 +142,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if args.save_masks.is_some() && !tasks.iter().any(|t| t.kind.is_segmentation()) {
         bail!("--save-masks: no segmentation question is asked");
     }
+    // Of all parts' scans: they share the folder of masks.
+    let names = match args.save_masks {
+        Some(_) => names::of(&args.scans)?,
+        None => Vec::new(),
+    };
     let tokenizer = tokenizer(&args)?;
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
@@ -156,7 +163,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let (mut rows, mut failed) = (Vec::new(), 0);
     let mut written = Ok(());
     for &index in &chosen {
-        match one(&predictor, &args, index, &tasks, global, &bar) {
+        match one(&predictor, &args, index, &names, &tasks, global, &bar) {
             Ok(answers) => {
                 if let (Ok(()), Some(saved)) = (&written, &mut saved) {
                     written = saved.add(&answers);
@@ -205,6 +212,7 @@ fn one(
     predictor: &Predictor,
     args: &Args,
     index: usize,
+    names: &[String],
     tasks: &[Task],
     global: &Global,
     bar: &indicatif::ProgressBar,
@@ -226,17 +234,30 @@ fn one(
     drop((scan, mask));
     let encoded = predictor.encode(&input).with_context(|| name.clone())?;
     let answers = predictor.ask(&encoded, tasks)?;
+    let stem = names.get(index).map(String::as_str);
     answers
         .iter()
-        .map(|answer| row(&name, &input, answer, args))
+        .map(|answer| {
+            let mut row = Row::new(&name, answer);
+            row.mask_file = mask_file(stem, &input, answer, args)?;
+            Ok(row)
+        })
         .collect()
 }
 
-fn row(name: &str, input: &ModelInput, answer: &Answer, args: &Args) -> anyhow::Result<Row> {
-    let mut row = Row::new(name, answer);
-    if let (Some(cells), Some(kind), Some(out)) = (&answer.mask, args.save_masks, &args.out) {
-        let volume = input.in_scan(cells.view())?;
-        row.mask_file = Some(output::save_mask(out, name, &answer.task, &volume, kind)?);
-    }
-    Ok(row)
+/// Writes the mask of an answer that has one, where masks are wanted.
+fn mask_file(
+    stem: Option<&str>,
+    input: &ModelInput,
+    answer: &Answer,
+    args: &Args,
+) -> anyhow::Result<Option<PathBuf>> {
+    let (Some(stem), Some(cells)) = (stem, &answer.mask) else {
+        return Ok(None);
+    };
+    let (Some(kind), Some(out)) = (args.save_masks, &args.out) else {
+        return Ok(None);
+    };
+    let volume = input.in_scan(cells.view())?;
+    output::save_mask(out, stem, &answer.task, &volume, kind).map(Some)
 }

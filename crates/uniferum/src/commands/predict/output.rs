@@ -105,16 +105,13 @@ impl Saved {
 /// Writes a mask on the scan's grid; returns the file.
 pub(crate) fn save_mask(
     folder: &Path,
-    scan: &str,
+    stem: &str,
     task: &Task,
     probability: &Volume<f32>,
     kind: MaskKind,
 ) -> anyhow::Result<PathBuf> {
     let masks = folder.join("masks");
     std::fs::create_dir_all(&masks).with_context(|| masks.display().to_string())?;
-    let file = Path::new(scan).file_name().unwrap_or_default();
-    let stem = file.to_string_lossy();
-    let stem = stem.split('.').next().unwrap_or_default();
     let path = masks.join(format!("{stem}_{}.nii.gz", slug(&task.id)));
     match kind {
         MaskKind::Probability => write_nifti(&path, probability)?,

@@ -1,0 +1,64 @@
+//! What the files that belong to a scan are called.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use uniferum_data::base_name;
+
+/// A name for each scan, all different: its file's, behind its folder's where several scans have it.
+pub(crate) fn of(scans: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+    let mut count: BTreeMap<String, usize> = BTreeMap::new();
+    for scan in scans {
+        *count.entry(base_name(scan)).or_default() += 1;
+    }
+    let name = |scan: &PathBuf| {
+        let name = base_name(scan);
+        match scan.parent().and_then(Path::file_name) {
+            Some(folder) if count[&name] > 1 => format!("{}_{name}", folder.to_string_lossy()),
+            _ => name,
+        }
+    };
+    let names: Vec<String> = scans.iter().map(name).collect();
+    let mut owners: BTreeMap<&str, &PathBuf> = BTreeMap::new();
+    for (name, scan) in names.iter().zip(scans) {
+        if let Some(other) = owners.insert(name, scan) {
+            bail!(
+                "--save-masks: the masks of {} and {} would have one name, {name}: ask about them in runs \
+                 with an --out each",
+                other.display(),
+                scan.display()
+            );
+        }
+    }
+    Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(scans: &[&str]) -> anyhow::Result<Vec<String>> {
+        let scans: Vec<PathBuf> = scans.iter().map(PathBuf::from).collect();
+        of(&scans)
+    }
+
+    #[test]
+    fn scans_do_not_share_a_name() {
+        let series = names(&[
+            "a/1.2.840.1.nii.gz",
+            "a/1.2.840.2.nii.gz",
+            "dicom/1.2.840.3",
+        ]);
+        assert_eq!(series.unwrap(), ["1.2.840.1", "1.2.840.2", "1.2.840.3"]);
+        let patients = names(&["p1/ct.nii.gz", "p2/ct.nii.gz", "p2/other.nii"]);
+        assert_eq!(patients.unwrap(), ["p1_ct", "p2_ct", "other"]);
+        for equal in [["a/p/ct.nii", "b/p/ct.nii"], ["ct.nii", "ct.nii"]] {
+            let error = names(&equal).unwrap_err().to_string();
+            assert!(
+                error.contains(equal[0]) && error.contains(equal[1]),
+                "{error}"
+            );
+        }
+    }
+}
