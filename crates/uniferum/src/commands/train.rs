@@ -11,8 +11,9 @@ use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Init, Learner, RunConfig, Trainer, latest_checkpoint};
+use uniferum_train::{Init, Learner, RunConfig, latest_checkpoint};
 
+use super::phantoms::AnyTrainer;
 use crate::global::Global;
 use crate::progress::time_left;
 
@@ -128,6 +129,33 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     fetch(&config.init, global)?;
     let mut trainer = config.trainer(&catalogue, &dataset, &device)?;
     trainer.join(launch.join(&device)?)?;
+    let result = train(&mut trainer, &config, &loader, out, first, global);
+    if let Err(error) = &result
+        && launch.world > 1
+    {
+        leave_group(error);
+    }
+    result
+}
+
+/// Ends a process that others train with: its message is lost and the job hangs if it merely returns.
+///
+/// Dropping the trainer ends MPI, which waits for all processes, and these wait for this one in the next
+/// sum. Ended without that, and with a code of failure, the launcher ends the others.
+fn leave_group(error: &anyhow::Error) -> ! {
+    eprintln!("error: {}", crate::one_line(error));
+    std::process::exit(1)
+}
+
+/// From the first step, or the newest checkpoint, to the files of a finished run.
+fn train(
+    trainer: &mut AnyTrainer,
+    config: &RunConfig,
+    loader: &Loader,
+    out: &Path,
+    first: bool,
+    global: &Global,
+) -> anyhow::Result<()> {
     let done = trainer.resume_in(out)?;
     if first {
         let path = out.join("config.toml");
@@ -144,7 +172,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         ProgressBar::hidden()
     };
     bar.set_position(done);
-    trainer.run(&loader, |p| {
+    trainer.run(loader, |p| {
         bar.set_position(p.step);
         let part = |name: &str, loss: Option<f32>| {
             loss.map_or(String::new(), |loss| format!(" {name} {loss:.3}"))
@@ -163,7 +191,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     })?;
     bar.finish_and_clear();
     if first {
-        finish(&trainer, out, global)?;
+        finish(trainer, out, global)?;
     }
     Ok(())
 }
@@ -291,7 +319,7 @@ fn tell_absent(init: &Init, global: &Global) {
     }
 }
 
-fn finish(trainer: &Trainer<Box<dyn Learner>>, out: &Path, global: &Global) -> anyhow::Result<()> {
+fn finish(trainer: &AnyTrainer, out: &Path, global: &Global) -> anyhow::Result<()> {
     trainer.save_model(&out.join("model.safetensors"))?;
     trainer.learner().export_adapter(&out.join("adapter"))?;
     let state = trainer.state();
