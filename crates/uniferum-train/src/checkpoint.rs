@@ -30,6 +30,9 @@ pub struct RunState {
     pub stale: u64,
     /// Whether training has stopped early.
     pub stopped: bool,
+    /// Whether these weights were to be validated and could not be.
+    #[serde(default)]
+    pub validation_due: bool,
     /// What the run learns from, as a digest of scans, labels, tasks and sampling.
     pub data: Option<String>,
 }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use uniferum_data::{Dataset, image_tensor};
+use uniferum_data::{Dataset, OnError, SkippedScan, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
 
 use uniferum_metrics::{auroc, average_precision};
 use uniferum_tasks::{Task, TaskKind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::judge::{GroupReport, Intervals, judge};
 use crate::learner::examiner;
 
@@ -59,6 +59,8 @@ pub struct Answers {
     pub masks: Vec<MaskMetrics>,
     /// Every answer.
     pub predictions: Vec<Prediction>,
+    /// Scans that could not be read and have no answers.
+    pub skipped: Vec<SkippedScan>,
 }
 
 impl Answers {
@@ -71,6 +73,7 @@ impl Answers {
             labels: judge(tasks, &self.predictions, intervals)?,
             masks: self.masks,
             predictions: self.predictions,
+            skipped: self.skipped,
         })
     }
 }
@@ -86,6 +89,9 @@ pub struct EvaluationReport {
     /// Every answer.
     #[serde(skip)]
     pub predictions: Vec<Prediction>,
+    /// Scans that could not be read and are not in the numbers.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<SkippedScan>,
 }
 
 /// What a model says to a task about a scan.
@@ -104,7 +110,7 @@ pub enum Answer {
 /// Intervals are clustered by patient. `progress` is called after each scan.
 ///
 /// # Errors
-/// Those of data, model and statistics.
+/// Those of data, model and statistics; a scan that cannot be read is named.
 pub fn evaluate(
     model: &Uniferum,
     prompts: &Prompts,
@@ -115,50 +121,48 @@ pub fn evaluate(
     progress: impl FnMut(),
 ) -> Result<EvaluationReport> {
     let ask = examiner(model.clone(), prompts, &dataset.tasks, device)?;
-    ask_scans(&ask, dataset, scans, device, progress)?.judge(&dataset.tasks, intervals)
+    let answers = ask_scans(&ask, dataset, scans, device, OnError::Stop, progress)?;
+    answers.judge(&dataset.tasks, intervals)
 }
 
 /// As [`evaluate`], for any model that answers the dataset's tasks, and without statistics of labels.
 ///
+/// With [`OnError::SkipAndReport`] scans that cannot be read are listed in place of their answers.
+///
 /// # Errors
-/// Those of data and model.
+/// Those of data and model; also where none of the scans can be read.
 pub fn ask_scans(
     ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
     dataset: &Dataset,
     scans: &[usize],
     device: &Device,
+    on_error: OnError,
     mut progress: impl FnMut(),
 ) -> Result<Answers> {
     let mut predictions = Vec::new();
     let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
+    let mut skipped = Vec::new();
     for &scan in scans {
-        let image = image_tensor(&[dataset.array(scan)?], device)?;
-        let row = &dataset.manifest.scans[scan];
-        for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
-            let (label, logit) = match answer {
-                Answer::None => continue,
-                Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit),
-                Answer::Mask(logits) => {
-                    let target = dataset.target(scan, task)?;
-                    let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
-                    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                    if let Some(target) = target {
-                        let kept = cells.entry(index).or_default();
-                        kept.push(Cells { logits, target });
+        match ask_scan(ask, dataset, scan, device) {
+            Ok(answers) => {
+                for (index, prediction, found) in answers {
+                    predictions.push(prediction);
+                    if let Some(found) = found {
+                        cells.entry(index).or_default().push(found);
                     }
-                    (label, top)
                 }
-            };
-            let logit = f64::from(logit);
-            predictions.push(Prediction {
-                scan: row.name(),
-                patient: row.patient.clone(),
-                task: task.id.clone(),
-                kind: task.kind,
-                label,
-                logit,
-                probability: probability(logit),
-            });
+            }
+            // The last of none that can be read is an error in any case.
+            Err(Error::Data(error @ uniferum_data::Error::Scan { .. }))
+                if on_error == OnError::SkipAndReport && skipped.len() + 1 < scans.len() =>
+            {
+                skipped.push(SkippedScan {
+                    scan: dataset.manifest.scans[scan].path.display().to_string(),
+                    reason: error.to_string(),
+                    times: 1,
+                });
+            }
+            Err(error) => return Err(error),
         }
         progress();
     }
@@ -169,7 +173,45 @@ pub fn ask_scans(
     Ok(Answers {
         masks: masks?,
         predictions,
+        skipped,
     })
+}
+
+/// The answers about one scan: the task's number, the answer, and the cells of a mask that is known.
+fn ask_scan(
+    ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
+    dataset: &Dataset,
+    scan: usize,
+    device: &Device,
+) -> Result<Vec<(usize, Prediction, Option<Cells>)>> {
+    let image = image_tensor(&[dataset.array(scan)?], device)?;
+    let row = &dataset.manifest.scans[scan];
+    let mut answers = Vec::new();
+    for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
+        let (label, logit, cells) = match answer {
+            Answer::None => continue,
+            Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit, None),
+            Answer::Mask(logits) => {
+                let target = dataset.target(scan, task)?;
+                let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
+                let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let cells = target.map(|target| Cells { logits, target });
+                (label, top, cells)
+            }
+        };
+        let logit = f64::from(logit);
+        let prediction = Prediction {
+            scan: row.name(),
+            patient: row.patient.clone(),
+            task: task.id.clone(),
+            kind: task.kind,
+            label,
+            logit,
+            probability: probability(logit),
+        };
+        answers.push((index, prediction, cells));
+    }
+    Ok(answers)
 }
 
 /// Sigmoid of a logit.

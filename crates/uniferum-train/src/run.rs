@@ -35,7 +35,8 @@ pub struct RunConfig {
     pub tasks: Vec<String>,
     /// Memory for scans that were read, MiB.
     pub cache_mib: usize,
-    /// What happens to a training scan that cannot be read: `stop`, which names it, or `skip-and-report`.
+    /// What happens to a scan of training or validation that cannot be read: `stop`, which names it, or
+    /// `skip-and-report`.
     pub on_error: OnError,
     /// The network.
     pub model: ModelChoice,

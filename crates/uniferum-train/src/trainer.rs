@@ -1,12 +1,15 @@
 //! The loop.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
-use uniferum_data::{Batch, Cut, Dataset, InputSettings, Loader, Pass, StreamOptions};
+use uniferum_data::{
+    Batch, Cut, Dataset, InputSettings, Loader, Notice, Pass, SkippedScan, StreamOptions,
+};
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
 
 use crate::checkpoint::{self, Best, Parts, RunState};
@@ -73,6 +76,8 @@ pub struct Trainer<L: Learner = Fusion> {
     validation: Option<Validation>,
     input: Option<InputSettings>,
     stream: StreamOptions,
+    /// Validation scans that were reported as left out.
+    reported: BTreeSet<String>,
     group: Box<dyn Communicator>,
     folder: Option<PathBuf>,
     logs: Option<Logs>,
@@ -128,6 +133,7 @@ impl<L: Learner> Trainer<L> {
             validation: None,
             input: None,
             stream: StreamOptions::default(),
+            reported: BTreeSet::new(),
             group: Box::new(Alone),
             folder: None,
             logs: None,
@@ -161,7 +167,7 @@ impl<L: Learner> Trainer<L> {
         self.input = Some(input);
     }
 
-    /// How scans are read ahead, and what happens to those that cannot be read.
+    /// How scans are read ahead, and what happens to those that cannot be read, in validation too.
     pub fn set_stream(&mut self, options: StreamOptions) {
         self.stream = options;
     }
@@ -217,7 +223,8 @@ impl<L: Learner> Trainer<L> {
     /// # Errors
     /// [`Error::Config`] before the first step where loader and recipe do not fit together;
     /// [`Error::NotFinite`] naming the questions; [`Error::Data`] naming the scan. Checkpoints written
-    /// before stay.
+    /// before stay; where a validation fails, the weights that were to be validated are saved first, and a
+    /// run that goes on begins with that validation.
     pub fn run(&mut self, loader: &Loader, mut progress: impl FnMut(&Progress)) -> Result<()> {
         self.check(loader)?;
         let cut = Cut {
@@ -225,6 +232,9 @@ impl<L: Learner> Trainer<L> {
             rank: self.group.rank(),
             world: self.group.world(),
         };
+        if self.state.validation_due {
+            self.validate()?;
+        }
         let (first, start) = (self.state.step, Instant::now());
         let mut passes = loader.passes_with(first, self.config.steps, cut, self.stream.clone())?;
         let (mut clock, mut unread) = (Instant::now(), Vec::new());
@@ -254,8 +264,11 @@ impl<L: Learner> Trainer<L> {
                     logs.step(done)?;
                 }
             }
-            if validates {
-                self.validate()?;
+            if validates && let Err(error) = self.validate() {
+                // A scan that cannot be read must not cost the steps since the last checkpoint.
+                self.state.validation_due = true;
+                self.checkpoint()?;
+                return Err(error);
             }
             if saves || self.state.stopped {
                 self.checkpoint()?;
@@ -445,6 +458,7 @@ impl<L: Learner> Trainer<L> {
         if self.group.rank() == 0 {
             let Validation { dataset, scans } = &validation;
             let report = self.evaluate(dataset, scans, &Intervals::default(), || {})?;
+            self.report_skipped(&report.skipped);
             if let Some(logs) = &mut self.logs {
                 logs.validation(self.state.step, &report)?;
             }
@@ -458,7 +472,19 @@ impl<L: Learner> Trainer<L> {
         Ok(())
     }
 
+    /// Names validation scans that were left out, each once.
+    fn report_skipped(&mut self, skipped: &[SkippedScan]) {
+        for SkippedScan { scan, reason, .. } in skipped {
+            if self.reported.insert(scan.clone()) {
+                let (scan, reason) = (scan.clone(), reason.clone());
+                self.stream.tell(&Notice::Skipped { scan, reason });
+            }
+        }
+    }
+
     /// Asks every task of the dataset, with averages and adapters in place.
+    ///
+    /// Scans that cannot be read end it or are left out, as [`set_stream`](Self::set_stream) says.
     ///
     /// # Errors
     /// Those of data, model and statistics.
@@ -471,7 +497,8 @@ impl<L: Learner> Trainer<L> {
     ) -> Result<EvaluationReport> {
         self.averaged(|| {
             let ask = self.learner.examiner(&dataset.tasks)?;
-            let answers = ask_scans(&ask, dataset, scans, &self.device, progress)?;
+            let on_error = self.stream.on_error;
+            let answers = ask_scans(&ask, dataset, scans, &self.device, on_error, progress)?;
             answers.judge(&dataset.tasks, intervals)
         })
     }
@@ -482,6 +509,7 @@ impl<L: Learner> Trainer<L> {
     }
 
     fn note(&mut self, value: f64) {
+        self.state.validation_due = false;
         if self.is_better(value) {
             self.state.stale = 0;
             self.state.best = Some(Best {

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{Device, Tensor};
 use common::{ALL, LABELS, Setup, config, setup, thin};
+use uniferum_data::OnError;
 use uniferum_fusion::{Freeze, Uniferum};
 use uniferum_train::distributed::Threads;
 use uniferum_train::{
@@ -262,7 +263,7 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
 
     let best = Baseline::load(&run.join("best/model.safetensors"), &Device::Cpu).unwrap();
     let ask = best.examiner(&data.tasks).unwrap();
-    let answers = ask_scans(&ask, &data, &scans, &Device::Cpu, || {}).unwrap();
+    let answers = ask_scans(&ask, &data, &scans, &Device::Cpu, OnError::Stop, || {}).unwrap();
     let report = answers.judge(&data.tasks, &Intervals::default()).unwrap();
     assert_eq!(
         report.labels.macro_auroc.value,
@@ -274,6 +275,14 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
     // What has no output is left out, not guessed.
     let other = setup(&folder.path().join("data"), 12, false, &ALL);
     let ask = best.examiner(&other.loader.dataset.tasks).unwrap();
-    let answers = ask_scans(&ask, &other.loader.dataset, &[0], &Device::Cpu, || {}).unwrap();
+    let answers = ask_scans(
+        &ask,
+        &other.loader.dataset,
+        &[0],
+        &Device::Cpu,
+        OnError::Stop,
+        || {},
+    )
+    .unwrap();
     assert_eq!(answers.predictions.len(), 2);
 }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{Device, Tensor};
 use common::{ALL, config, setup};
@@ -295,4 +295,71 @@ fn a_scan_that_cannot_be_read_is_named_or_left_out_of_the_mean() {
     for (left, whole) in left.iter().zip(&whole) {
         assert!(left.0 < whole.0 && left.1 < whole.1 && left.2.is_finite());
     }
+}
+
+#[test]
+fn a_validation_scan_that_cannot_be_read_costs_no_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let trainer = |on_error| {
+        let s = setup(&folder.path().join("data"), 8, false, &ALL);
+        let recipe = TrainConfig {
+            validate_every: 2,
+            checkpoint_every: 0,
+            ..config(4)
+        };
+        let mut trainer = Trainer::new(&s.model, s.prompts, recipe, &Device::Cpu).unwrap();
+        let listener = Arc::clone(&heard);
+        trainer.set_stream(StreamOptions {
+            on_error,
+            notice: Some(Arc::new(move |n| {
+                listener.lock().unwrap().push(n.to_string())
+            })),
+            ..Default::default()
+        });
+        let mut loader = s.loader;
+        let validation = loader.scans.split_off(5);
+        trainer
+            .validate_on(loader.dataset.clone(), validation)
+            .unwrap();
+        (trainer, loader)
+    };
+    let (mut stopped, loader) = trainer(OnError::Stop);
+    let broken = loader.dataset.manifest.scans[7].path.clone();
+    let whole = std::fs::read(&broken).unwrap();
+    std::fs::write(&broken, "not a scan").unwrap();
+    let run = folder.path().join("run");
+    stopped.resume_in(&run).unwrap();
+    let error = stopped.run(&loader, |_| ()).unwrap_err().to_string();
+    assert!(error.contains(broken.to_str().unwrap()), "{error}");
+
+    let other = folder.path().join("other");
+    let (mut skips, loader) = trainer(OnError::SkipAndReport);
+    skips.resume_in(&other).unwrap();
+    skips.run(&loader, |_| ()).unwrap();
+    let told = heard.lock().unwrap().clone();
+    assert_eq!(told.len(), 1, "told once: {told:?}");
+    assert!(told[0].contains(broken.to_str().unwrap()), "{told:?}");
+
+    // Repaired, the run goes on with the validation that failed.
+    std::fs::write(&broken, whole).unwrap();
+    let (mut again, loader) = trainer(OnError::Stop);
+    assert_eq!(again.resume_in(&run).unwrap(), 2);
+    again.run(&loader, |_| ()).unwrap();
+    let validations = |folder: &std::path::Path| -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(folder.join("validation.jsonl")).unwrap();
+        text.lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect()
+    };
+    let steps = |lines: &[serde_json::Value]| -> Vec<u64> {
+        lines.iter().map(|l| l["step"].as_u64().unwrap()).collect()
+    };
+    let (repaired, skipped) = (validations(&run), validations(&other));
+    assert_eq!(
+        (steps(&repaired), steps(&skipped)),
+        (vec![2, 4], vec![2, 4])
+    );
+    assert_eq!(skipped[0]["skipped"].as_array().unwrap().len(), 1);
+    assert!(repaired[0].get("skipped").is_none());
 }

@@ -232,4 +232,16 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     ] {
         assert!(judged.join(name).is_file(), "{name}");
     }
+
+    // One broken scan costs its own answers alone.
+    let catalogue = Catalogue::standard();
+    let all = Manifest::read(&site.manifest, &catalogue, "phantom").unwrap();
+    let broken = all.scans[all.of(Split::Test)[0]].path.clone();
+    std::fs::write(&broken, "not a scan").unwrap();
+    let output = command.output().unwrap();
+    fails(&output, broken.file_name().unwrap().to_str().unwrap());
+    fails(&output, "1 of 3 scans could not be used");
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed[0]["scans"], 2);
+    assert_eq!(printed[0]["skipped"].as_array().unwrap().len(), 1);
 }

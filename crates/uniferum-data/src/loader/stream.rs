@@ -35,7 +35,7 @@ pub enum Notice {
         /// Seconds that it has taken so far.
         seconds: f64,
     },
-    /// A scan was left out for the first time.
+    /// A scan was left out for the first time, of a batch or of a validation.
     Skipped {
         /// The scan's file.
         scan: String,
@@ -113,7 +113,8 @@ impl StreamOptions {
         Ok(())
     }
 
-    pub(super) fn tell(&self, notice: &Notice) {
+    /// Gives a notice to whoever hears notices.
+    pub fn tell(&self, notice: &Notice) {
         match &self.notice {
             Some(listener) => listener(notice),
             None => eprintln!("warning: {notice}"),

@@ -1,11 +1,12 @@
 //! Asking a model before judging it: `uniferum evaluate --checkpoint`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use uniferum::report::evaluation::{Judged, add_group, add_masks, mean_auprc, mean_auroc};
 use uniferum::report::html::Page;
-use uniferum_data::{Dataset, InputSettings, Split};
+use uniferum_data::{Dataset, InputSettings, OnError, SkippedScan, Split};
 use uniferum_fusion::checkpoint;
 use uniferum_kernels::DeviceChoice;
 use uniferum_metrics::Bootstrap;
@@ -25,7 +26,8 @@ use crate::output::Format;
 #[command(next_help_heading = "Ask a model instead of reading predictions")]
 pub(super) struct ModelArgs {
     /// Trained model, or the folder that holds it; several are set beside one another. Its predictions are
-    /// written as a table, for which `evaluate --predictions` has all the other options
+    /// written as a table, for which `evaluate --predictions` has all the other options. Scans that cannot be
+    /// read are left out and listed, and the exit code is then 1
     #[arg(
         long,
         value_name = "PATH",
@@ -74,7 +76,9 @@ struct GroupResult {
 #[derive(Debug, serde::Serialize)]
 struct ModelResult {
     checkpoint: PathBuf,
+    /// Those that could be read.
     scans: usize,
+    skipped: Vec<SkippedScan>,
     groups: Vec<GroupResult>,
     masks: Vec<MaskMetrics>,
 }
@@ -110,7 +114,30 @@ pub(super) fn run(
         "written to {}",
         args.out.join("evaluation.html").display()
     ));
+    complete(&results, global)
+}
+
+/// Names the scans that could not be read; the answers about the others are written by then.
+fn complete(results: &[ModelResult], global: &Global) -> anyhow::Result<()> {
+    let skipped = skipped(results);
+    for reason in skipped.values() {
+        global.warn(format!("left out: {reason}"));
+    }
+    let all = results.first().map_or(0, |r| r.scans + r.skipped.len());
+    ensure!(
+        skipped.is_empty(),
+        "{} of {all} scans could not be used",
+        skipped.len()
+    );
     Ok(())
+}
+
+/// Scans that could not be read for some model, and why.
+fn skipped(results: &[ModelResult]) -> BTreeMap<&str, &str> {
+    let skipped = results.iter().flat_map(|r| &r.skipped);
+    skipped
+        .map(|s| (s.scan.as_str(), s.reason.as_str()))
+        .collect()
 }
 
 fn print_groups(results: &[ModelResult]) {
@@ -143,7 +170,8 @@ impl ModelArgs {
         let scans: Vec<usize> = (0..dataset.manifest.scans.len()).collect();
         let bar = global.bar(scans.len() as u64, "asking");
         let ask = model.examiner(&dataset.tasks)?;
-        let answers = ask_scans(&ask, &dataset, &scans, &device, || bar.inc(1))?;
+        let on_error = OnError::SkipAndReport;
+        let answers = ask_scans(&ask, &dataset, &scans, &device, on_error, || bar.inc(1))?;
         bar.finish_and_clear();
         let bootstrap = Bootstrap {
             seed,
@@ -167,7 +195,8 @@ impl ModelArgs {
         }
         let result = ModelResult {
             checkpoint: path.to_owned(),
-            scans: scans.len(),
+            scans: scans.len() - answers.skipped.len(),
+            skipped: answers.skipped,
             groups,
             masks: answers.masks,
         };
@@ -298,6 +327,12 @@ fn write_page(folder: &Path, results: &[ModelResult], level: f64) -> anyhow::Res
     let facts = names.iter().zip(results);
     let facts = facts.map(|(name, r)| (name.clone(), r.checkpoint.display().to_string()));
     page.facts(&facts.collect::<Vec<_>>());
+    let skipped = skipped(results).len();
+    if skipped > 0 {
+        page.note(&format!(
+            "{skipped} scans could not be read and are left out."
+        ));
+    }
     let mut groups: Vec<&str> = Vec::new();
     for group in results.iter().flat_map(|r| &r.groups) {
         if !groups.contains(&group.group.as_str()) {

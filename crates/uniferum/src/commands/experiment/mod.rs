@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Subcommand, ValueEnum};
-use uniferum_data::Dataset;
+use uniferum_data::{Dataset, OnError};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::{Learner, ask_scans, open_model};
@@ -187,7 +187,7 @@ impl<'a> Table2<'a> {
             let scans: Vec<usize> = (0..test.manifest.scans.len()).collect();
             let bar = global.bar(scans.len() as u64, &format!("test {}", collection.name));
             let ask = model.examiner(&test.tasks)?;
-            let answers = ask_scans(&ask, test, &scans, device, || bar.inc(1))?;
+            let answers = ask_scans(&ask, test, &scans, device, OnError::Stop, || bar.inc(1))?;
             bar.finish_and_clear();
             result.add(collection, &test.tasks, &answers.predictions)?;
             let name = format!("predictions-{}.csv", collection.name.to_lowercase());
