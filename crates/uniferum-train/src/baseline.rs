@@ -241,6 +241,10 @@ impl Learner for Baseline {
         (&self.config.encoder, "encoder.")
     }
 
+    fn settings(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
+    }
+
     fn loss(&self, batch: &Batch, _: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
         let outputs: Result<Vec<u32>> = batch
             .prompts

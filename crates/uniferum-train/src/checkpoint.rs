@@ -5,8 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::config::TrainConfig;
 use crate::ema::Averages;
 use crate::error::{Error, Result};
 use crate::learner::Learner;
@@ -48,10 +48,78 @@ pub struct Best {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Stored {
     state: RunState,
-    config: TrainConfig,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+/// What a run must have in common with the one that it goes on with; null where it is not known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The recipe.
+    #[serde(rename = "config")]
+    pub(crate) train: Value,
+    /// The network.
+    #[serde(default)]
+    pub(crate) model: Value,
+    /// How scans become arrays.
+    #[serde(default)]
+    pub(crate) input: Value,
+    /// Which scans choose the best weights.
+    #[serde(default)]
+    pub(crate) validation: Value,
+}
+
+/// Settings that change no weight.
+const FREE: [&str; 3] = [
+    "train.keep_checkpoints",
+    "train.checkpoint_every",
+    "train.read_loss_every",
+];
+
+impl Settings {
+    /// A line for each setting that is not as it was.
+    fn differences(&self, given: &Settings) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, before, now) in [
+            ("train", &self.train, &given.train),
+            ("model", &self.model, &given.model),
+            ("input", &self.input, &given.input),
+            ("validation", &self.validation, &given.validation),
+        ] {
+            if !before.is_null() {
+                compare(name, before, now, &mut found);
+            }
+        }
+        found
+    }
+}
+
+/// Settings that came to be after the checkpoint are not in `before`, and do not matter.
+fn compare(name: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
+    if FREE.contains(&name) || before == now {
+        return;
+    }
+    let (Value::Object(old), Value::Object(new)) = (before, now) else {
+        let (before, now) = (short(before), short(now));
+        found.push(format!("{name}: expected {before}, got {now}"));
+        return;
+    };
+    for (key, before) in old {
+        let now = new.get(key).unwrap_or(&Value::Null);
+        compare(&format!("{name}.{key}"), before, now, found);
+    }
+}
+
+/// A value in a line of a message.
+fn short(value: &Value) -> String {
+    const LENGTH: usize = 80;
+    let text = value.to_string();
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
 }
 
 const OPTIMIZER: &str = "optimizer.safetensors";
@@ -86,7 +154,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) optimizer: &'a Optimizer,
     pub(crate) averages: Option<&'a Averages>,
     pub(crate) state: &'a RunState,
-    pub(crate) config: &'a TrainConfig,
+    pub(crate) settings: Settings,
+    /// Checkpoints to keep.
+    pub(crate) keep: usize,
 }
 
 /// Writes the checkpoint of the finished steps, then removes all but the newest.
@@ -105,7 +175,7 @@ pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
             }
             let stored = Stored {
                 state: parts.state.clone(),
-                config: parts.config.clone(),
+                settings: parts.settings.clone(),
             };
             let path = part.join(STATE);
             let text = serde_json::to_vec_pretty(&stored).map_err(|e| Error::file(&path, e))?;
@@ -115,7 +185,7 @@ pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
         })?;
     }
     let mut old = all(folder);
-    old.truncate(old.len().saturating_sub(parts.config.keep_checkpoints));
+    old.truncate(old.len().saturating_sub(parts.keep));
     for (_, path) in old {
         let _ = std::fs::remove_dir_all(path);
     }
@@ -190,13 +260,17 @@ pub(crate) fn load(
     learner: &mut dyn Learner,
     optimizer: &mut Optimizer,
     averages: Option<&mut Averages>,
-    config: &TrainConfig,
+    settings: &Settings,
 ) -> Result<RunState> {
     let file = path.join(STATE);
     let text = std::fs::read_to_string(&file).map_err(|e| Error::file(&file, e))?;
     let stored: Stored = serde_json::from_str(&text).map_err(|e| Error::file(&file, e))?;
-    if stored.config != *config {
-        let what = "the run was started with another configuration; start anew or give that one";
+    let differences = stored.settings.differences(settings);
+    if !differences.is_empty() {
+        let what = format!(
+            "the run was started with another configuration; start anew or give that one: {}",
+            differences.join("; ")
+        );
         return Err(Error::file(&file, what));
     }
     learner.load_state(path)?;
@@ -210,6 +284,36 @@ pub(crate) fn load(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn settings_that_matter_are_compared_by_name() {
+        let settings = |train: &str, model: &str| Settings {
+            train: serde_json::from_str(train).unwrap(),
+            model: serde_json::from_str(model).unwrap(),
+            input: Value::Null,
+            validation: "3 scans".into(),
+        };
+        let before = settings(
+            r#"{"steps": 7, "keep_checkpoints": 2, "lora": null}"#,
+            r#"{"bert": {"dropout": 0.1, "layers": 4}}"#,
+        );
+        let free = settings(
+            r#"{"steps": 7, "keep_checkpoints": 9, "lora": null, "later": 1}"#,
+            r#"{"bert": {"dropout": 0.1, "layers": 4}}"#,
+        );
+        assert!(before.differences(&free).is_empty());
+        let mut other = settings(
+            r#"{"steps": 7, "keep_checkpoints": 2, "lora": {"rank": 8}}"#,
+            r#"{"bert": {"dropout": 0.2, "layers": 4}}"#,
+        );
+        other.validation = "4 scans".into();
+        let expected = [
+            r#"train.lora: expected null, got {"rank":8}"#,
+            "model.bert.dropout: expected 0.1, got 0.2",
+            r#"validation: expected "3 scans", got "4 scans""#,
+        ];
+        assert_eq!(before.differences(&other), expected);
+    }
 
     #[test]
     fn halves_of_checkpoints_are_removed_and_nothing_else() {

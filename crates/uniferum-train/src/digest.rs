@@ -1,28 +1,50 @@
-//! A digest of what a run learns from.
+//! Digests of what a run learns from and of what it is validated on.
 
 use sha2::{Digest, Sha256};
-use uniferum_data::Loader;
+use uniferum_data::{Dataset, Loader, Scan};
 
 /// Names, labels, splits and tasks in order, and how questions are drawn from them; folders are left out,
 /// so that a collection may move.
 pub(crate) fn of(loader: &Loader) -> String {
-    let mut hash = Sha256::new();
-    let mut line = |text: String| {
-        hash.update(text.as_bytes());
-        hash.update([b'\n']);
-    };
-    for task in &loader.dataset.tasks {
-        line(format!("task {} {}", task.id, task.prompt));
-    }
+    let mut lines = tasks(&loader.dataset);
     for &index in &loader.scans {
         let scan = &loader.dataset.manifest.scans[index];
-        let (mask, nodules) = (scan.mask.is_some(), scan.nodules.is_some());
-        let (name, labels) = (scan.name(), &scan.labels);
-        line(format!("scan {index} {name} {mask} {nodules} {labels:?}"));
+        lines.push(format!("scan {index} {}", answers(scan)));
     }
-    line(format!("{:?} {:?}", loader.sampler, loader.augment));
+    lines.push(format!("{:?} {:?}", loader.sampler, loader.augment));
     let (scans, questions) = (loader.scans_per_step, loader.questions_per_scan);
-    line(format!("{scans} {questions} {}", loader.seed));
+    lines.push(format!("{scans} {questions} {}", loader.seed));
+    digest(&lines)
+}
+
+/// The number of validation scans, with a digest of their names and labels and of the tasks.
+pub(crate) fn of_validation(dataset: &Dataset, scans: &[usize]) -> String {
+    let mut lines = tasks(dataset);
+    let chosen = scans.iter().map(|&scan| &dataset.manifest.scans[scan]);
+    lines.extend(chosen.map(answers));
+    format!("{} scans, digest {}", scans.len(), &digest(&lines)[..12])
+}
+
+fn tasks(dataset: &Dataset) -> Vec<String> {
+    let tasks = dataset.tasks.iter();
+    tasks
+        .map(|task| format!("task {} {}", task.id, task.prompt))
+        .collect()
+}
+
+/// A scan's name and the answers that it has.
+fn answers(scan: &Scan) -> String {
+    let (mask, nodules) = (scan.mask.is_some(), scan.nodules.is_some());
+    let (name, labels) = (scan.name(), &scan.labels);
+    format!("{name} {mask} {nodules} {labels:?}")
+}
+
+fn digest(lines: &[String]) -> String {
+    let mut hash = Sha256::new();
+    for line in lines {
+        hash.update(line.as_bytes());
+        hash.update([b'\n']);
+    }
     let bytes: [u8; 32] = hash.finalize().into();
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

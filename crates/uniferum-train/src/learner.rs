@@ -29,6 +29,11 @@ pub trait Learner {
     /// The image encoder, and what the names of its variables begin with.
     fn encoder(&self) -> (&EncoderConfig, &'static str);
 
+    /// The network's settings, which must be the same when a run goes on; null where nothing is compared.
+    fn settings(&self) -> serde_json::Value {
+        serde_json::Value::Null
+    }
+
     /// The loss of a pass, with dropout drawn from the seed.
     ///
     /// # Errors
@@ -87,6 +92,10 @@ impl Learner for Box<dyn Learner> {
 
     fn encoder(&self) -> (&EncoderConfig, &'static str) {
         (**self).encoder()
+    }
+
+    fn settings(&self) -> serde_json::Value {
+        (**self).settings()
     }
 
     fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {
@@ -229,6 +238,10 @@ impl Learner for Fusion {
 
     fn encoder(&self) -> (&EncoderConfig, &'static str) {
         (&self.config.encoder, "vision_model.model.")
+    }
+
+    fn settings(&self) -> serde_json::Value {
+        serde_json::json!(self.config)
     }
 
     fn loss(&self, batch: &Batch, config: &LossConfig, seed: u64) -> Result<MultitaskLoss> {

@@ -12,7 +12,7 @@ use uniferum_data::{
 };
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
 
-use crate::checkpoint::{self, Best, Parts, RunState};
+use crate::checkpoint::{self, Best, Parts, RunState, Settings};
 use crate::config::{Precision, TrainConfig};
 use crate::digest;
 use crate::distributed::{Alone, Communicator};
@@ -150,7 +150,8 @@ impl<L: Learner> Trainer<L> {
         Ok(())
     }
 
-    /// Scans by which the best weights are chosen, the plateau falls and training stops early.
+    /// Scans by which the best weights are chosen, the plateau falls and training stops early; before
+    /// [`resume_in`](Self::resume_in).
     ///
     /// # Errors
     /// [`Error::Config`] where there are none.
@@ -162,7 +163,8 @@ impl<L: Learner> Trainer<L> {
         Ok(())
     }
 
-    /// How scans were prepared; written beside each model that is saved.
+    /// How scans were prepared; written beside each model that is saved. Before
+    /// [`resume_in`](Self::resume_in).
     pub fn set_input(&mut self, input: InputSettings) {
         self.input = Some(input);
     }
@@ -177,16 +179,19 @@ impl<L: Learner> Trainer<L> {
     /// Returns the number of steps that were found done.
     ///
     /// # Errors
-    /// [`Error::File`] where the folder cannot be used or its checkpoint belongs to another configuration.
+    /// [`Error::File`] where the folder cannot be used or its checkpoint belongs to another configuration:
+    /// another recipe, network, input or validation. Settings that change no weight may differ
+    /// (`keep_checkpoints`, `checkpoint_every`, `read_loss_every`).
     pub fn resume_in(&mut self, folder: &Path) -> Result<u64> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
+        let settings = self.settings();
         if let Some(path) = checkpoint::latest_checkpoint(folder) {
             self.state = checkpoint::load(
                 &path,
                 &mut self.learner,
                 &mut self.optimizer,
                 self.averages.as_mut(),
-                &self.config,
+                &settings,
             )?;
         } else if let Some(decay) = self.config.ema_decay {
             // Weights may have been initialised since the averages were made.
@@ -197,6 +202,18 @@ impl<L: Learner> Trainer<L> {
         }
         self.folder = Some(folder.to_owned());
         Ok(self.state.step)
+    }
+
+    /// What a run that goes on must have in common with this one.
+    fn settings(&self) -> Settings {
+        let validation = self.validation.as_ref();
+        let validation = validation.map(|v| digest::of_validation(&v.dataset, &v.scans));
+        Settings {
+            train: serde_json::json!(self.config),
+            model: self.learner.settings(),
+            input: serde_json::json!(self.input),
+            validation: validation.unwrap_or("none".to_owned()).into(),
+        }
     }
 
     /// The model with what training needs of it.
@@ -553,7 +570,8 @@ impl<L: Learner> Trainer<L> {
             optimizer: &self.optimizer,
             averages: self.averages.as_ref(),
             state: &self.state,
-            config: &self.config,
+            settings: self.settings(),
+            keep: self.config.keep_checkpoints,
         };
         checkpoint::save(folder, &parts)?;
         Ok(())

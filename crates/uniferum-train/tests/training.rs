@@ -93,9 +93,29 @@ fn a_run_that_stopped_goes_on_bit_for_bit() {
         .unwrap();
     assert_eq!(got, expected);
 
-    let mut other = Trainer::new(&s.model, s.prompts.clone(), config(9), &Device::Cpu).unwrap();
+    // What differs is named; what changes no weight may differ.
+    let mut model = s.model.clone();
+    model.bert.dropout = 0.3;
+    let mut other = Trainer::new(&model, s.prompts.clone(), config(9), &Device::Cpu).unwrap();
+    let data = s.loader.dataset.clone();
+    other.validate_on(data, vec![0, 1]).unwrap();
     let error = other.resume_in(&start).unwrap_err().to_string();
-    assert!(error.contains("another configuration"), "{error}");
+    for part in [
+        "another configuration",
+        "train.steps: expected 7, got 9",
+        "model.bert.dropout: expected 0.1, got 0.3",
+        "validation: expected \"none\", got \"2 scans",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    let free = TrainConfig {
+        keep_checkpoints: 1,
+        checkpoint_every: 5,
+        read_loss_every: 2,
+        ..config(7)
+    };
+    let mut free = Trainer::new(&s.model, s.prompts.clone(), free, &Device::Cpu).unwrap();
+    assert_eq!(free.resume_in(&start).unwrap(), 7);
 }
 
 #[test]

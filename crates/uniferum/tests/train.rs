@@ -199,7 +199,18 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     }
     fails(&site.train(&recipe(), &out), "go on with --resume");
     let before = std::fs::read(run.join("model.safetensors")).unwrap();
-    succeeds(&site.train(&recipe(), &[&out[..], &["--resume"]].concat()));
+    let mut other = recipe();
+    other.input.transform.crop = [28; 3];
+    let resumed = site.train(&other, &[&out[..], &["--resume"]].concat());
+    fails(
+        &resumed,
+        "input.transform.crop: expected [32,32,32], got [28,28,28]",
+    );
+    // Without a configuration the run's own is meant.
+    let mut command = uniferum();
+    command.args(["train", "--resume", "--device", "cpu", "--group", "phantom"]);
+    command.arg("--manifest").arg(&site.manifest).args(out);
+    succeeds(&command.output().unwrap());
     assert_eq!(
         std::fs::read(run.join("model.safetensors")).unwrap(),
         before

@@ -29,7 +29,7 @@ use crate::progress::time_left;
 /// HF_ENDPOINT and HF_TOKEN mean what they mean elsewhere.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Configuration [default: the paper's recipe]
+    /// Configuration [default: the paper's recipe; with --resume the run's own config.toml]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -81,6 +81,9 @@ enum Recipe {
     /// The paper's multi-label baseline
     Baseline,
 }
+
+/// The resolved configuration in a run's folder.
+const CONFIG: &str = "config.toml";
 
 /// Settings that have no line in a printed configuration, since they are off.
 const OFF: &str = "\
@@ -158,7 +161,7 @@ fn train(
 ) -> anyhow::Result<()> {
     let done = trainer.resume_in(out)?;
     if first {
-        let path = out.join("config.toml");
+        let path = out.join(CONFIG);
         std::fs::write(&path, config.to_toml()?).with_context(|| format!("{}", path.display()))?;
     }
     if first {
@@ -212,7 +215,11 @@ fn fetch(init: &Init, global: &Global) -> anyhow::Result<()> {
 }
 
 fn configuration(args: &Args) -> anyhow::Result<RunConfig> {
-    let mut config = match (&args.config, args.print_config) {
+    let own = args.out.as_deref().filter(|_| args.resume);
+    let own = own
+        .map(|out| out.join(CONFIG))
+        .filter(|path| path.is_file());
+    let mut config = match (args.config.as_ref().or(own.as_ref()), args.print_config) {
         (Some(path), _) => RunConfig::read(path)?,
         (None, Some(Recipe::Baseline)) => RunConfig::baseline(),
         (None, _) => RunConfig::default(),
