@@ -181,7 +181,8 @@ impl<L: Learner> Trainer<L> {
     /// # Errors
     /// [`Error::File`] where the folder cannot be used or its checkpoint belongs to another configuration:
     /// another recipe, network, input or validation. Settings that change no weight may differ
-    /// (`keep_checkpoints`, `checkpoint_every`, `read_loss_every`).
+    /// (`keep_checkpoints`, `checkpoint_every`, `read_loss_every`). [`Error::Distributed`] where processes
+    /// find different checkpoints.
     pub fn resume_in(&mut self, folder: &Path) -> Result<u64> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
         let settings = self.settings();
@@ -197,11 +198,27 @@ impl<L: Learner> Trainer<L> {
             // Weights may have been initialised since the averages were made.
             self.averages = Some(Averages::new(decay, &self.optimizer)?);
         }
+        self.agree_on_step(folder)?;
         if self.group.rank() == 0 {
             self.logs = Some(Logs::open(folder, self.state.step)?);
         }
         self.folder = Some(folder.to_owned());
         Ok(self.state.step)
+    }
+
+    /// Only the first process writes checkpoints: one that does not see them would start anew in silence.
+    fn agree_on_step(&self, folder: &Path) -> Result<()> {
+        let mut steps = vec![0.0; self.group.world()];
+        steps[self.group.rank()] = self.state.step as f64;
+        self.group.sum_f64(&mut steps)?;
+        if steps.iter().all(|step| *step == steps[0]) {
+            return Ok(());
+        }
+        Err(Error::Distributed(format!(
+            "the processes would go on after different numbers of steps, {steps:?}: is {} shared by all of \
+             them?",
+            folder.display()
+        )))
     }
 
     /// What a run that goes on must have in common with this one.

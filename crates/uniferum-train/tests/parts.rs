@@ -91,6 +91,41 @@ fn two_processes_do_what_one_does() {
     assert!(error.contains("scans_per_pass"), "{error}");
 }
 
+/// Two threads do the same work, each with its number.
+fn in_two<T: Send>(work: impl Fn(usize, Threads) -> T + Sync) -> Vec<T> {
+    std::thread::scope(|scope| {
+        let work = &work;
+        let members = Threads::group(2).into_iter().enumerate();
+        let threads: Vec<_> = members
+            .map(|(rank, member)| scope.spawn(move || work(rank, member)))
+            .collect();
+        threads.into_iter().map(|t| t.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn processes_that_see_different_checkpoints_do_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &LABELS);
+    let recipe = TrainConfig {
+        scans_per_pass: 2,
+        ..config(3)
+    };
+    let runs = ["zero", "one"].map(|name| folder.path().join(name));
+    let mut first = trainer(&s, &recipe);
+    first.resume_in(&runs[0]).unwrap();
+    first.run(&s.loader, |_| ()).unwrap();
+    let errors = in_two(|rank, member| {
+        let mut trainer = trainer(&s, &recipe);
+        trainer.join(Box::new(member)).unwrap();
+        trainer.resume_in(&runs[rank]).unwrap_err().to_string()
+    });
+    for (error, run) in errors.iter().zip(&runs) {
+        let expected = format!("[3.0, 0.0]: is {} shared", run.display());
+        assert!(error.contains(&expected), "{error}");
+    }
+}
+
 /// With frozen statistics passes do not touch each other, and accumulation is the whole batch's gradient.
 #[test]
 fn accumulated_passes_are_one_large_pass() {
