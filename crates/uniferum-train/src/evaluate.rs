@@ -177,6 +177,14 @@ pub fn ask_scans(
     })
 }
 
+/// Whether the macro AUROC of these scans is defined: some label task has positives and negatives among them.
+pub fn has_auroc(dataset: &Dataset, scans: &[usize]) -> bool {
+    let rows = || scans.iter().map(|&scan| &dataset.manifest.scans[scan]);
+    let has = |task: &Task, label| rows().any(|row| row.labels.get(&task.id) == Some(&label));
+    let mut labels = dataset.tasks.iter();
+    labels.any(|task| task.kind != TaskKind::Segmentation && has(task, true) && has(task, false))
+}
+
 /// The answers about one scan: the task's number, the answer, and the cells of a mask that is known.
 fn ask_scan(
     ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,

@@ -31,7 +31,7 @@ pub use checkpoint::{Best, RunState, latest_checkpoint};
 pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
 pub use evaluate::{
-    Answer, Answers, EvaluationReport, MaskMetrics, Prediction, ask_scans, evaluate,
+    Answer, Answers, EvaluationReport, MaskMetrics, Prediction, ask_scans, evaluate, has_auroc,
 };
 pub use init::Init;
 pub use judge::{GroupReport, Intervals, TaskReport, judge};

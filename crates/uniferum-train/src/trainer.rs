@@ -18,7 +18,7 @@ use crate::digest;
 use crate::distributed::{Alone, Communicator};
 use crate::ema::Averages;
 use crate::error::{Error, Result};
-use crate::evaluate::{EvaluationReport, ask_scans};
+use crate::evaluate::{EvaluationReport, ask_scans, has_auroc};
 use crate::judge::Intervals;
 use crate::learner::{Fusion, Learner, WEIGHTS};
 use crate::log::Logs;
@@ -320,8 +320,10 @@ impl<L: Learner> Trainer<L> {
             let got = format!("{} of the loader", loader.scans_per_step);
             return Err(Error::config("scans_per_step", expected, got));
         }
-        if self.validation.is_none() {
-            let needs = "validation scans (a split val), which the run has not";
+        let judged = self.validation.as_ref();
+        if !judged.is_some_and(|v| has_auroc(&v.dataset, &v.scans)) {
+            let needs = "validation scans (a split val) with positives and negatives of a label task, which \
+                the run has not";
             if self.config.early_stop.is_some() {
                 return Err(Error::config("early_stop", needs, "none"));
             }
@@ -544,6 +546,10 @@ impl<L: Learner> Trainer<L> {
 
     fn note(&mut self, value: f64) {
         self.state.validation_due = false;
+        // Where no AUROC is defined, nothing has failed to get better.
+        if value.is_nan() {
+            return;
+        }
         if self.is_better(value) {
             self.state.stale = 0;
             self.state.best = Some(Best {
@@ -553,9 +559,7 @@ impl<L: Learner> Trainer<L> {
         } else {
             self.state.stale += 1;
         }
-        if !value.is_nan() {
-            self.state.plateau.observe(&self.config.schedule, value);
-        }
+        self.state.plateau.observe(&self.config.schedule, value);
         let patience = self.config.early_stop;
         self.state.stopped = patience.is_some_and(|n| self.state.stale >= n);
     }

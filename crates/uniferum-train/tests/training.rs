@@ -242,6 +242,46 @@ fn what_cannot_work_here_is_refused_before_the_first_step() {
     }
 }
 
+/// Masks alone have no AUROC: nothing is best, nothing is stale, and what needs one is refused.
+#[test]
+fn a_validation_without_labels_stops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 8, false, &ALL[2..]);
+    let run = |config: TrainConfig| {
+        let mut trainer = Trainer::new(&s.model, s.prompts.clone(), config, &Device::Cpu).unwrap();
+        let data = s.loader.dataset.clone();
+        trainer.validate_on(data, vec![0, 1]).unwrap();
+        let done = trainer.run(&s.loader, |_| ());
+        (done, trainer.state().clone())
+    };
+    let (done, state) = run(TrainConfig {
+        validate_every: 1,
+        ..config(2)
+    });
+    done.unwrap();
+    assert_eq!((state.step, state.stale, state.best), (2, 0, None));
+    for (config, field) in [
+        (
+            TrainConfig {
+                early_stop: Some(1),
+                ..config(2)
+            },
+            "early_stop",
+        ),
+        (
+            TrainConfig {
+                schedule: LearningRate::plateau(),
+                ..config(2)
+            },
+            "schedule",
+        ),
+    ] {
+        let (done, state) = run(config);
+        let error = done.unwrap_err().to_string();
+        assert!(error.contains(field) && state.step == 0, "{error}");
+    }
+}
+
 #[test]
 fn a_loss_that_is_not_finite_names_its_questions() {
     let folder = tempfile::tempdir().unwrap();

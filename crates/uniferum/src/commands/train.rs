@@ -11,7 +11,7 @@ use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Init, Learner, RunConfig, latest_checkpoint};
+use uniferum_train::{Init, Learner, RunConfig, has_auroc, latest_checkpoint};
 
 use super::phantoms::AnyTrainer;
 use crate::global::Global;
@@ -286,8 +286,18 @@ fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Res
              gradients will be rough; larger arrays or more scans_per_pass help"
         ));
     }
-    if count(Split::Val) == 0 {
-        global.warn("no scan has the split val: no best model is chosen, the last one counts");
+    let validation = dataset.manifest.of(Split::Val);
+    let lacking = match validation.is_empty() {
+        true => Some("no scan has the split val"),
+        false if !has_auroc(dataset, &validation) => {
+            Some("no label task has positives and negatives among the validation scans")
+        }
+        false => None,
+    };
+    if let Some(lacking) = lacking {
+        global.warn(format!(
+            "{lacking}: no best model is chosen, the last one counts"
+        ));
     }
     Ok(())
 }
