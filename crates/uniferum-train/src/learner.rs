@@ -72,7 +72,8 @@ pub trait Learner {
         Ok(())
     }
 
-    /// Writes adapters alone, in the layout of Hugging Face's PEFT; false where there are none.
+    /// Writes adapters alone, with their values as they are now, in the layout of Hugging Face's PEFT; false
+    /// where there are none.
     ///
     /// # Errors
     /// [`Error::File`](crate::Error::File).

@@ -612,6 +612,14 @@ impl<L: Learner> Trainer<L> {
         }
         Ok(())
     }
+
+    /// Writes the adapters alone, as averages where the recipe keeps them; false where there are none.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn export_adapter(&self, folder: &Path) -> Result<bool> {
+        self.averaged(|| self.learner.export_adapter(folder))
+    }
 }
 
 fn is_due(every: u64, step: u64) -> bool {

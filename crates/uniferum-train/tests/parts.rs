@@ -247,7 +247,7 @@ fn adapters_are_trained_merged_and_exported() {
     assert!(moved("query") && moved("value") && !moved("key"));
 
     let adapter = folder.path().join("adapter");
-    assert!(adapted.learner().export_adapter(&adapter).unwrap());
+    assert!(adapted.export_adapter(&adapter).unwrap());
     let exported = adapter.join("adapter_model.safetensors");
     let exported = candle_core::safetensors::load(exported, &Device::Cpu).unwrap();
     assert_eq!(exported.len(), 2 * 2 * 2);
@@ -257,6 +257,44 @@ fn adapters_are_trained_merged_and_exported() {
     let mut again = trainer(&s, &recipe);
     assert_eq!(again.resume_in(&run).unwrap(), 4);
     assert_eq!(ask(again.model()), ask(adapted.model()));
+}
+
+#[test]
+fn averaged_adapters_are_exported_as_they_are_merged() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &LABELS);
+    let lora = LoraConfig {
+        rank: 2,
+        alpha: 4.0,
+        ..Default::default()
+    };
+    let recipe = TrainConfig {
+        freeze: Freeze::Bert,
+        lora: Some(lora),
+        ema_decay: Some(0.9),
+        ..config(3)
+    };
+    let mut averaged = trainer(&s, &recipe);
+    averaged.run(&s.loader, |_| ()).unwrap();
+    let load = |path: &std::path::Path| candle_core::safetensors::load(path, &Device::Cpu).unwrap();
+    let merged = folder.path().join("model.safetensors");
+    averaged.save_model(&merged).unwrap();
+    averaged.export_adapter(folder.path()).unwrap();
+    let exported = load(&folder.path().join("adapter_model.safetensors"));
+    let matrix = "model.encoder.layer.0.attention.self.value";
+    let part = |name: &str| &exported[&format!("base_model.model.{matrix}.{name}.weight")];
+    let added = part("lora_B").matmul(part("lora_A")).unwrap();
+    let added = (added * 2.0).unwrap().flatten_all().unwrap();
+    let name = format!("{matrix}.weight");
+    let merged = load(&merged)[&name].flatten_all().unwrap();
+    let base = &weights(averaged.learner())[&name];
+    let (added, merged) = (added.to_vec1::<f32>(), merged.to_vec1::<f32>());
+    for ((added, merged), base) in added.unwrap().iter().zip(merged.unwrap()).zip(base) {
+        assert!(
+            (base + added - merged).abs() < 1e-6,
+            "{base} {added} {merged}"
+        );
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Init, Learner, RunConfig, has_auroc, latest_checkpoint};
+use uniferum_train::{Init, RunConfig, has_auroc, latest_checkpoint};
 
 use super::phantoms::AnyTrainer;
 use crate::global::Global;
@@ -338,7 +338,7 @@ fn tell_absent(init: &Init, global: &Global) {
 
 fn finish(trainer: &AnyTrainer, out: &Path, global: &Global) -> anyhow::Result<()> {
     trainer.save_model(&out.join("model.safetensors"))?;
-    trainer.learner().export_adapter(&out.join("adapter"))?;
+    trainer.export_adapter(&out.join("adapter"))?;
     let state = trainer.state();
     if state.stopped {
         global.hint(format!("stopped early after {} steps", state.step));
