@@ -1,4 +1,4 @@
-//! The running statistics of batch norms over a step of several passes.
+//! The running statistics of batch norms over a step of several passes or processes.
 
 use candle_core::{DType, Tensor, Var};
 use candle_nn::VarMap;

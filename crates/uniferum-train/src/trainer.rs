@@ -381,7 +381,9 @@ impl<L: Learner> Trainer<L> {
         loop {
             let none = || Error::NoBatches { step: step + 1 };
             let pass = passes.next().ok_or_else(none)??;
-            if pass.passes > 1 && statistics.is_none() && !self.config.freeze_statistics {
+            // Also of a single pass, where there are processes that have none.
+            let shared = pass.passes > 1 || self.group.world() > 1;
+            if shared && statistics.is_none() && !self.config.freeze_statistics {
                 statistics = Some(RunningStatistics::new(self.learner.variables())?);
             }
             if let Some(statistics) = &statistics {

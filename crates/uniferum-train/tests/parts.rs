@@ -126,6 +126,28 @@ fn processes_that_see_different_checkpoints_do_not_begin() {
     }
 }
 
+/// The last step of an epoch may be a single pass: the process that has none takes over its statistics.
+#[test]
+fn a_step_of_one_pass_leaves_processes_equal() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut s = setup(folder.path(), 8, false, &ALL);
+    s.loader.scans_per_step = 12;
+    let recipe = TrainConfig {
+        scans_per_step: 12,
+        scans_per_pass: 6,
+        ..config(2)
+    };
+    let both = in_two(|_, member| {
+        let mut trainer = trainer(&s, &recipe);
+        trainer.join(Box::new(member)).unwrap();
+        let mut scans = Vec::new();
+        trainer.run(&s.loader, |p| scans.push(p.scans)).unwrap();
+        assert!(scans.iter().all(|n| *n <= 9), "several passes: {scans:?}");
+        weights(trainer.learner())
+    });
+    assert_eq!(largest_difference(&both[0], &both[1]), 0.0);
+}
+
 /// With frozen statistics passes do not touch each other, and accumulation is the whole batch's gradient.
 #[test]
 fn accumulated_passes_are_one_large_pass() {
