@@ -187,6 +187,26 @@ fn a_broken_file_can_be_left_out_and_is_counted() {
 }
 
 #[test]
+fn a_pass_without_a_usable_scan_is_empty_and_the_step_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    std::fs::remove_file(folder.path().join("4.nii.gz")).unwrap();
+    let options = StreamOptions {
+        on_error: OnError::SkipAndReport,
+        ..quiet()
+    };
+    let cut = Cut {
+        scans_per_pass: 1,
+        ..Cut::WHOLE
+    };
+    let passes = loader(manifest, 0).passes_with(0, 4, cut, options);
+    let passes: Vec<_> = passes.unwrap().map(|pass| pass.unwrap()).collect();
+    let empty = passes.iter().filter(|p| p.batch.is_none()).count();
+    assert!(empty > 0 && empty < passes.len() / 2, "{empty}");
+    assert_eq!(passes.iter().filter(|p| p.last).count(), 4);
+}
+
+#[test]
 fn a_step_without_any_usable_scan_ends_the_run() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = manifest(folder.path());

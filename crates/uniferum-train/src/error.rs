@@ -35,6 +35,12 @@ pub enum Error {
         /// The questions of the step, `task @ scan`.
         samples: Vec<String>,
     },
+    /// No scan of a step of several passes could be read.
+    #[error("step {step}: none of its scans could be used; the warnings before say why")]
+    NoScans {
+        /// The step.
+        step: u64,
+    },
     /// The loader's thread ended before the run did.
     #[error("step {step}: no more batches came; the loader has ended")]
     NoBatches {

@@ -403,6 +403,9 @@ impl<L: Learner> Trainer<L> {
             }
         }
         sums.reduce(&*self.group)?;
+        if sums.asked == 0.0 {
+            return Err(Error::NoScans { step: step + 1 });
+        }
         if sums.bad > 0.0 {
             return Err(Error::NotFinite {
                 step: step + 1,

@@ -319,12 +319,14 @@ fn another_collection_does_not_go_on_with_a_run() {
 #[test]
 fn a_scan_that_cannot_be_read_is_named_or_left_out_of_the_mean() {
     let folder = tempfile::tempdir().unwrap();
-    let run = |on_error| {
+    let run = |on_error, scans_per_pass| {
         let mut s = setup(folder.path(), 8, false, &ALL);
         s.loader.scans_per_step = 8;
         let recipe = TrainConfig {
             scans_per_step: 8,
-            scans_per_pass: 4,
+            scans_per_pass,
+            // A scan alone has too few values for statistics of its own.
+            freeze_statistics: scans_per_pass == 1,
             ..config(2)
         };
         let mut trainer = Trainer::new(&s.model, s.prompts, recipe, &Device::Cpu).unwrap();
@@ -337,24 +339,27 @@ fn a_scan_that_cannot_be_read_is_named_or_left_out_of_the_mean() {
         let done = trainer.run(&s.loader, |p| steps.push((p.questions, p.scans, p.loss)));
         (done.map_err(|e| e.to_string()), steps)
     };
-    let (done, whole) = run(OnError::Stop);
+    let (done, whole) = run(OnError::Stop, 4);
     done.unwrap();
-    let broken = setup(folder.path(), 8, false, &ALL)
-        .loader
-        .dataset
-        .manifest
-        .scans[0]
-        .path
-        .clone();
-    std::fs::write(&broken, "not a scan").unwrap();
-    let (done, _) = run(OnError::Stop);
-    let name = broken.display().to_string();
+    let data = setup(folder.path(), 8, false, &ALL).loader.dataset;
+    let files: Vec<_> = data.manifest.scans.iter().map(|s| &s.path).collect();
+    std::fs::write(files[0], "not a scan").unwrap();
+    let (done, _) = run(OnError::Stop, 4);
+    let name = files[0].display().to_string();
     assert!(done.unwrap_err().contains(&name));
-    let (done, left) = run(OnError::SkipAndReport);
-    done.unwrap();
-    for (left, whole) in left.iter().zip(&whole) {
-        assert!(left.0 < whole.0 && left.1 < whole.1 && left.2.is_finite());
+    // In passes of one scan each, one pass is empty.
+    for scans_per_pass in [4, 1] {
+        let (done, left) = run(OnError::SkipAndReport, scans_per_pass);
+        done.unwrap();
+        for (left, whole) in left.iter().zip(&whole) {
+            assert!(left.0 < whole.0 && left.1 < whole.1 && left.2.is_finite());
+        }
     }
+    for file in files {
+        std::fs::write(file, "not a scan").unwrap();
+    }
+    let (done, steps) = run(OnError::SkipAndReport, 4);
+    assert!(done.unwrap_err().contains("none of its scans") && steps.is_empty());
 }
 
 #[test]

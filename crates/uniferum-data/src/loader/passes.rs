@@ -21,7 +21,9 @@ pub struct Pass {
     /// Questions that the step was to have, over all processes: those of scans that could not be read
     /// are counted although no batch holds them.
     pub questions: usize,
-    /// The batch; `None` where the step has fewer passes than there are processes.
+    /// The batch; `None` where the step has fewer passes than there are processes, or several passes and
+    /// no scan of this one could be read. Whether any pass of the step has a batch is for whoever takes
+    /// all of them to see.
     pub batch: Option<Batch>,
     /// Whether it is this process's last of the step.
     pub last: bool,

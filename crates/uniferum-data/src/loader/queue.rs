@@ -280,14 +280,15 @@ impl Queue {
         drop(state);
         let mut pass = open.job.pass.clone();
         let filled = self.assemble(open).map(|batch| {
-            pass.batch = Some(batch);
+            pass.batch = batch;
             pass
         });
         self.lock().ready.insert(place, filled);
         self.done.notify_all();
     }
 
-    fn assemble(&self, open: Open) -> Result<Batch> {
+    /// The batch; `None` where none of its scans can be used, but other passes of the step may have some.
+    fn assemble(&self, open: Open) -> Result<Option<Batch>> {
         let mut prepared = Vec::with_capacity(open.scans.len());
         let mut last = None;
         for (group, scan) in open.job.groups.iter().zip(open.scans) {
@@ -310,11 +311,12 @@ impl Queue {
             }
         }
         match last {
+            Some(_) if prepared.is_empty() && open.job.pass.passes > 1 => Ok(None),
             Some(error) if prepared.is_empty() => Err(Error::Step {
                 step: open.job.pass.step,
                 source: Box::new(error),
             }),
-            _ => self.dataset.assemble(prepared, &self.device),
+            _ => self.dataset.assemble(prepared, &self.device).map(Some),
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum OnError {
     #[default]
     Stop,
     /// The scan is left out of its batch, counted, and reported the first time. A step of which no scan
-    /// can be read still ends the stream.
+    /// can be read still ends the stream, or training where the step has several passes.
     SkipAndReport,
 }
 
