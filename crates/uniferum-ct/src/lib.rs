@@ -16,7 +16,8 @@ pub use error::{Error, Result};
 pub use facts::{HuStatistics, ScanFacts};
 pub use io::{
     CtScan, Format, HuCheck, HuSource, Labels, Organs, ReadOptions, read_ct, read_mask,
-    read_mask_folder, read_mask_with, read_organs, read_prepared, replace_atomically, write_nifti,
+    read_mask_folder, read_mask_with, read_organs, read_prepared, read_prepared_with,
+    replace_atomically, write_nifti,
 };
 pub use prep::{
     Compat, StandardiseConfig, StandardiseReport, Standardised, standardise, standardise_with,

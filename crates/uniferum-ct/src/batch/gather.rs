@@ -14,6 +14,11 @@ const SCAN_ENDS: [&str; 14] = [
     ".img.hdr", ".nii.hdr", ".nrrd.gz",
 ];
 
+/// Columns with the HU a stored unit is worth, the manifest's first.
+const SLOPES: [&str; 3] = ["hu_slope", "slope", "RescaleSlope"];
+/// Columns with the HU of stored 0.
+const INTERCEPTS: [&str; 3] = ["hu_intercept", "intercept", "RescaleIntercept"];
+
 /// Where the Hounsfield units of a collection come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HuChoice {
@@ -26,6 +31,19 @@ pub enum HuChoice {
     AlreadyHu,
 }
 
+impl HuChoice {
+    const ALL: [HuChoice; 3] = [HuChoice::Header, HuChoice::Table, HuChoice::AlreadyHu];
+
+    /// The name in a manifest's column `hu_source`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            HuChoice::Header => "header",
+            HuChoice::Table => "table",
+            HuChoice::AlreadyHu => "already_hu",
+        }
+    }
+}
+
 /// Names of files with one class each, without their ending, and the class's number in a label map.
 /// Where classes overlap the later wins.
 pub type MaskClasses = Arc<[(String, u8)]>;
@@ -35,8 +53,9 @@ pub type MaskClasses = Arc<[(String, u8)]>;
 pub struct Sources {
     /// Scans, folders, DICOM folders, lists (`.txt`, a path a line) and tables (`.csv`).
     ///
-    /// A table has a column `scan` and, if wanted, `mask`, `nodules`, `slope` and `intercept`; other
-    /// columns are for others. Paths in lists and tables are relative to them.
+    /// A table has a column `scan` and, if wanted, `mask`, `nodules`, `hu_source` (`header`, `already_hu`
+    /// or `table`), `hu_slope` and `hu_intercept` (also `slope` and `intercept`); other columns are for
+    /// others. Paths in lists and tables are relative to them.
     pub inputs: Vec<PathBuf>,
     /// A folder that is not searched, as the output folder.
     pub exclude: Option<PathBuf>,
@@ -50,8 +69,9 @@ pub struct Sources {
     pub nodules: Option<PathBuf>,
     /// Prepare scans without a mask in the folders, with a warning, instead of refusing them.
     pub allow_missing_masks: bool,
-    /// Where Hounsfield units come from.
-    pub hu: HuChoice,
+    /// Where the Hounsfield units of all scans come from. Without it, where the table says for each
+    /// (`hu_source`), and the headers where nobody says. A table that says otherwise is a scan's problem.
+    pub hu: Option<HuChoice>,
     /// A table with the columns `VolumeName`, `RescaleSlope`, `RescaleIntercept`, as CT-RATE has it.
     pub hu_table: Option<PathBuf>,
 }
@@ -83,7 +103,7 @@ pub struct Input {
 ///
 /// # Errors
 /// [`Error::Io`] for a folder, list or table that cannot be read; [`Error::Field`] for a table without
-/// a column `scan`, or for numbers in it that are none. What concerns one scan alone is its
+/// a column `scan`, for numbers in it that are none, and for one that is no CSV. What concerns one scan alone is its
 /// [`Input::problem`].
 pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
     let mut found = Vec::new();
@@ -120,8 +140,12 @@ struct Entry {
     root: PathBuf,
     mask: Option<PathBuf>,
     nodules: Option<PathBuf>,
+    hu: Option<HuChoice>,
     scaling: Option<(f64, f64)>,
 }
+
+/// Slope and intercept by the scan's name.
+type Scalings = BTreeMap<String, (f64, f64)>;
 
 /// Where masks of scans are looked for.
 struct Beside<'a> {
@@ -134,10 +158,11 @@ struct Beside<'a> {
 fn finish(
     entry: Entry,
     sources: &Sources,
-    table: Option<&BTreeMap<String, (f64, f64)>>,
+    table: Option<&Scalings>,
     folders: &Beside<'_>,
 ) -> Input {
     let (mut problem, mut warnings) = (None, Vec::new());
+    let hu = hu_of(&entry, sources.hu, table);
     let mut beside = |given: Option<PathBuf>, folder: &Option<MaskFolder<'_>>, what: &str| {
         let Some(folder) = folder.as_ref().filter(|_| given.is_none()) else {
             return given;
@@ -166,20 +191,10 @@ fn finish(
             }
         }
     }
-    let hu = match sources.hu {
-        HuChoice::Header => HuSource::Header,
-        HuChoice::AlreadyHu => HuSource::AlreadyHu,
-        HuChoice::Table => {
-            let named = || table?.get(&base_name(&entry.scan)).copied();
-            match entry.scaling.or_else(named) {
-                Some((slope, intercept)) => HuSource::Table { slope, intercept },
-                None => {
-                    problem = Some("no slope and intercept for it in the table".to_owned());
-                    HuSource::Header
-                }
-            }
-        }
-    };
+    let hu = hu.unwrap_or_else(|what| {
+        problem = Some(what);
+        HuSource::Header
+    });
     Input {
         scan: entry.scan,
         root: entry.root,
@@ -189,6 +204,35 @@ fn finish(
         hu,
         problem,
         warnings,
+    }
+}
+
+/// Where a scan's Hounsfield units come from: its row of a table goes before what is said of all scans,
+/// which goes before its header.
+fn hu_of(
+    entry: &Entry,
+    all: Option<HuChoice>,
+    table: Option<&Scalings>,
+) -> std::result::Result<HuSource, String> {
+    if let (Some(own), Some(all)) = (entry.hu, all)
+        && own != all
+    {
+        let (own, all) = (own.as_str(), all.as_str());
+        return Err(format!(
+            "Hounsfield units: hu_source of its row is {own}, asked for is {all}"
+        ));
+    }
+    match entry.hu.or(all).unwrap_or_default() {
+        HuChoice::Header => Ok(HuSource::Header),
+        HuChoice::AlreadyHu => Ok(HuSource::AlreadyHu),
+        HuChoice::Table => {
+            let named = || table?.get(&base_name(&entry.scan)).copied();
+            let (slope, intercept) = entry
+                .scaling
+                .or_else(named)
+                .ok_or("no slope and intercept for it in the table")?;
+            Ok(HuSource::Table { slope, intercept })
+        }
     }
 }
 
@@ -214,6 +258,10 @@ impl Search<'_> {
         }
         if end("csv") {
             return add_table(input, found);
+        }
+        if end("parquet") || end("tsv") {
+            let got = "another kind of table: `uniferum manifest merge` writes a manifest as CSV";
+            return Err(Error::field(input, "table", "CSV", got));
         }
         // A file that is not there becomes a row with its error.
         found.push(Entry {
@@ -280,8 +328,8 @@ fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
     let rows = Table::open(table)?;
     let scan = rows.need(&["scan", "img_file_path"])?;
     let [mask, nodules] = ["mask", "nodules"].map(|name| rows.find(&[name]));
-    let slope = rows.find(&["slope", "RescaleSlope"]);
-    let intercept = rows.find(&["intercept", "RescaleIntercept"]);
+    let source = rows.find(&["hu_source"]);
+    let (slope, intercept) = (rows.find(&SLOPES), rows.find(&INTERCEPTS));
     for record in &rows.records {
         let file = |column: Option<usize>| {
             let text = record.get(column?)?.trim();
@@ -299,6 +347,7 @@ fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
             root: root.clone(),
             mask: file(mask),
             nodules: file(nodules),
+            hu: source.map_or(Ok(None), |column| rows.hu_source(record, column))?,
             scaling,
         });
     }
@@ -354,12 +403,11 @@ pub(super) fn stem(path: &Path) -> String {
 }
 
 /// `VolumeName` to slope and intercept.
-fn hu_table(path: &Path) -> Result<BTreeMap<String, (f64, f64)>> {
+fn hu_table(path: &Path) -> Result<Scalings> {
     let rows = Table::open(path)?;
     let name = rows.need(&["VolumeName", "scan"])?;
-    let slope = rows.need(&["RescaleSlope", "slope"])?;
-    let intercept = rows.need(&["RescaleIntercept", "intercept"])?;
-    let mut table = BTreeMap::new();
+    let (slope, intercept) = (rows.need(&SLOPES)?, rows.need(&INTERCEPTS)?);
+    let mut table = Scalings::new();
     for record in &rows.records {
         let scan = base_name(Path::new(record.get(name).unwrap_or_default().trim()));
         if let Some(scaling) = rows.scaling(record, slope, intercept)? {
@@ -416,13 +464,30 @@ impl<'a> Table<'a> {
             }
             let number = text.parse::<f64>().ok().filter(|v| v.is_finite());
             number.map(Some).ok_or_else(|| {
-                let line = record.position().map_or(0, csv::Position::line);
-                let got = format!("{text:?} in line {line}");
+                let got = in_line(record, text);
                 Error::field(self.path, "slope and intercept", "numbers", got)
             })
         };
         Ok(number(slope)?.zip(number(intercept)?))
     }
+
+    /// A cell of `hu_source`; `None` where it is empty.
+    fn hu_source(&self, record: &csv::StringRecord, column: usize) -> Result<Option<HuChoice>> {
+        let text = record.get(column).unwrap_or_default().trim();
+        let mut known = HuChoice::ALL.into_iter();
+        match known.find(|choice| choice.as_str() == text) {
+            None if !text.is_empty() => {
+                let (expected, got) = ("header, already_hu or table", in_line(record, text));
+                Err(Error::field(self.path, "hu_source", expected, got))
+            }
+            choice => Ok(choice),
+        }
+    }
+}
+
+fn in_line(record: &csv::StringRecord, text: &str) -> String {
+    let line = record.position().map_or(0, csv::Position::line);
+    format!("{text:?} in line {line}")
 }
 
 #[cfg(test)]
@@ -510,7 +575,7 @@ mod tests {
         let inputs = vec![PathBuf::from("t.csv")];
         let sources = Sources {
             inputs,
-            hu: HuChoice::Table,
+            hu: Some(HuChoice::Table),
             ..Sources::default()
         };
         let found = of(f, sources.clone());
@@ -557,6 +622,49 @@ mod tests {
                 .contains("expected scan or img_file_path, got file"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_manifest_says_where_each_scan_s_hounsfield_units_come_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        let table = "scan,hu_source,hu_slope,hu_intercept\n\
+                     a.nii,table,1,-8192\nb.nii,already_hu,,\nc.nii,header,,\nd.nii,,2,3\ne.nii,table,,\n";
+        std::fs::write(f.join("m.csv"), table).unwrap();
+        let with = |hu| Sources {
+            inputs: vec![PathBuf::from("m.csv")],
+            hu,
+            ..Sources::default()
+        };
+        let found = of(f, with(None));
+        let scaled = HuSource::Table {
+            slope: 1.0,
+            intercept: -8192.0,
+        };
+        let sources: Vec<HuSource> = found.iter().map(|i| i.hu).collect();
+        let expected = [scaled, HuSource::AlreadyHu, HuSource::Header, HuSource::Header];
+        assert_eq!(sources[..4], expected);
+        let problems = |found: &[Input]| -> Vec<bool> {
+            found.iter().map(|i| i.problem.is_some()).collect()
+        };
+        assert_eq!(problems(&found), [false, false, false, false, true]);
+        // What is asked for all scans must not contradict their rows.
+        let found = of(f, with(Some(HuChoice::Table)));
+        assert_eq!(problems(&found), [false, true, true, false, true]);
+        let problem = found[1].problem.as_deref().unwrap();
+        assert!(problem.contains("already_hu, asked for is table"), "{problem}");
+        let refused = |name: &str, text: &str| {
+            std::fs::write(f.join(name), text).unwrap();
+            let inputs = vec![f.join(name)];
+            let sources = Sources { inputs, ..Sources::default() };
+            gather(&sources).unwrap_err().to_string()
+        };
+        let error = refused("bad.csv", "scan,hu_source\na.nii,hounsfield\n");
+        assert!(error.contains("\"hounsfield\" in line 2"), "{error}");
+        for name in ["m.parquet", "m.tsv"] {
+            let error = refused(name, "");
+            assert!(error.contains("expected CSV") && error.contains("manifest merge"), "{error}");
+        }
     }
 
     #[test]

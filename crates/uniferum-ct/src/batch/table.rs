@@ -3,13 +3,28 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::gather::HuChoice;
 use super::job::Job;
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomically;
 
+/// Columns of what is true of the scans as they came, and of the prepared ones no more.
+const OF_THE_ORIGINAL: [&str; 7] = [
+    "hu_slope",
+    "hu_intercept",
+    "slope",
+    "intercept",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "spacing_mm",
+];
+
 /// Copies a table (CSV with a column `scan`) into the output folder with the paths of the prepared
 /// files in its columns `scan`, `mask` and `nodules`; scans that are not prepared are left out.
+///
+/// Prepared files are in HU and have the spacing of the settings: `hu_source`, where there is one, becomes
+/// `already_hu`, and the columns of slope, intercept and `spacing_mm` are left empty.
 ///
 /// `rows` are those of [`read_ledgers`](super::read_ledgers). Returns the number of rows written.
 ///
@@ -36,6 +51,7 @@ pub fn write_table(
         .collect();
     // Masks that were found in a folder get a column of their own.
     let columns = [find("mask"), find("nodules")];
+    let (source, emptied) = (find("hu_source"), OF_THE_ORIGINAL.map(find));
     let wanted = [
         jobs.values().any(|j| j.mask.is_some()),
         jobs.values().any(|j| j.nodules.is_some()),
@@ -62,6 +78,8 @@ pub fn write_table(
             c if c == scan => row.output.as_str(),
             c if Some(c) == columns[0] => masks[0],
             c if Some(c) == columns[1] => masks[1],
+            c if Some(c) == source => HuChoice::AlreadyHu.as_str(),
+            c if emptied.contains(&Some(c)) => "",
             _ => text,
         };
         let extra = (0..2).filter(|&i| added[i]).map(|i| masks[i].as_str());

@@ -20,7 +20,7 @@ mod text_header;
 mod voxels;
 
 pub use atomic::replace_atomically;
-pub use cache::read_prepared;
+pub use cache::{read_prepared, read_prepared_with};
 pub use hu::{HuCheck, HuSource};
 pub(crate) use masks::SUBFOLDER;
 pub use masks::{Labels, Organs, read_mask, read_mask_folder, read_mask_with, read_organs};

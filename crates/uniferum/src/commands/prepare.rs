@@ -21,8 +21,9 @@ use crate::shape::Shape;
 /// Standardise scans: RAS, 1 mm, body centred, lungs in view, one size
 ///
 /// Takes scans, folders, DICOM folders, lists (.txt, a path a line) and tables (.csv with a column
-/// `scan`, if wanted also `mask`, `nodules`, `slope`, `intercept`). Writes scans/, masks/ and
-/// nodules/ (bin/, seg/ and nodule_seg/ with --format bin), the settings (prepare.json), and a
+/// `scan`, if wanted also `mask`, `nodules`, `hu_source`, `hu_slope`, `hu_intercept`, as `uniferum
+/// manifest` writes them; `uniferum manifest merge` makes a .csv of a .parquet). Writes scans/, masks/
+/// and nodules/ (bin/, seg/ and nodule_seg/ with --format bin), the settings (prepare.json), and a
 /// ledger with a row a scan. A table comes out again with the paths of the prepared files, ready for
 /// training.
 ///
@@ -59,9 +60,10 @@ pub(crate) struct Args {
     #[command(flatten)]
     steps: Steps,
 
-    /// Where Hounsfield units come from: the headers, a table's slope and intercept, or stored as HU
-    #[arg(long, value_enum, default_value_t = Hu::Header)]
-    hu: Hu,
+    /// Where the Hounsfield units of all scans come from: the headers, a table's slope and intercept, or
+    /// stored as HU [default: what the table's hu_source says of each, else the headers]
+    #[arg(long, value_enum)]
+    hu: Option<Hu>,
 
     /// Table with VolumeName, RescaleSlope and RescaleIntercept for --hu table
     #[arg(long, value_name = "CSV")]
@@ -251,11 +253,11 @@ fn sources(args: &Args) -> Sources {
             .collect(),
         nodules: args.nodules.clone(),
         allow_missing_masks: args.allow_missing_masks,
-        hu: match args.hu {
+        hu: args.hu.map(|hu| match hu {
             Hu::Header => HuChoice::Header,
             Hu::Table => HuChoice::Table,
             Hu::Already => HuChoice::AlreadyHu,
-        },
+        }),
         hu_table: args.hu_table.clone(),
     }
 }

@@ -127,24 +127,27 @@ impl<'de> Deserialize<'de> for Hash {
 /// # Errors
 /// As [`read_ct`](crate::read_ct).
 pub fn read_prepared(path: impl AsRef<Path>) -> Result<Volume<i16>> {
+    read_prepared_with(path, &ReadOptions::default())
+}
+
+/// As [`read_prepared`]; the options say where the Hounsfield units of other formats come from.
+///
+/// # Errors
+/// As [`read_prepared`]; also where a table is to scale a prepared volume.
+pub fn read_prepared_with(
+    path: impl AsRef<Path>,
+    options: &ReadOptions,
+) -> Result<Volume<i16>> {
     let path = path.as_ref();
     match prepared_format(path)? {
-        Some(Format::Cache) => Ok(read_cache::<i16>(path)?.volume),
-        Some(Format::ReleaseBin) => read_release_bin(path),
-        _ => {
-            let scan = crate::read_ct(path, &ReadOptions::default())?.volume;
-            let whole = |hu: f32| hu.round().clamp(f32::from(i16::MIN), f32::from(i16::MAX)) as i16;
-            Ok(Volume::new(scan.voxels.mapv(whole), scan.affine))
-        }
+        Some(format) => prepared(path, format, options.hu),
+        None => Ok(crate::read_ct(path, options)?.volume.whole_hu()),
     }
 }
 
-/// The part of [`read_ct`](crate::read_ct) for prepared volumes; `None` where the file is none.
-pub(super) fn read_ct(path: &Path, options: &ReadOptions) -> Result<Option<CtScan>> {
-    let Some(format) = prepared_format(path)? else {
-        return Ok(None);
-    };
-    if let HuSource::Table { slope, intercept } = options.hu {
+/// A prepared volume as it is stored.
+fn prepared(path: &Path, format: Format, hu: HuSource) -> Result<Volume<i16>> {
+    if let HuSource::Table { slope, intercept } = hu {
         return Err(Error::field(
             path,
             "source of HU",
@@ -154,14 +157,22 @@ pub(super) fn read_ct(path: &Path, options: &ReadOptions) -> Result<Option<CtSca
             ),
         ));
     }
-    let mut warnings = Vec::new();
-    let volume = if format == Format::Cache {
-        let Cached { volume, .. } = read_cache::<i16>(path)?;
-        volume
-    } else {
-        warnings.push("a .bin holds no affine: RAS axes, 1 mm and origin 0 are assumed".to_owned());
-        read_release_bin(path)?
+    match format {
+        Format::Cache => Ok(read_cache::<i16>(path)?.volume),
+        _ => read_release_bin(path),
+    }
+}
+
+/// The part of [`read_ct`](crate::read_ct) for prepared volumes; `None` where the file is none.
+pub(super) fn read_ct(path: &Path, options: &ReadOptions) -> Result<Option<CtScan>> {
+    let Some(format) = prepared_format(path)? else {
+        return Ok(None);
     };
+    let volume = prepared(path, format, options.hu)?;
+    let mut warnings = Vec::new();
+    if format == Format::ReleaseBin {
+        warnings.push("a .bin holds no affine: RAS axes, 1 mm and origin 0 are assumed".to_owned());
+    }
     Ok(Some(CtScan {
         volume: Volume::new(volume.voxels.mapv(f32::from), volume.affine),
         format,
