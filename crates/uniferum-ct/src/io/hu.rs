@@ -86,13 +86,32 @@ pub enum HuVerdict {
     ScaledTwice,
     /// Air lies near 0 and soft tissue near 1000: the intercept was never added.
     NeverScaled,
+    /// There is no air, and most voxels lie where no tissue does; the likely cause in words.
+    OutOfRange(&'static str),
+}
+
+impl HuVerdict {
+    /// What is wrong for certain, in words.
+    pub fn mistake(self) -> Option<&'static str> {
+        match self {
+            HuVerdict::Plausible | HuVerdict::Unusual(_) => None,
+            HuVerdict::ScaledTwice => Some(
+                "scaled twice (air near -2000, soft tissue near -1000): the stored values are HU already",
+            ),
+            HuVerdict::NeverScaled => Some(
+                "never scaled (air near 0, soft tissue near 1000): slope and intercept are missing",
+            ),
+            HuVerdict::OutOfRange(cause) => Some(cause),
+        }
+    }
 }
 
 /// Judges a volume's grey values by where its air and its soft tissue lie.
 ///
-/// Two mistakes are recognised for certain: the intercept added twice (nothing left at soft tissue's
-/// place, a share of voxels below -1500 HU and a share around -1000) and never added (nothing below
-/// 0, air near 0 and soft tissue near 1000).
+/// Three mistakes are recognised for certain: the intercept added twice (nothing left at soft tissue's
+/// place, a share of voxels below -1500 HU and a share around -1000), never added (nothing from -1500 to
+/// 0, air near 0 and soft tissue near 1000; padding may lie below), and values out of range (no air, and
+/// half of the voxels or more above 3071 HU or below -1500), as where the intercept is CT-RATE's -8192.
 ///
 /// # Units
 /// HU.
@@ -111,13 +130,32 @@ pub fn judge(volume: &CtVolume) -> HuVerdict {
         None => tally(volume.voxels.iter().step_by(step)),
     };
     let share = count.map(|c| c as f64 / n.max(1) as f64);
-    let [far_below, air, soft, negative, near_zero, near_thousand] = share;
+    let [
+        far_below,
+        air,
+        soft,
+        negative,
+        near_zero,
+        near_thousand,
+        far_above,
+    ] = share;
     // Soft tissue shifted by one intercept lies where air does.
     if soft < 0.02 && far_below > 0.05 && air > 0.02 {
         return HuVerdict::ScaledTwice;
     }
     if negative == 0.0 && near_zero > 0.05 && near_thousand > 0.05 {
         return HuVerdict::NeverScaled;
+    }
+    // Metal of a volume that was shifted down may lie where air does.
+    if air < 0.001 && far_above >= 0.5 {
+        return HuVerdict::OutOfRange(
+            "most values above 3071: values cannot be HU, an intercept (such as -8192) is missing",
+        );
+    }
+    if air < 0.001 && far_below >= 0.5 {
+        return HuVerdict::OutOfRange(
+            "most values below -1500: values cannot be HU, an intercept was added to HU",
+        );
     }
     match (air > 0.0, soft > 0.0) {
         (false, _) => HuVerdict::Unusual("no air: nothing from -1100 to -600 HU"),
@@ -127,7 +165,7 @@ pub fn judge(volume: &CtVolume) -> HuVerdict {
 }
 
 /// Number of voxels, and of those in each of [`RANGES`].
-fn tally<'a>(voxels: impl Iterator<Item = &'a f32>) -> (u64, [u64; 6]) {
+fn tally<'a>(voxels: impl Iterator<Item = &'a f32>) -> (u64, [u64; RANGES.len()]) {
     voxels.fold(Default::default(), |(n, mut count), v| {
         for (cell, range) in count.iter_mut().zip(&RANGES) {
             *cell += u64::from(range.contains(v));
@@ -136,14 +174,16 @@ fn tally<'a>(voxels: impl Iterator<Item = &'a f32>) -> (u64, [u64; 6]) {
     })
 }
 
-/// Far below air; air and lung; fat, muscle, blood; anything negative; unscaled air; unscaled tissue.
-const RANGES: [std::ops::Range<f32>; 6] = [
+/// Far below air; air and lung; fat, muscle, blood; anything negative but padding; unscaled air; unscaled
+/// tissue; above the largest number of 12 bits with an intercept of -1024.
+const RANGES: [std::ops::Range<f32>; 7] = [
     f32::NEG_INFINITY..-1500.0,
     -1100.0..-600.0,
     -200.0..300.0,
-    f32::NEG_INFINITY..0.0,
+    -1500.0..0.0,
     0.0..300.0,
     800.0..1300.0,
+    3072.0..f32::INFINITY,
 ];
 
 /// Applies the check: an error, a warning for the user, or nothing.
@@ -154,15 +194,12 @@ pub fn check(volume: &CtVolume, source: HuSource, check: HuCheck) -> Result<Opti
     if check == HuCheck::Off {
         return Ok(None);
     }
-    let what = match judge(volume) {
-        HuVerdict::Plausible => return Ok(None),
-        HuVerdict::Unusual(what) => return Ok(Some(what.to_owned())),
-        HuVerdict::ScaledTwice => {
-            "scaled twice (air near -2000, soft tissue near -1000): the stored values are HU already"
-        }
-        HuVerdict::NeverScaled => {
-            "never scaled (air near 0, soft tissue near 1000): slope and intercept are missing"
-        }
+    let verdict = judge(volume);
+    let Some(what) = verdict.mistake() else {
+        return Ok(match verdict {
+            HuVerdict::Unusual(what) => Some(what.to_owned()),
+            _ => None,
+        });
     };
     if check == HuCheck::Warn {
         return Ok(Some(format!("HU source {}: {what}", source.words())));
@@ -229,14 +266,46 @@ mod tests {
         );
     }
 
+    /// With padding outside a round field of view.
+    fn padded(mut volume: CtVolume, padding: f32) -> CtVolume {
+        let outside = volume.voxels.outer_iter_mut().take(6);
+        outside.for_each(|mut plane| plane.fill(padding));
+        volume
+    }
+
     #[test]
     fn padding_around_a_good_scan_is_no_mistake() {
         for padding in [-2000.0, -3024.0, -8192.0] {
-            let mut volume = chest();
-            let outside = volume.voxels.outer_iter_mut().take(6);
-            outside.for_each(|mut plane| plane.fill(padding));
-            assert_eq!(judge(&volume), HuVerdict::Plausible);
+            assert_eq!(judge(&padded(chest(), padding)), HuVerdict::Plausible);
         }
+    }
+
+    #[test]
+    fn other_intercepts_and_padding_hide_no_mistake() {
+        let table = HuSource::Table {
+            slope: 1.0,
+            intercept: -8192.0,
+        };
+        let refused = |volume: &CtVolume, source| {
+            let refused = check(volume, source, HuCheck::Refuse);
+            refused.unwrap_err().to_string()
+        };
+        // CT-RATE version 1 without its table: padding 0, air 7192, soft tissue 8232.
+        let stored = refused(&padded(shifted(8192.0), 0.0), HuSource::Header);
+        assert!(stored.contains("-8192) is missing"), "{stored}");
+        // The padding of some scanners is negative as it is stored.
+        let padding = padded(shifted(1024.0), -2000.0);
+        assert_eq!(judge(&padding), HuVerdict::NeverScaled);
+        // CT-RATE version 2 with version 1's table.
+        let twice = refused(&shifted(-8192.0), table);
+        assert!(
+            twice.contains("added to HU") && twice.contains("-8192"),
+            "{twice}"
+        );
+        assert!(matches!(
+            judge(&padded(shifted(-8192.0), -16384.0)),
+            HuVerdict::OutOfRange(_)
+        ));
     }
 
     #[test]

@@ -138,33 +138,17 @@ fn one(scan: &Scan) -> (Option<[u8; 32]>, Vec<Finding>) {
         }
     };
     let name = scan.name();
-    match facts.verdict {
-        HuVerdict::Plausible => {}
-        HuVerdict::Unusual(what) => add(
-            Severity::Warning,
-            Check::ImplausibleHu,
-            format!("{name}: {what}"),
-        ),
-        HuVerdict::ScaledTwice => {
-            let what =
-                "air near -2000 HU, soft tissue near -1000: slope and intercept applied twice";
-            add(
-                Severity::Error,
-                Check::ImplausibleHu,
-                format!("{name}: {what}"),
-            );
-        }
-        HuVerdict::NeverScaled => {
-            let what = "air near 0 HU, soft tissue near 1000: slope and intercept never applied";
-            add(
-                Severity::Error,
-                Check::ImplausibleHu,
-                format!("{name}: {what}"),
-            );
-        }
+    let mistake = facts.verdict.mistake();
+    if let Some(what) = mistake {
+        let what = format!("{name}: {what}");
+        add(Severity::Error, Check::ImplausibleHu, what);
+    }
+    if let HuVerdict::Unusual(what) = facts.verdict {
+        let what = format!("{name}: {what}");
+        add(Severity::Warning, Check::ImplausibleHu, what);
     }
     // Without Hounsfield units nothing has the density of lung.
-    if matches!(facts.verdict, HuVerdict::Plausible | HuVerdict::Unusual(_)) {
+    if mistake.is_none() {
         let litres = facts.lung_litres;
         let what = format!("{name}: {litres:.2} litres have the density of lung");
         if litres < NO_LUNG_LITRES {

@@ -134,10 +134,7 @@ pub fn read_prepared(path: impl AsRef<Path>) -> Result<Volume<i16>> {
 ///
 /// # Errors
 /// As [`read_prepared`]; also where a table is to scale a prepared volume.
-pub fn read_prepared_with(
-    path: impl AsRef<Path>,
-    options: &ReadOptions,
-) -> Result<Volume<i16>> {
+pub fn read_prepared_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Volume<i16>> {
     let path = path.as_ref();
     match prepared_format(path)? {
         Some(format) => prepared(path, format, options.hu),
