@@ -77,7 +77,7 @@ pub struct Sources {
 }
 
 /// A scan to prepare.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Input {
     /// The file, or the folder of a DICOM series.
     pub scan: PathBuf,

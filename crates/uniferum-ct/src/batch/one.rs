@@ -9,7 +9,7 @@ use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
 use crate::io::nifti::{NiftiVoxel, write_nifti};
-use crate::io::{Organs, read_ct, read_mask, read_organs};
+use crate::io::{Organs, dicom, read_ct, read_mask, read_organs};
 use crate::prep::standardise_with;
 use crate::volume::Volume;
 
@@ -199,32 +199,42 @@ pub(super) fn is_current(row: &LedgerRow, job: &Job, settings: &PrepareSettings)
         && row.nodules_output == expected.nodules_output
 }
 
-/// Bytes of all input files and the time of the youngest; folders count with the files in them.
+/// Bytes of all input files and the time of the youngest; folders count with the files in them and below,
+/// headers with the files of their voxels.
 fn fingerprint(job: &Job) -> (u64, u64) {
-    let (mut bytes, mut modified) = (0, 0);
-    let mut add = |path: &Path| {
-        if let Ok(meta) = std::fs::metadata(path).as_ref()
-            && meta.is_file()
-        {
-            bytes += meta.len();
-            let time = meta.modified().map_or(0.0, seconds_since_1970);
-            modified = modified.max(time as u64);
-        }
-    };
     let input = &job.input;
-    for path in [
-        Some(&input.scan),
-        input.mask.as_ref(),
-        input.nodules.as_ref(),
-    ]
-    .into_iter()
-    .flatten()
-    {
-        add(path);
-        let entries = std::fs::read_dir(path).into_iter().flatten();
-        entries.flatten().for_each(|entry| add(&entry.path()));
+    let paths = [&input.mask, &input.nodules].into_iter().flatten();
+    let files = paths.chain([&input.scan]).flat_map(|path| files_of(path));
+    files.fold((0, 0), |(bytes, youngest), file| {
+        match std::fs::metadata(file) {
+            Ok(meta) if meta.is_file() => {
+                let modified = meta.modified().map_or(0.0, seconds_since_1970);
+                (bytes + meta.len(), youngest.max(modified as u64))
+            }
+            _ => (bytes, youngest),
+        }
+    })
+}
+
+/// Ends of the names of files that are read together with another of the same name.
+const PAIRED: [&str; 9] = [
+    ".mhd", ".nhdr", ".hdr.gz", ".hdr", ".img.gz", ".img", ".raw.gz", ".raw", ".zraw",
+];
+
+/// The files that an input may be read from, whether they exist or not.
+fn files_of(path: &Path) -> Vec<PathBuf> {
+    if path.is_dir() {
+        return dicom::files(path).unwrap_or_default();
     }
-    (bytes, modified)
+    let mut files = vec![path.to_owned()];
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let lower = name.to_ascii_lowercase();
+    if let Some(end) = PAIRED.iter().find(|end| lower.ends_with(**end)) {
+        let stem = &name[..name.len() - end.len()];
+        let others = PAIRED.iter().filter(|other| *other != end);
+        files.extend(others.map(|end| path.with_file_name(format!("{stem}{end}"))));
+    }
+    files
 }
 
 fn bytes_of(path: &Path) -> u64 {
@@ -234,4 +244,45 @@ fn bytes_of(path: &Path) -> u64 {
 fn seconds_since_1970(time: SystemTime) -> f64 {
     time.duration_since(UNIX_EPOCH)
         .map_or(0.0, |d| d.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn voxels_beside_a_header_and_below_a_folder_are_inputs() {
+        let dir = tempfile::tempdir().unwrap();
+        let fingerprint = |scan: &str| {
+            let input = Input {
+                scan: dir.path().join(scan),
+                ..Input::default()
+            };
+            let job = Job {
+                input,
+                scan: PathBuf::new(),
+                mask: None,
+                nodules: None,
+            };
+            fingerprint(&job).0
+        };
+        let pairs = [
+            ("a.mhd", "a.raw"),
+            ("b.mhd", "b.zraw"),
+            ("c.hdr", "c.img.gz"),
+            ("d.img", "d.hdr"),
+            ("e.v1.nhdr", "e.v1.raw.gz"),
+            ("f", "f/g/h/1.dcm"),
+        ];
+        for (scan, voxels) in pairs {
+            let file = dir.path().join(voxels);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            if scan != "f" {
+                std::fs::write(dir.path().join(scan), b"head").unwrap();
+            }
+            let before = fingerprint(scan);
+            std::fs::write(file, b"voxels").unwrap();
+            assert_eq!(fingerprint(scan), before + 6, "{scan}");
+        }
+    }
 }

@@ -26,10 +26,15 @@ pub(crate) struct Found {
 
 /// Reads the headers of all DICOM images in a folder and its subfolders.
 pub(crate) fn below(folder: &Path) -> Result<Found> {
+    headers(&files(folder)?)
+}
+
+/// The files in a folder and its subfolders, sorted, whatever they are.
+pub(crate) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     list(folder, 0, &mut files)?;
     files.sort();
-    headers(&files)
+    Ok(files)
 }
 
 /// Reads the headers of the DICOM images among the files.

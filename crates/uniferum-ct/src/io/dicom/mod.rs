@@ -23,6 +23,7 @@ mod syntax;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use find::files;
 pub use identity::{Identity, identity};
 pub use pixels::Padding;
 pub use series::SeriesSummary;
