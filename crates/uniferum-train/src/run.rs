@@ -204,7 +204,8 @@ impl RunConfig {
         };
         let transform = self.input.transform.clone();
         let bytes = self.cache_mib << 20;
-        Ok(Dataset::new(manifest, tasks, transform, patch, bytes)?)
+        let dataset = Dataset::new(manifest, tasks, transform, patch, bytes)?;
+        Ok(dataset.with_spacing(self.input.standardise.spacing_mm))
     }
 
     /// Ids of a dataset's tasks that no training scan has a label or a mask for.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use uniferum_ct::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
 use uniferum_data::{InputSettings, Manifest, Split};
 use uniferum_encoder::{EncoderConfig, Variant};
@@ -17,6 +18,7 @@ fn manifest(folder: &Path) -> PathBuf {
     let phantom = PhantomConfig {
         shape: [48, 40, 32],
         spacing_mm: [8.0; 3],
+        scanner_variation: 0.0,
         prevalence: 0.5,
         ..PhantomConfig::default()
     };
@@ -54,11 +56,14 @@ fn recipe() -> RunConfig {
         }),
         init: Init::none(),
         input: InputSettings {
+            standardise: StandardiseConfig {
+                spacing_mm: [8.0; 3],
+                ..StandardiseConfig::default()
+            },
             transform: ModelTransform {
                 crop: [32; 3],
                 shape: [32; 3],
             },
-            ..InputSettings::default()
         },
         train: TrainConfig {
             steps: 4,

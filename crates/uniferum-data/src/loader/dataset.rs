@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use ndarray::Array3;
 use rayon::prelude::*;
 use uniferum_ct::transform::{AugmentDraw, ModelTransform};
-use uniferum_ct::{HuSource, ReadOptions, Volume, read_ct, read_mask, read_prepared};
+use uniferum_ct::{Affine, ReadOptions, Volume, read_mask, read_prepared_with};
 use uniferum_kernels::Augmenter;
 use uniferum_tasks::{Task, TaskKind};
 
@@ -38,6 +38,7 @@ pub struct Dataset {
     pub tasks: Vec<Task>,
     transform: ModelTransform,
     grid: MaskGrid,
+    spacing_mm: Option<[f64; 3]>,
     cache: Cache,
 }
 
@@ -82,8 +83,17 @@ impl Dataset {
             tasks,
             transform,
             grid,
+            spacing_mm: None,
             cache,
         })
+    }
+
+    /// Refuses scans of another voxel spacing than the standardised one, mm: those that were never
+    /// standardised. The release's `.bin` says nothing of its spacing and is taken at its word.
+    #[must_use]
+    pub fn with_spacing(mut self, spacing_mm: [f64; 3]) -> Self {
+        self.spacing_mm = Some(spacing_mm);
+        self
     }
 
     /// How masks are cut into patches.
@@ -107,7 +117,7 @@ impl Dataset {
     /// As [`Dataset::example`]; the flag says whether the scan was in memory.
     pub(super) fn example_or_read(&self, scan: usize) -> Result<(Arc<Example>, bool)> {
         let row = &self.manifest.scans[scan];
-        let found = self.cache.get(scan, || read_example(row));
+        let found = self.cache.get(scan, || read_example(row, self.spacing_mm));
         found.map_err(|source| Error::Scan {
             scan: row.path.display().to_string(),
             source,
@@ -391,8 +401,15 @@ enum Target {
     DeviceMask(Tensor),
 }
 
-fn read_example(row: &Scan) -> uniferum_ct::Result<Example> {
-    let volume = read_hu(row)?.to_ras();
+fn read_example(row: &Scan, spacing_mm: Option<[f64; 3]>) -> uniferum_ct::Result<Example> {
+    let options = ReadOptions {
+        hu: row.hu,
+        ..ReadOptions::default()
+    };
+    let volume = read_prepared_with(&row.path, &options)?.to_ras();
+    if let Some(expected) = spacing_mm {
+        check_spacing(&volume, expected)?;
+    }
     let mask = |path: &Option<std::path::PathBuf>| {
         path.as_ref()
             .map(|p| read_mask(p).map(Volume::to_ras))
@@ -411,14 +428,18 @@ fn read_example(row: &Scan) -> uniferum_ct::Result<Example> {
     })
 }
 
-/// Prepared volumes come as they are stored; only scans with a source of their own go through floats.
-fn read_hu(row: &Scan) -> uniferum_ct::Result<Volume<i16>> {
-    if row.hu == HuSource::Header {
-        return read_prepared(&row.path);
+/// Refuses a spacing that differs by more than a hundredth.
+fn check_spacing(volume: &Volume<i16>, expected: [f64; 3]) -> uniferum_ct::Result<()> {
+    let got = volume.spacing();
+    let near = |(got, expected): (&f64, &f64)| (got - expected).abs() <= 0.01 * expected;
+    // A `.bin` has no affine, and this stands for none.
+    if volume.affine == Affine::IDENTITY || got.iter().zip(&expected).all(near) {
+        return Ok(());
     }
-    let options = ReadOptions {
-        hu: row.hu,
-        ..ReadOptions::default()
-    };
-    Ok(read_ct(&row.path, &options)?.volume.whole_hu())
+    let words = |mm: [f64; 3]| mm.map(|v| format!("{v:.3}")).join(" x ");
+    Err(uniferum_ct::Error::Volume {
+        what: "spacing",
+        expected: format!("{} mm", words(expected)),
+        got: format!("{} mm; run `uniferum prepare` first", words(got)),
+    })
 }

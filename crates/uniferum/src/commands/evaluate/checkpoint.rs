@@ -227,11 +227,12 @@ impl ModelArgs {
             ..RunConfig::default()
         };
         let tasks = config.select_tasks(catalogue, &answered)?;
-        let transform = InputSettings::beside(path)?.transform;
+        let input = InputSettings::beside(path)?;
         // A baseline's configuration is of another kind; it has no masks to be cut into patches.
         let own = checkpoint::read_config(path).ok().flatten();
         let patch = own.unwrap_or_default().patch;
-        Ok(Dataset::new(manifest, tasks, transform, patch, 0)?)
+        let dataset = Dataset::new(manifest, tasks, input.transform, patch, 0)?;
+        Ok(dataset.with_spacing(input.standardise.spacing_mm))
     }
 }
 
