@@ -142,6 +142,7 @@ struct Entry {
     nodules: Option<PathBuf>,
     hu: Option<HuChoice>,
     scaling: Option<(f64, f64)>,
+    warnings: Vec<String>,
 }
 
 /// Slope and intercept by the scan's name.
@@ -161,8 +162,8 @@ fn finish(
     table: Option<&Scalings>,
     folders: &Beside<'_>,
 ) -> Input {
-    let (mut problem, mut warnings) = (None, Vec::new());
     let hu = hu_of(&entry, sources.hu, table);
+    let (mut problem, mut warnings) = (None, entry.warnings);
     let mut beside = |given: Option<PathBuf>, folder: &Option<MaskFolder<'_>>, what: &str| {
         let Some(folder) = folder.as_ref().filter(|_| given.is_none()) else {
             return given;
@@ -251,7 +252,7 @@ impl Search<'_> {
             name.eq_ignore_ascii_case(end) && input.is_file()
         };
         if input.is_dir() {
-            return self.folder(input, input, found);
+            return self.folder(input, input, found).map(|_| ());
         }
         if end("txt") {
             return add_list(input, found);
@@ -272,10 +273,12 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Scans below a folder by name; a folder that holds DICOM files is one scan.
-    fn folder(&self, root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    /// Scans below a folder by name; a folder that holds DICOM files is one scan. Where folders below it
+    /// hold some, they are the scans instead: read together, they would be prepared twice. Returns whether
+    /// there is DICOM.
+    fn folder(&self, root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<bool> {
         if self.exclude.is_some() && folder.canonicalize().ok().as_deref() == self.exclude {
-            return Ok(());
+            return Ok(false);
         }
         let fail = |source| Error::io(folder, source);
         let mut paths = Vec::new();
@@ -288,21 +291,30 @@ impl Search<'_> {
             root: root.to_owned(),
             ..Entry::default()
         };
-        let mut dicom = false;
+        let first = found.len();
+        let (mut here, mut below) = (false, false);
         for path in paths {
             if hidden(&path) || is_class(&path, self.classes) {
                 continue;
             }
             if path.is_dir() {
-                self.folder(root, &path, found)?;
+                below |= self.folder(root, &path, found)?;
             } else if is_scan_name(&path) {
                 found.push(entry(&path));
-            } else if !dicom && is_dicom(&path) {
-                dicom = true;
-                found.push(entry(folder));
+            } else {
+                here = here || is_dicom(&path);
             }
         }
-        Ok(())
+        match (here, below) {
+            (true, false) => found.push(entry(folder)),
+            (true, true) => {
+                let text = format!("DICOM files in {} itself are left out", folder.display());
+                let scans = found[first..].iter_mut().filter(|e| e.scan.is_dir());
+                scans.for_each(|entry| entry.warnings.push(text.clone()));
+            }
+            _ => {}
+        }
+        Ok(here || below)
     }
 }
 
@@ -349,6 +361,7 @@ fn add_table(table: &Path, found: &mut Vec<Entry>) -> Result<()> {
             nodules: file(nodules),
             hu: source.map_or(Ok(None), |column| rows.hu_source(record, column))?,
             scaling,
+            warnings: Vec::new(),
         });
     }
     Ok(())
@@ -364,8 +377,12 @@ fn is_scan_name(path: &Path) -> bool {
     SCAN_ENDS.iter().any(|end| name.ends_with(end))
 }
 
-/// The mark of a DICOM file after its preamble, or the usual name.
+/// The mark of a DICOM file after its preamble, or the usual name. The table of contents of a medium has the
+/// mark, too, but no image.
 fn is_dicom(path: &Path) -> bool {
+    if base_name(path).eq_ignore_ascii_case("DICOMDIR") {
+        return false;
+    }
     if path
         .extension()
         .is_some_and(|e| e.eq_ignore_ascii_case("dcm"))
@@ -564,6 +581,29 @@ mod tests {
     }
 
     #[test]
+    fn a_dicom_medium_is_not_a_scan_beside_its_series() {
+        let dir = tempfile::tempdir().unwrap();
+        let f = dir.path();
+        touch(
+            f,
+            &["cd/a/ct/2.dcm", "cd/a/scout.dcm", "cd/b/1.dcm", "cd/c.nii"],
+        );
+        let marked = [[0; 128].as_slice(), b"DICM"].concat();
+        for name in ["DICOMDIR", "dicomdir"] {
+            std::fs::write(f.join("cd").join(name), &marked).unwrap();
+            let inputs = vec![PathBuf::from("cd")];
+            let sources = Sources {
+                inputs,
+                ..Sources::default()
+            };
+            let found = of(f, sources);
+            assert_eq!(names(f, &found), ["cd/a/ct", "cd/b", "cd/c.nii"]);
+            let warned: Vec<usize> = found.iter().map(|i| i.warnings.len()).collect();
+            assert_eq!(warned, [1, 0, 0]);
+        }
+    }
+
+    #[test]
     fn tables_bring_masks_and_scaling() {
         let dir = tempfile::tempdir().unwrap();
         let f = dir.path();
@@ -642,28 +682,41 @@ mod tests {
             intercept: -8192.0,
         };
         let sources: Vec<HuSource> = found.iter().map(|i| i.hu).collect();
-        let expected = [scaled, HuSource::AlreadyHu, HuSource::Header, HuSource::Header];
+        let expected = [
+            scaled,
+            HuSource::AlreadyHu,
+            HuSource::Header,
+            HuSource::Header,
+        ];
         assert_eq!(sources[..4], expected);
-        let problems = |found: &[Input]| -> Vec<bool> {
-            found.iter().map(|i| i.problem.is_some()).collect()
-        };
+        let problems =
+            |found: &[Input]| -> Vec<bool> { found.iter().map(|i| i.problem.is_some()).collect() };
         assert_eq!(problems(&found), [false, false, false, false, true]);
         // What is asked for all scans must not contradict their rows.
         let found = of(f, with(Some(HuChoice::Table)));
         assert_eq!(problems(&found), [false, true, true, false, true]);
         let problem = found[1].problem.as_deref().unwrap();
-        assert!(problem.contains("already_hu, asked for is table"), "{problem}");
+        assert!(
+            problem.contains("already_hu, asked for is table"),
+            "{problem}"
+        );
         let refused = |name: &str, text: &str| {
             std::fs::write(f.join(name), text).unwrap();
             let inputs = vec![f.join(name)];
-            let sources = Sources { inputs, ..Sources::default() };
+            let sources = Sources {
+                inputs,
+                ..Sources::default()
+            };
             gather(&sources).unwrap_err().to_string()
         };
         let error = refused("bad.csv", "scan,hu_source\na.nii,hounsfield\n");
         assert!(error.contains("\"hounsfield\" in line 2"), "{error}");
         for name in ["m.parquet", "m.tsv"] {
             let error = refused(name, "");
-            assert!(error.contains("expected CSV") && error.contains("manifest merge"), "{error}");
+            assert!(
+                error.contains("expected CSV") && error.contains("manifest merge"),
+                "{error}"
+            );
         }
     }
 
