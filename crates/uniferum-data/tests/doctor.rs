@@ -243,6 +243,32 @@ fn wrong_columns_and_rows_are_findings_not_failures() {
 }
 
 #[test]
+fn prepared_scans_are_found_in_a_list_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("m.csv");
+    let list = folder.path().join("no_chest.txt");
+    let look = |text: &str| {
+        std::fs::write(&list, text).unwrap();
+        let options = DoctorOptions {
+            voxels: Voxels::None,
+            no_chest: Some(list.clone()),
+            ..Default::default()
+        };
+        let found = look(&path, &options).findings;
+        let mut found = found.into_iter().filter(|f| f.check == Check::NoChest);
+        (found.next().unwrap(), found.count())
+    };
+    for name in ["head.uct", "head.nhdr", "head.hdr.gz", "head.img.gz"] {
+        std::fs::write(&path, format!("scan,split\n{name},train\n")).unwrap();
+        let (found, others) = look("dataset/train/head.nii.gz\n");
+        assert_eq!((found.severity, others), (Severity::Error, 0), "{name}");
+    }
+    let (found, _) = look("dataset/train/another.nii.gz\n");
+    assert_eq!(found.severity, Severity::Warning);
+    assert!(found.what.contains("none of its 1 names"), "{}", found.what);
+}
+
+#[test]
 fn a_sample_is_spread_over_the_manifest() {
     let folder = tempfile::tempdir().unwrap();
     let path = write(folder.path(), &healthy(folder.path()));

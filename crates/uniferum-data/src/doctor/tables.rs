@@ -69,16 +69,13 @@ pub(super) fn wanted(
     Ok(findings)
 }
 
-/// Scans that a collection's own list says to drop.
+/// Scans that a collection's own list says to drop; a warning where it lists none of the manifest's.
 pub(super) fn no_chest(manifest: &Manifest, list: &Path) -> Result<Vec<Finding>> {
     let text = std::fs::read_to_string(list).map_err(|e| Error::table(list, None, e))?;
     let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
     let names: HashSet<String> = lines.map(|l| base_name(Path::new(l))).collect();
-    let listed = |s: &&Scan| names.contains(&s.name());
-    Ok(manifest
-        .scans
-        .iter()
-        .filter(listed)
+    let listed = manifest.scans.iter().filter(|s| names.contains(&s.name()));
+    let mut findings: Vec<Finding> = listed
         .map(|scan| {
             let what = format!("{} stands in {}", scan.name(), list.display());
             Finding {
@@ -86,7 +83,13 @@ pub(super) fn no_chest(manifest: &Manifest, list: &Path) -> Result<Vec<Finding>>
                 ..finding(Severity::Error, Check::NoChest, what)
             }
         })
-        .collect())
+        .collect();
+    if findings.is_empty() {
+        let (list, count) = (list.display(), names.len());
+        let what = format!("{list}: none of its {count} names is that of a scan");
+        findings.push(finding(Severity::Warning, Check::NoChest, what));
+    }
+    Ok(findings)
 }
 
 pub(super) fn unknown_patients(manifest: &Manifest) -> Option<Finding> {

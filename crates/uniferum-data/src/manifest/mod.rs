@@ -117,7 +117,8 @@ pub fn base_name(path: &Path) -> String {
         .map(|n| n.to_string_lossy().into_owned())
         .unwrap_or_default();
     let endings = [
-        ".nii.gz", ".nii", ".npz", ".mhd", ".mha", ".nrrd", ".dcm", ".bin", ".hdr", ".img",
+        ".nii.gz", ".nii", ".npz", ".mhd", ".mha", ".nrrd", ".nhdr", ".dcm", ".uct", ".bin",
+        ".hdr.gz", ".hdr", ".img.gz", ".img",
     ];
     let stem = endings.iter().find_map(|e| name.strip_suffix(e));
     stem.unwrap_or(&name).to_owned()
