@@ -444,6 +444,29 @@ fn luna16_spheres_lie_where_the_annotations_say() {
 }
 
 #[test]
+fn luna16_leaves_out_a_scan_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    common::scan(&at("subset0/1.1.nii.gz"), 1);
+    common::text(&at("subset0/1.2.nii.gz"), "\x1f\x7bdamaged");
+    let rows = "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.1,60,50,-28,9\n1.2,60,50,-28,9\n";
+    common::text(&at("annotations.csv"), rows);
+    let found = Luna16::new(folder.path(), at("nodules"))
+        .read(|| ())
+        .unwrap();
+    assert_eq!(found.manifest.scans.len(), 1);
+    let notes = found.notes.join("\n");
+    assert!(notes.contains("1: scans that cannot be read"), "{notes}");
+    assert!(notes.contains("1.2.nii.gz: "), "{notes}");
+    fs::remove_file(at("subset0/1.1.nii.gz")).unwrap();
+    fs::remove_file(at("nodules/1.1.nii.gz")).unwrap();
+    let error = Luna16::new(folder.path(), at("nodules"))
+        .read(|| ())
+        .unwrap_err();
+    assert!(error.to_string().contains("1.2.nii.gz: "), "{error}");
+}
+
+#[test]
 fn luna16_reads_the_real_tables() {
     for name in [
         "luna16_annotations.csv",
@@ -487,6 +510,27 @@ fn totalsegmentator_folders_of_classes_become_label_maps() {
     let mask = read_mask(found.manifest.scans[0].mask.as_ref().unwrap()).unwrap();
     let distinct: std::collections::BTreeSet<u8> = mask.voxels.iter().copied().collect();
     assert_eq!(distinct, [0, 10].into(), "the number follows from the name");
+}
+
+#[test]
+fn totalsegmentator_leaves_out_a_mask_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    for (i, name) in ["s1", "s2"].into_iter().enumerate() {
+        common::scan(&folder.path().join(name).join("ct.nii.gz"), i);
+        let classes = folder.path().join(name).join("segmentations");
+        // Two is no number of a class's own file.
+        common::mask(&classes.join("heart.nii.gz"), 1 + i as u8);
+    }
+    common::text(
+        &folder.path().join("meta.csv"),
+        "image_id;split\ns1;train\ns2;val\n",
+    );
+    let merged = folder.path().join("merged");
+    let settings = TotalSegmentatorFolder::new(folder.path(), folder.path(), &merged);
+    let found = settings.read(|| ()).unwrap();
+    assert_eq!(found.manifest.scans.len(), 1);
+    let notes = found.notes.join("\n");
+    assert!(notes.contains("1: scans that cannot be read"), "{notes}");
 }
 
 #[test]

@@ -44,10 +44,10 @@ impl Luna16 {
 
     /// Reads the annotations, draws the masks, and lists the scans that have nodules.
     ///
-    /// `progress` is called after each scan.
+    /// `progress` is called after each scan. A scan that cannot be read is left out, and a note says so.
     ///
     /// # Errors
-    /// [`Error::Table`] with file and row; [`Error::Scan`] for a scan that cannot be read.
+    /// [`Error::Table`] with file and row; [`Error::Scan`] where no scan can be read.
     pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
         let own = self.root.join("annotations.csv");
         let nodules = annotations(self.annotations.as_deref().unwrap_or(&own))?;
@@ -70,7 +70,7 @@ impl Luna16 {
             .iter()
             .filter_map(|(name, path)| Some((name, path, nodules.get(name)?)))
             .collect();
-        let drawn: Result<Vec<(Scan, usize)>> = rows
+        let drawn: Vec<Result<(Scan, usize)>> = rows
             .par_iter()
             .map(|(name, path, nodules)| {
                 let drawn = self.scan(name, path, nodules);
@@ -78,7 +78,7 @@ impl Luna16 {
                 drawn
             })
             .collect();
-        let drawn = drawn?;
+        let drawn = out.keep_read(drawn)?;
         let strays: Vec<String> = drawn
             .iter()
             .filter(|(_, outside)| *outside > 0)

@@ -84,6 +84,23 @@ impl Collected {
         }
     }
 
+    /// The scans that could be read, with a remark about the others; their first error where there is none.
+    fn keep_read<T>(&mut self, each: Vec<crate::Result<T>>) -> crate::Result<Vec<T>> {
+        let (mut read, mut failed) = (Vec::new(), Vec::new());
+        for result in each {
+            match result {
+                Ok(one) => read.push(one),
+                Err(error) => failed.push(error),
+            }
+        }
+        let reasons: Vec<String> = failed.iter().map(ToString::to_string).collect();
+        self.note_some("scans that cannot be read, left out", &reasons);
+        match failed.into_iter().next() {
+            Some(first) if read.is_empty() => Err(first),
+            _ => Ok(read),
+        }
+    }
+
     /// Enters scans, leaving out those without a file as `absent` says.
     fn keep(&mut self, scans: Vec<Scan>, absent: Absent) -> crate::Result<()> {
         let mut missing = Vec::new();

@@ -65,10 +65,10 @@ impl TotalSegmentatorFolder {
 
     /// Finds scans and masks, and puts folders of classes together.
     ///
-    /// `progress` is called after each scan.
+    /// `progress` is called after each scan. A scan whose mask cannot be read is left out, and a note says so.
     ///
     /// # Errors
-    /// [`Error::Table`] where a folder cannot be listed; [`Error::Scan`] for a mask that cannot be read.
+    /// [`Error::Table`] where a folder cannot be listed; [`Error::Scan`] where no mask can be read.
     pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
         let mut out = Collected::default();
         let scans = self.find_scans()?;
@@ -85,7 +85,7 @@ impl TotalSegmentatorFolder {
             let what = format!("no scan with a mask in {}", self.masks.display());
             return Err(Error::table(&self.scans, None, what));
         }
-        let rows: Result<Vec<(Scan, Vec<String>)>> = pairs
+        let rows: Vec<Result<(Scan, Vec<String>)>> = pairs
             .par_iter()
             .map(|(name, path, mask)| {
                 let scan = self.scan(name, path, mask);
@@ -93,7 +93,8 @@ impl TotalSegmentatorFolder {
                 scan
             })
             .collect();
-        let (scans, warnings): (_, Vec<Vec<String>>) = rows?.into_iter().unzip();
+        let rows = out.keep_read(rows)?;
+        let (scans, warnings): (_, Vec<Vec<String>>) = rows.into_iter().unzip();
         out.manifest.scans = scans;
         out.note_some("files in folders of classes", &warnings.concat());
         self.split(&mut out)?;
