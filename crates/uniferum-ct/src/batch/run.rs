@@ -2,8 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::sync_channel;
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -11,6 +9,7 @@ use rayon::prelude::*;
 use super::job::{Job, PrepareSettings, Shard};
 use super::ledger::{Ledger, LedgerRow, read_ledgers};
 use super::one::{is_current, is_done, prepare_one};
+use super::work::work;
 use crate::error::{Error, Result};
 use crate::io::atomic::{key_of_temporary, temporary_key};
 
@@ -145,7 +144,8 @@ pub fn prepare(
         failed_before: summary.failed_before,
         todo: todo.len(),
     });
-    work(&todo, settings, folder, options.workers, &mut |row| {
+    let run = |job: &&Job| prepare_one(job, settings, folder);
+    work(&todo, options.workers, run, &mut |row| {
         ledger.append(&row)?;
         if row.failed() {
             summary.failed += 1;
@@ -185,40 +185,6 @@ impl State {
             State::Todo
         }
     }
-}
-
-/// Hands jobs to `workers` threads and their rows to `finish`, which may stop the run by an error.
-///
-/// The threads only wait for the pool in which all numerics run; their number bounds the memory.
-fn work(
-    jobs: &[&Job],
-    settings: &PrepareSettings,
-    folder: &Path,
-    workers: usize,
-    finish: &mut dyn FnMut(LedgerRow) -> Result<()>,
-) -> Result<()> {
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let (sender, receiver) = sync_channel(1);
-    std::thread::scope(|scope| {
-        for _ in 0..workers.clamp(1, jobs.len().max(1)) {
-            let sender = sender.clone();
-            let (next, stop) = (&next, &stop);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed)
-                    && let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed))
-                {
-                    if sender.send(prepare_one(job, settings, folder)).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let outcome = receiver.iter().try_for_each(finish);
-        stop.store(true, Ordering::Relaxed);
-        drop(receiver);
-        outcome
-    })
 }
 
 /// Removes the temporary files that a killed run left beside outputs of these jobs.

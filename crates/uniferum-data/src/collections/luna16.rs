@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use uniferum_ct::batch::map_scans;
 use uniferum_ct::{ReadOptions, read_ct, write_nifti};
 
 use super::{Collected, Nodule, draw_nodules, files};
@@ -70,14 +70,11 @@ impl Luna16 {
             .iter()
             .filter_map(|(name, path)| Some((name, path, nodules.get(name)?)))
             .collect();
-        let drawn: Vec<Result<(Scan, usize)>> = rows
-            .par_iter()
-            .map(|(name, path, nodules)| {
-                let drawn = self.scan(name, path, nodules);
-                progress();
-                drawn
-            })
-            .collect();
+        let drawn = map_scans(&rows, |(name, path, nodules)| {
+            let drawn = self.scan(name, path, nodules);
+            progress();
+            drawn
+        });
         let drawn = out.keep_read(drawn)?;
         let strays: Vec<String> = drawn
             .iter()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
+use uniferum_ct::batch::map_scans;
 use uniferum_ct::{read_mask_folder, write_nifti};
 use uniferum_tasks::totalsegmentator;
 
@@ -85,14 +85,11 @@ impl TotalSegmentatorFolder {
             let what = format!("no scan with a mask in {}", self.masks.display());
             return Err(Error::table(&self.scans, None, what));
         }
-        let rows: Vec<Result<(Scan, Vec<String>)>> = pairs
-            .par_iter()
-            .map(|(name, path, mask)| {
-                let scan = self.scan(name, path, mask);
-                progress();
-                scan
-            })
-            .collect();
+        let rows = map_scans(&pairs, |(name, path, mask)| {
+            let scan = self.scan(name, path, mask);
+            progress();
+            scan
+        });
         let rows = out.keep_read(rows)?;
         let (scans, warnings): (_, Vec<Vec<String>>) = rows.into_iter().unzip();
         out.manifest.scans = scans;

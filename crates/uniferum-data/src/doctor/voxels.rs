@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use uniferum_ct::batch::map_scans;
 use uniferum_ct::io::hu::{HuVerdict, judge};
 use uniferum_ct::{CtVolume, HuCheck, ReadOptions, ScanFacts, Volume, read_ct, read_mask};
 
@@ -80,14 +80,11 @@ pub(super) fn examine(
     chosen: &[usize],
     progress: impl Fn() + Sync,
 ) -> Vec<Finding> {
-    let each: Vec<(usize, Option<[u8; 32]>, Vec<Finding>)> = chosen
-        .par_iter()
-        .map(|&index| {
-            let (hash, findings) = one(&manifest.scans[index]);
-            progress();
-            (index, hash, findings)
-        })
-        .collect();
+    let each = map_scans(chosen, |&index| {
+        let (hash, findings) = one(&manifest.scans[index]);
+        progress();
+        (index, hash, findings)
+    });
     let mut by_hash: BTreeMap<[u8; 32], Vec<usize>> = BTreeMap::new();
     for (index, hash, _) in &each {
         if let Some(hash) = hash {

@@ -8,7 +8,7 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use uniferum_ct::batch::{
     Event, HuChoice, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions, Sources, Summary,
-    gather, plan, prepare, read_ledgers, write_table,
+    gather, plan, prepare, read_ledgers, scans_at_once, write_table,
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
@@ -190,7 +190,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
     save_settings(&settings, &args.out, global)?;
     let options = RunOptions {
-        workers: args.jobs.map_or_else(|| workers(global), usize::from),
+        workers: args
+            .jobs
+            .map_or_else(|| scans_at_once(global.threads), usize::from),
         retry_failed: args.retry_failed,
         trust_sizes: args.trust_sizes,
         shard: args.shard.shard,
@@ -294,18 +296,6 @@ fn save_settings(settings: &PrepareSettings, out: &Path, global: &Global) -> any
     // By way of another file, as shards may start at the same time.
     replace_atomically(&path, ".part", |p| std::fs::write(p, text))
         .with_context(|| path.display().to_string())
-}
-
-/// One scan a thread, as long as each has a GiB of free memory.
-fn workers(global: &Global) -> usize {
-    let free_gib = std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-            let kib: usize = line.split_whitespace().next()?.parse().ok()?;
-            Some(kib >> 20)
-        });
-    global.threads.min(free_gib.unwrap_or(2)).max(1)
 }
 
 /// The tables among the inputs, with the paths of the prepared files.
