@@ -38,20 +38,9 @@ pub fn read_mask(path: impl AsRef<Path>) -> Result<Volume<u8>> {
 /// As [`read_mask`].
 pub fn read_mask_with(path: impl AsRef<Path>, labels: &Labels) -> Result<Volume<u8>> {
     let path = path.as_ref();
-    if let Some(mask) = cache::read_mask(path)? {
-        return Ok(mask);
-    }
-    let header = nifti::header_of_image(path);
-    let nifti_path = header.as_deref().unwrap_or(path);
-    let mut volume = if header.is_some() || sniff(path)? == Kind::Nifti {
-        let file = nifti::read_nifti(nifti_path)?;
-        if *labels == Labels::TotalSegmentatorV2 {
-            check_version(nifti_path, &file.extensions)?;
-        }
-        let voxels = file.voxels(nifti_path, file.header.scaling)?;
-        Volume::new(voxels, file.header.affine)
-    } else {
-        read_file(path, HuSource::Header)?.volume
+    let mut volume = match cache::read_mask(path)? {
+        Some(mask) => mask,
+        None => read_stored(path, labels)?,
     };
     if let Labels::Mapped(pairs) = labels {
         let mut table = [0; 256];
@@ -61,6 +50,22 @@ pub fn read_mask_with(path: impl AsRef<Path>, labels: &Labels) -> Result<Volume<
         volume.voxels.mapv_inplace(|v| table[usize::from(v)]);
     }
     Ok(volume)
+}
+
+/// A map that is no cache, with the numbers that it stores.
+fn read_stored(path: &Path, labels: &Labels) -> Result<Volume<u8>> {
+    let header = nifti::header_of_image(path);
+    let nifti_path = header.as_deref().unwrap_or(path);
+    if header.is_some() || sniff(path)? == Kind::Nifti {
+        let file = nifti::read_nifti(nifti_path)?;
+        if *labels == Labels::TotalSegmentatorV2 {
+            check_version(nifti_path, &file.extensions)?;
+        }
+        let voxels = file.voxels(nifti_path, file.header.scaling)?;
+        Ok(Volume::new(voxels, file.header.affine))
+    } else {
+        Ok(read_file(path, HuSource::Header)?.volume)
+    }
 }
 
 /// Names that version 1 and version 2 number differently, with version 2's numbers.
@@ -261,6 +266,17 @@ mod tests {
             .collect();
         let data = format!("<CaretExtension><LabelTable>\n{labels}</LabelTable>").into_bytes();
         vec![Extension { code: 0, data }]
+    }
+
+    #[test]
+    fn a_prepared_mask_is_mapped_as_any_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.uct");
+        let voxels = ndarray::arr3(&[[[0u8, 3, 4]]]);
+        let mask = Volume::new(voxels, crate::Affine::IDENTITY);
+        cache::write_cache(&path, &mask, cache::Hash::of(b"")).unwrap();
+        let mapped = read_mask_with(&path, &Labels::Mapped(vec![(3, 10)])).unwrap();
+        assert_eq!(mapped.voxels, ndarray::arr3(&[[[0u8, 10, 0]]]));
     }
 
     #[test]
