@@ -7,7 +7,7 @@ use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, Split, SplitPlan, Table, number};
+use crate::manifest::{Label, Scan, SplitPlan, Table, number, split_cell};
 
 /// Where a collection's Hounsfield units come from, as a setting for all of its scans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -235,14 +235,5 @@ impl TableSettings {
             return Err(Error::table(&self.table, None, what));
         }
         Ok(labels)
-    }
-}
-
-fn split_cell(text: &str) -> std::result::Result<Split, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "train" | "training" => Ok(Split::Train),
-        "val" | "valid" | "validation" => Ok(Split::Val),
-        "test" | "testing" => Ok(Split::Test),
-        _ => Err(format!("split: expected train, val or test, got {text:?}")),
     }
 }

@@ -7,7 +7,7 @@ use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected, HuSetting, Report, files};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name};
+use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name, split_cell};
 
 /// INSPECT as it is downloaded: `CTPA/` and the tables `labels_*.tsv`, `study_mapping_*.tsv`,
 /// `splits_*.tsv`, `impressions_*.tsv`.
@@ -234,12 +234,8 @@ fn split(scans: &mut [Mapped], table: &Table, out: &mut Collected) -> Result<()>
             without.push(mapped.scan.name());
             continue;
         };
-        mapped.scan.split = match table.cell(row, split) {
-            "train" => Split::Train,
-            "valid" | "val" | "validation" => Split::Val,
-            "test" => Split::Test,
-            other => return Err(table.error(row, format!("split {other:?}"))),
-        };
+        let split = split_cell(table.cell(row, split));
+        mapped.scan.split = split.map_err(|e| table.error(row, e))?;
     }
     if let Some(name) = without.first() {
         let what = format!("{} images have no split, {name} among them", without.len());

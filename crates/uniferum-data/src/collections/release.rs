@@ -9,7 +9,7 @@ use uniferum_tasks::{Catalogue, Task, slug};
 use super::ct_rate::VolumeName;
 use super::{Absent, Collected};
 use crate::error::Result;
-use crate::manifest::{Label, Scan, Split, Table};
+use crate::manifest::{Label, Scan, Split, Table, split_cell};
 
 /// The release's parquet: `question, img_file_path, label, split`.
 ///
@@ -55,16 +55,7 @@ impl ReleaseTable {
         let mut tasks: HashMap<String, Task> = HashMap::new();
         for row in 0..table.len() {
             let [question, image, label, split] = [0, 1, 2, 3].map(|c| table.cell(row, columns[c]));
-            let split = match split {
-                "train" => Split::Train,
-                "val" => Split::Val,
-                "test" => Split::Test,
-                other => {
-                    return Err(
-                        table.error(row, format!("split: expected train or val, got {other:?}"))
-                    );
-                }
-            };
+            let split = split_cell(split).map_err(|e| table.error(row, e))?;
             if !tasks.contains_key(question) {
                 let (task, own) = self.task(catalogue, question)?;
                 if own {

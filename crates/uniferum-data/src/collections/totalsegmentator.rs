@@ -9,7 +9,7 @@ use uniferum_tasks::totalsegmentator;
 
 use super::{Collected, HuSetting, files};
 use crate::error::{Error, Result};
-use crate::manifest::{Scan, Split, SplitBy, SplitPlan, Table};
+use crate::manifest::{Scan, SplitBy, SplitPlan, Table, split_cell};
 
 /// Scans with TotalSegmentator masks.
 ///
@@ -166,12 +166,8 @@ impl TotalSegmentatorFolder {
             let row = *rows.get(name).ok_or_else(|| {
                 Error::table(&meta, None, format!("no row with the image_id {name}"))
             })?;
-            scan.split = match table.cell(row, split) {
-                "train" => Split::Train,
-                "val" => Split::Val,
-                "test" => Split::Test,
-                other => return Err(table.error(row, format!("split {other:?}"))),
-            };
+            let split = split_cell(table.cell(row, split));
+            scan.split = split.map_err(|e| table.error(row, e))?;
         }
         Ok(())
     }

@@ -45,7 +45,8 @@ impl Label {
     }
 }
 
-pub(super) fn split(text: &str) -> Result<Split, String> {
+/// `train`, `val` or `test`, also `training`, `valid`, `validation` and `testing`, in any case.
+pub(crate) fn split_cell(text: &str) -> Result<Split, String> {
     match text.to_ascii_lowercase().as_str() {
         "train" | "training" => Ok(Split::Train),
         "val" | "valid" | "validation" => Ok(Split::Val),

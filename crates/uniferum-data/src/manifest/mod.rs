@@ -17,7 +17,7 @@ use uniferum_tasks::Catalogue;
 use crate::error::{Error, Result};
 
 pub use cells::Label;
-pub(crate) use cells::number;
+pub(crate) use cells::{number, split_cell};
 pub(crate) use parse::files;
 pub use parse::{Problem, ProblemKind};
 pub use split::{SplitBy, SplitPlan};

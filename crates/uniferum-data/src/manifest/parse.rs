@@ -177,7 +177,7 @@ impl<'a> Parser<'a> {
             );
         }
         let path = self.folder.join(path);
-        let split = match cells::split(self.text(row, "split")) {
+        let split = match cells::split_cell(self.text(row, "split")) {
             Ok(split) => split,
             Err(what) => return self.problem(row, ProblemKind::BadValue, what),
         };
