@@ -186,16 +186,6 @@ impl Epoch {
         }
     }
 
-    /// The share of one of `world` processes: every `world`-th question from `rank`.
-    pub fn shard(&self, rank: usize, world: usize) -> Vec<Question> {
-        self.questions
-            .iter()
-            .skip(rank)
-            .step_by(world.max(1))
-            .copied()
-            .collect()
-    }
-
     /// Packs questions so that one encoding answers several: groups of up to `questions_per_scan`
     /// questions of one scan, `scans_per_batch` groups a batch, in an order drawn from the seed.
     ///
@@ -309,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn packing_and_sharding_lose_nothing() {
+    fn packing_loses_nothing() {
         let (manifest, tasks) = cohort();
         let scans = manifest.of(Split::Train);
         let epoch = Epoch::draw(&manifest, &scans, &tasks, &SamplerConfig::default(), 3, 0);
@@ -327,7 +317,5 @@ mod tests {
         assert!(packed.iter().all(|b| b.len() > 2 && b.len() <= 6));
         let flat = packed.into_iter().flatten().flatten().collect();
         assert_eq!(sorted(flat), sorted(epoch.questions.clone()));
-        let shards = (0..3).flat_map(|r| epoch.shard(r, 3)).collect();
-        assert_eq!(sorted(shards), sorted(epoch.questions.clone()));
     }
 }

@@ -106,17 +106,13 @@ proptest! {
     }
 
     #[test]
-    fn an_epoch_is_a_pure_function_and_processes_share_it_without_remainder(
-        manifest in cohort(), seed in any::<u64>(), epoch in 0u64..100, world in 1usize..9,
+    fn an_epoch_is_a_pure_function_and_is_packed_without_remainder(
+        manifest in cohort(), seed in any::<u64>(), epoch in 0u64..100,
         per_batch in 1usize..12, per_scan in 1usize..5,
     ) {
         let config = SamplerConfig::default();
         let drawn = draw(&manifest, &config, seed, epoch);
         prop_assert_eq!(&drawn, &draw(&manifest, &config, seed, epoch));
-        let shares: Vec<Vec<Question>> = (0..world).map(|rank| drawn.shard(rank, world)).collect();
-        let sizes: Vec<usize> = shares.iter().map(Vec::len).collect();
-        prop_assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1);
-        prop_assert_eq!(counted(&shares.concat()), counted(&drawn.questions));
         let batches = drawn.batches(per_batch, per_scan, seed, epoch);
         prop_assert_eq!(&batches, &drawn.batches(per_batch, per_scan, seed, epoch));
         let flat: Vec<Question> = batches.iter().flatten().flatten().copied().collect();

@@ -1,7 +1,6 @@
 //! Steps that are too large for one pass through the model, or shared by several processes.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use super::queue::{Job, Queue};
 use super::{Loader, LoaderStatistics, StreamOptions};
@@ -41,32 +40,12 @@ pub struct Cut {
 }
 
 impl Loader {
-    /// The passes of this process for the steps from `start` up to `end`, made ahead.
+    /// The passes of this process for the steps from `start` up to `end`, prepared by several threads and
+    /// handed out in order.
     ///
     /// A step's scans are cut into passes alike for any number of processes, and pass `i` goes to
     /// process `i % world`: the same passes are made whether one process makes them all or several
     /// share them.
-    ///
-    /// The channel ends after an error, which is its last item, or when the receiver is dropped.
-    /// [`Loader::passes_with`] has settings and tells what it did.
-    pub fn passes(&self, start: u64, end: u64, cut: Cut) -> Receiver<Result<Pass>> {
-        let (sender, receiver) = sync_channel(0);
-        let passes = self.passes_with(start, end, cut, StreamOptions::default());
-        std::thread::spawn(move || {
-            let (passes, error) = match passes {
-                Ok(passes) => (Some(passes), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            for pass in error.into_iter().chain(passes.into_iter().flatten()) {
-                if sender.send(pass).is_err() {
-                    return;
-                }
-            }
-        });
-        receiver
-    }
-
-    /// As [`Loader::passes`], prepared by several threads and handed out in order.
     ///
     /// What a pass holds depends on the settings, the step and the cut, never on threads or time. Reading
     /// stops while `options.ahead` passes are waiting.

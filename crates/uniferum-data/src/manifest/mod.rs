@@ -152,14 +152,6 @@ impl Manifest {
         }
     }
 
-    /// As [`Manifest::read`]; the name of old, for any of the formats.
-    ///
-    /// # Errors
-    /// As [`Manifest::read`].
-    pub fn read_csv(path: impl AsRef<Path>, catalogue: &Catalogue, group: &str) -> Result<Self> {
-        Self::read(path, catalogue, group)
-    }
-
     /// Reads what can be read of a manifest, with everything that is wrong with it.
     ///
     /// Rows without a usable scan path or split are left out, cells that cannot be read are missing.

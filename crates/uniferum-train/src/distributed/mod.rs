@@ -6,7 +6,7 @@
 //! # Batch normalisation
 //! Each pass normalises by its own statistics, and the running statistics move once a step, by the mean
 //! over the step's passes. Passes are cut alike for any number of processes
-//! ([`Loader::passes`](uniferum_data::Loader::passes)), so that one process and several see the same
+//! ([`Loader::passes_with`](uniferum_data::Loader::passes_with)), so that one process and several see the same
 //! statistics and report the same losses up to rounding.
 
 mod local;
