@@ -138,6 +138,41 @@ fn processes_share_a_step_without_losing_a_question() {
 }
 
 #[test]
+fn repeated_questions_see_a_scan_augmented_anew_whoever_asks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut manifest = manifest(folder.path());
+    // The nodules of one scan, in each group of each step.
+    manifest.scans.truncate(1);
+    manifest.scans[0].labels.clear();
+    manifest.scans[0].mask = None;
+    let images = |rank, world| -> Vec<Vec<f32>> {
+        let mut loader = loader(manifest.clone(), 0);
+        loader.sampler.nodule_repeats = 6;
+        loader.questions_per_scan = 1;
+        loader.augment = Some(Augment {
+            rotate_probability: 1.0,
+            ..Augment::default()
+        });
+        let cut = Cut {
+            scans_per_pass: 1,
+            rank,
+            world,
+        };
+        let passes = loader.passes_with(0, 3, cut, quiet()).unwrap();
+        let batches = passes.filter_map(|pass| pass.unwrap().batch);
+        batches.map(|batch| content(&batch).1).collect()
+    };
+    let alone = images(0, 1);
+    assert!(alone.len() > 6, "{}", alone.len());
+    for (i, image) in alone.iter().enumerate() {
+        assert!(!alone[..i].contains(image), "pass {i} repeats another");
+    }
+    let shared = [images(0, 2), images(1, 2)].concat();
+    assert_eq!(shared.len(), alone.len());
+    assert!(shared.iter().all(|image| alone.contains(image)));
+}
+
+#[test]
 fn a_broken_file_stops_the_run_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let manifest = manifest(folder.path());

@@ -88,33 +88,38 @@ impl Loader {
         let loader = self.clone();
         let steps = (0..).flat_map(move |epoch| {
             let (_, steps) = loader.epoch(epoch);
-            steps.into_iter().map(move |groups| (epoch, groups))
+            steps
         });
         let loader = self.clone();
         let numbered = (0u64..).zip(steps).take_while(move |(step, _)| *step < end);
         let wanted = numbered.skip_while(move |(step, _)| *step < start);
-        Ok(wanted.flat_map(move |(step, (epoch, groups))| loader.cut(step, &groups, epoch, cut)))
+        Ok(wanted.flat_map(move |(step, groups)| loader.cut(step, &groups, cut)))
     }
 
     /// The passes of one step that are this process's.
-    fn cut(&self, step: u64, groups: &[Vec<Question>], epoch: u64, cut: Cut) -> Vec<Job> {
+    fn cut(&self, step: u64, groups: &[Vec<Question>], cut: Cut) -> Vec<Job> {
+        // Before the step is divided, so that a scan's augmentation is the same for any division.
+        let draws = self.draws(groups.len(), step);
         let parts = split(groups, cut.scans_per_pass);
         let passes = parts.len();
         let questions = groups.iter().map(Vec::len).sum();
-        let mut own: Vec<(usize, Vec<Vec<Question>>)> = parts
-            .into_iter()
-            .enumerate()
-            .skip(cut.rank)
-            .step_by(cut.world.max(1))
-            .map(|(index, part)| (index, part.to_vec()))
-            .collect();
+        let mut from = 0;
+        let mut own = Vec::new();
+        for (index, part) in parts.into_iter().enumerate() {
+            let places = from..from + part.len();
+            from = places.end;
+            if index % cut.world.max(1) == cut.rank {
+                let draws = draws.as_ref().map(|draws| draws[places].to_vec());
+                own.push((index, part.to_vec(), draws));
+            }
+        }
         if own.is_empty() {
-            own.push((cut.rank, Vec::new()));
+            own.push((cut.rank, Vec::new(), None));
         }
         let count = own.len();
         own.into_iter()
             .enumerate()
-            .map(|(i, (index, groups))| Job {
+            .map(|(i, (index, groups, draws))| Job {
                 pass: Pass {
                     step,
                     index,
@@ -123,7 +128,7 @@ impl Loader {
                     batch: None,
                     last: i + 1 == count,
                 },
-                draws: self.draws(&groups, epoch),
+                draws,
                 groups,
             })
             .collect()

@@ -203,13 +203,12 @@ impl Loader {
         Ok(Batches { passes })
     }
 
-    pub(super) fn draws(&self, groups: &[Vec<Question>], epoch: u64) -> Option<Vec<AugmentDraw>> {
+    /// The augmentations of a whole step's groups: by their places in it, as one scan may be asked the
+    /// same several times an epoch.
+    pub(super) fn draws(&self, groups: usize, step: u64) -> Option<Vec<AugmentDraw>> {
         let augment = self.augment.as_ref()?;
-        let draw = |g: &Vec<Question>| {
-            let sample = g.first().map_or(0, |q| (q.scan * 1009 + q.task) as u64);
-            AugmentDraw::from_seed(augment, self.seed, sample, epoch)
-        };
-        Some(groups.iter().map(draw).collect())
+        let draw = |place| AugmentDraw::from_seed(augment, self.seed, place, step);
+        Some((0..groups as u64).map(draw).collect())
     }
 }
 
