@@ -84,8 +84,9 @@ pub(crate) struct Decoded<T> {
 ///
 /// # Errors
 /// [`Error`] with the file, the field, what was expected and what was found. Grey values that can only
-/// have been scaled twice or never are refused, unless `options` says otherwise. A folder with several
-/// series that can be meant is refused with a list of them: name one in [`ReadOptions::series`].
+/// have been scaled twice or never, or lie out of range, are refused, unless `options` says otherwise. A
+/// folder with several series that can be meant is refused with a list of them: name one in
+/// [`ReadOptions::series`].
 pub fn read_ct(path: impl AsRef<Path>, options: &ReadOptions) -> Result<CtScan> {
     let path = path.as_ref();
     options.hu.validate()?;
