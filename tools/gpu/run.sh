@@ -96,9 +96,12 @@ part_sanitizer() {
   rm -r "$logs"
 }
 
-# A line of JSON a kernel: its bytes a second and their share of a copy's.
+# A line of JSON a kernel: its bytes a second and their share of a copy's. Depthwise convolutions of
+# bf16 also without tensor cores.
 part_kernels() {
   local dtype batch
+  say "kernels beside a copy, bf16, batch 8, without tensor cores"
+  UNIFERUM_TENSOR_CORES=0 attempt "$folder/bandwidth" "$device" bf16 8 50
   for dtype in f32 bf16; do
     for batch in 1 8; do
       say "kernels beside a copy, $dtype, batch $batch"
@@ -123,6 +126,9 @@ part_speed() {
         || { echo "batch $batch does not fit or failed"; break; }
     done
   done
+  say "training step, bf16, batch 64, depthwise convolutions without tensor cores"
+  UNIFERUM_TENSOR_CORES=0 with_peak "$folder/uniferum" bench train-step --device "$device" \
+    --dtype bf16 --batch 64 --freeze none --runs 10
 }
 
 part_pytorch() {

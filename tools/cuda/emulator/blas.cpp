@@ -26,6 +26,8 @@ std::vector<double> matrix(const void* x, int type, int transposed, size_t ld, s
 }
 }  // namespace
 
+extern "C" __attribute__((weak)) int emulator_dry_product(const char* name, size_t threads);
+
 #define API extern "C" int
 API cublasCreate_v2(void** handle) { return *handle = &something, 0; }
 API cublasDestroy_v2(void*) { return 0; }
@@ -42,6 +44,8 @@ API cublasGemmStridedBatchedEx(
     }
     // The real one refuses inputs of different types, and a leading size smaller than a column.
     if (a_type != b_type || lda < (ta ? k : m) || ldb < (tb ? n : k) || ldc < m) return 7;
+    const size_t outputs = static_cast<size_t>(m) * n * samples;
+    if (emulator_dry_product && emulator_dry_product("matrix product (threads: outputs)", outputs)) return 0;
     const float scale = *static_cast<const float*>(alpha), keep = *static_cast<const float*>(beta);
     for (int s = 0; s < samples; ++s) {
         const auto left = matrix(a, a_type, ta, lda, s * a_sample, m, k);

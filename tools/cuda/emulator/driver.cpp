@@ -4,7 +4,12 @@
 // What a device would forgive or do at random is an error here: memory is NaN until written, every
 // array ends in a fence that is looked at when it is freed, and a launch beyond an H100's limits is
 // refused.
+//
+// EMULATOR_DRY=1 starts nothing and touches no array: a program's launches are counted by name, and
+// the most memory that it had at a time, whatever the size of its arrays; standard error has them at
+// the end. What such a program computes means nothing.
 #include <cuda_runtime.h>
+#include <sys/mman.h>
 
 #include "threads.hpp"
 //
@@ -20,7 +25,7 @@ std::map<std::string, Kernel>& kernels() {
 }  // namespace emulator
 
 namespace {
-constexpr int INVALID_VALUE = 1, INVALID_DEVICE = 101, NOT_FOUND = 500;
+constexpr int INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, NOT_FOUND = 500;
 constexpr size_t FENCE = 256;
 constexpr uint8_t FENCE_BYTE = 0xA5;
 constexpr size_t LARGEST_SHARED = 48 << 10;
@@ -30,9 +35,49 @@ int something;
 void* current = nullptr;
 using Address = unsigned long long;
 
+// What a dry run counts.
+struct Count {
+    size_t launches = 0, threads = 0;
+};
+struct Dry {
+    const bool on = std::getenv("EMULATOR_DRY") != nullptr;
+    std::map<std::string, Count> kernels;
+    std::map<Address, size_t> arrays;
+    size_t bytes = 0, peak = 0, copies = 0;
+
+    int allocate(Address* address, size_t size) {
+        void* at = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (at == MAP_FAILED) return OUT_OF_MEMORY;
+        arrays[*address = reinterpret_cast<Address>(at)] = size;
+        // A device's pool deals out pieces of 512 bytes.
+        bytes += (size + 511) / 512 * 512;
+        peak = std::max(peak, bytes);
+        return 0;
+    }
+    int release(Address address) {
+        const auto found = arrays.find(address);
+        if (found == arrays.end()) return 0;
+        bytes -= (found->second + 511) / 512 * 512;
+        munmap(reinterpret_cast<void*>(address), found->second);
+        arrays.erase(found);
+        return 0;
+    }
+    ~Dry() {
+        if (!on) return;
+        size_t all = 0;
+        for (const auto& [name, count] : kernels) all += count.launches;
+        std::fprintf(stderr, "dry run: %.3f GiB at most, %zu launches, %zu copies and fills\n",
+                     static_cast<double>(peak) / (1 << 30), all, copies);
+        for (const auto& [name, count] : kernels) {
+            std::fprintf(stderr, "%8zu launches, %12zu threads: %s\n", count.launches, count.threads, name.c_str());
+        }
+    }
+} dry;
+
 // [size, padding][array][fence], the array aligned as a device would.
 int allocate(Address* address, size_t bytes) {
     if (bytes == 0) return INVALID_VALUE;
+    if (dry.on) return dry.allocate(address, bytes);
     auto* whole = static_cast<uint8_t*>(std::aligned_alloc(FENCE, (bytes + 3 * FENCE - 1) / FENCE * FENCE));
     std::memcpy(whole, &bytes, sizeof bytes);
     std::memset(whole + sizeof bytes, FENCE_BYTE, FENCE - sizeof bytes);
@@ -44,6 +89,7 @@ int allocate(Address* address, size_t bytes) {
 
 int release(Address address) {
     if (address == 0) return 0;
+    if (dry.on) return dry.release(address);
     auto* array = reinterpret_cast<uint8_t*>(address);
     uint8_t* whole = array - FENCE;
     size_t bytes;
@@ -59,6 +105,16 @@ int release(Address address) {
     return 0;
 }
 }  // namespace
+
+// For the matrix products, which are a library of their own: whether to count one instead.
+extern "C" int emulator_dry_product(const char* name, size_t threads) {
+    if (!dry.on) return 0;
+    const std::lock_guard<std::recursive_mutex> guard(lock);
+    Count& count = dry.kernels[name];
+    count.launches += 1;
+    count.threads += threads;
+    return 1;
+}
 
 #define API extern "C" int
 API cuInit(unsigned) { return 0; }
@@ -105,18 +161,22 @@ API cuMemFreeAsync(Address address, void*) { return release(address); }
 API cuMemHostAlloc(void** host, size_t bytes, unsigned) { return *host = std::malloc(bytes), 0; }
 API cuMemFreeHost(void* host) { return std::free(host), 0; }
 API cuMemcpyHtoDAsync_v2(Address to, const void* from, size_t n, void*) {
+    if (dry.on) return ++dry.copies, 0;
     return std::memcpy(reinterpret_cast<void*>(to), from, n), 0;
 }
 API cuMemcpyDtoHAsync_v2(void* to, Address from, size_t n, void*) {
+    if (dry.on) return ++dry.copies, std::memset(to, 0, n), 0;
     return std::memcpy(to, reinterpret_cast<void*>(from), n), 0;
 }
 API cuMemcpyDtoDAsync_v2(Address to, Address from, size_t n, void*) {
+    if (dry.on) return ++dry.copies, 0;
     return std::memmove(reinterpret_cast<void*>(to), reinterpret_cast<void*>(from), n), 0;
 }
 API cuMemcpyPeerAsync(Address to, void*, Address from, void*, size_t n, void* stream) {
     return cuMemcpyDtoDAsync_v2(to, from, n, stream);
 }
 API cuMemsetD8Async(Address to, unsigned char value, size_t n, void*) {
+    if (dry.on) return ++dry.copies, 0;
     return std::memset(reinterpret_cast<void*>(to), value, n), 0;
 }
 API cuModuleLoad(void** module, const char*) { return *module = &something, 0; }
@@ -142,6 +202,12 @@ API cuLaunchKernel(void* function, unsigned bx, unsigned by, unsigned bz, unsign
         std::fprintf(stderr, "emulator: %s: impossible launch of (%u, %u, %u) blocks of (%u, %u, %u), %u bytes\n",
                      name.c_str(), bx, by, bz, tx, ty, tz, shared);
         return INVALID_VALUE;
+    }
+    if (dry.on) {
+        Count& count = dry.kernels[name];
+        count.launches += 1;
+        count.threads += size_t(bx) * by * bz * tx * ty * tz;
+        return 0;
     }
     const auto& run = kernel;
     emulator::launch(dim3(bx, by, bz), dim3(tx, ty, tz), shared, [&] { run(arguments); });

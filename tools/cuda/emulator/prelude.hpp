@@ -45,6 +45,41 @@ template <class T> static inline T atomicMax(T* at, T value) {
 }
 template <class T> static inline T __ldg(const T* at) { return *at; }
 
+// The two matrix instructions of a warp that our kernels use, as `common.cuh` describes them.
+#define WARP_MATRICES
+static inline float half_of(uint32_t pair, int which) {
+    const uint32_t bits = which ? pair & 0xffff0000u : pair << 16;
+    float v;
+    std::memcpy(&v, &bits, sizeof v);
+    return v;
+}
+static inline void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    const unsigned lane = emulator::machine().current % 32;
+    emulator::with_warp({a[0], a[1], a[2], a[3], b[0], b[1]}, [&](const emulator::Words* lanes) {
+        for (int i = 0; i < 4; ++i) {
+            const int row = lane / 4 % 8, column = lane % 4 * 2 + i % 2, below = i / 2;
+            double sum = c[i];
+            for (int k = 0; k < 16; ++k) {
+                const uint32_t left = lanes[row * 4 + k % 8 / 2][below + k / 8 * 2];
+                const uint32_t right = lanes[column * 4 + k % 8 / 2][4 + k / 8];
+                sum += static_cast<double>(half_of(left, k % 2)) * half_of(right, k % 2);
+            }
+            c[i] = static_cast<float>(sum);
+        }
+    });
+}
+static inline unsigned transpose(unsigned a) {
+    const unsigned lane = emulator::machine().current % 32, column = lane / 4;
+    unsigned t = 0;
+    emulator::with_warp({a}, [&](const emulator::Words* lanes) {
+        for (unsigned i = 0; i < 2; ++i) {
+            const uint32_t pair = lanes[(lane % 4 * 2 + i) * 4 + column / 2][0];
+            t |= (column % 2 ? pair >> 16 : pair & 0xffffu) << (16 * i);
+        }
+    });
+    return t;
+}
+
 using std::isnan;
 using std::max;
 using std::min;

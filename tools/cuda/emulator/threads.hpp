@@ -10,6 +10,7 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -34,6 +35,9 @@ struct Fiber {
     bool entered = false;
 };
 
+// What a lane has of matrices: up to six registers.
+using Words = std::array<uint32_t, 6>;
+
 struct Machine {
     uint3 thread{}, block{};
     dim3 threads{}, blocks{};
@@ -42,6 +46,7 @@ struct Machine {
     std::vector<At> at;
     std::vector<Fiber*> fiber;          // of each waiting thread
     std::vector<uint64_t> exchanged;    // a slot a thread, for shuffles
+    std::vector<Words> shared_words;    // the same for matrices that a warp holds together
     std::vector<std::unique_ptr<Fiber>> all;
     std::vector<Fiber*> idle;
     std::vector<unsigned> queue;        // threads that have not begun, last first
@@ -196,6 +201,7 @@ inline void launch(dim3 blocks, dim3 threads, size_t shared, const std::function
     m.count = threads.x * threads.y * threads.z;
     m.body = &body;
     m.exchanged.assign(m.count, 0);
+    m.shared_words.assign((m.count + WARP - 1) / WARP * WARP, Words{});
     for (unsigned z = 0; z < blocks.z; ++z) {
         for (unsigned y = 0; y < blocks.y; ++y) {
             for (unsigned x = 0; x < blocks.x; ++x) {
@@ -222,6 +228,15 @@ template <class T> T exchange(T value, unsigned lane, bool keep) {
     if (!keep && first + lane < m.count) std::memcpy(&other, &m.exchanged[first + lane], sizeof other);
     wait(At::warp);
     return other;
+}
+
+// Calls `f` with what each lane of the warp holds; all of a warp must come here.
+template <class F> void with_warp(const Words& own, F f) {
+    Machine& m = machine();
+    m.shared_words[m.current] = own;
+    wait(At::warp);
+    f(&m.shared_words[m.current / WARP * WARP]);
+    wait(At::warp);
 }
 
 }  // namespace emulator

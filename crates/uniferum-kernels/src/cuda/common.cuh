@@ -23,6 +23,35 @@ template <class T> __device__ __forceinline__ T narrow(float v);
 template <> __device__ __forceinline__ float narrow<float>(float v) { return v; }
 template <> __device__ __forceinline__ bf16 narrow<bf16>(float v) { return __float2bfloat16(v); }
 
+// Two neighbours of bf16 in a register, the first in the low half.
+__device__ __forceinline__ unsigned pack(float a, float b) {
+    const __nv_bfloat162 both = __floats2bfloat162_rn(a, b);
+    unsigned bits;
+    memcpy(&bits, &both, sizeof bits);
+    return bits;
+}
+__device__ __forceinline__ float2 unpack(unsigned bits) {
+    return make_float2(__int_as_float(static_cast<int>(bits << 16)), __int_as_float(static_cast<int>(bits & 0xffff0000u)));
+}
+
+// On tensor cores, by a whole warp. Lane 4 g + q holds of a matrix of 8 x 8 values the neighbours 2 q
+// and 2 q + 1 of row g.
+#ifndef WARP_MATRICES
+// c += a b, of 16 x 16 and 16 x 8 values, in f32. `a` is [top left, bottom left, top right, bottom
+// right], `b` the transposes of [top, bottom], `c` [top, bottom] of two values each.
+__device__ __forceinline__ void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+// The transpose of 8 x 8 values.
+__device__ __forceinline__ unsigned transpose(unsigned a) {
+    unsigned t;
+    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(a));
+    return t;
+}
+#endif
+
 // Four neighbours at once: 16 bytes of f32, 8 of bf16. Their address must be aligned to that.
 template <class T> struct FourOf;
 template <> struct FourOf<float> { typedef float4 Type; };

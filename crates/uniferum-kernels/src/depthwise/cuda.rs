@@ -1,7 +1,10 @@
 //! Depthwise convolution on CUDA; see `depthwise.cu` for how the kernels walk.
 
+mod tensor_cores;
+
 use candle_core::{DType, Result};
 
+use self::tensor_cores::Walks;
 use crate::cuda::{Arg, Buf, Gpu, Grid, Module, args, module};
 use crate::geometry::Geometry;
 
@@ -225,6 +228,12 @@ pub(crate) fn grad_input(
     gpu.launch_for(&MODULE, &name, dtype, grid, &args)
 }
 
+fn norm_args(norm: Option<NormSilu<'_>>) -> [Arg; 2] {
+    norm.map_or([Arg::NULL; 2], |(scale, shift)| {
+        [scale.into(), shift.into()]
+    })
+}
+
 fn behind_args(behind: Option<Behind<'_>>) -> [Arg; 3] {
     behind.map_or([Arg::NULL; 3], |(x, (scale, shift))| {
         [x, scale.into(), shift.into()]
@@ -247,14 +256,15 @@ fn walk(
     let taps = k * k * k.next_multiple_of(4);
     let lanes = Lanes::new(g);
     let after = behind_args(behind);
+    if let Some(walks) = Walks::new(sizes, &[x, y, after[0]], dtype) {
+        return walks.forward(gpu, (x, weight, bias, y), norm, behind, flip);
+    }
     let how = sizes.reading(&lanes, &[x, y, after[0]], dtype, norm.is_some());
     let planes_of = (sizes.samples * sizes.channels).div_ceil(lanes.side) * lanes.tiles;
     let planes = chunk(g.output[0], planes_of);
     let blocks = planes_of * g.output[0].div_ceil(planes);
     let mut args = vec![x, weight, bias];
-    args.extend(norm.map_or([Arg::NULL; 2], |(scale, shift)| {
-        [scale.into(), shift.into()]
-    }));
+    args.extend(norm_args(norm));
     args.extend(after);
     args.push(y);
     args.extend(sizes.places());
@@ -281,6 +291,26 @@ pub(crate) fn grad_weight(
     dy: Arg,
     norm: Option<NormSilu<'_>>,
 ) -> Result<Buf> {
+    let (channels, taps) = (sizes.channels, sizes.geometry.taps());
+    let (partial, blocks) = match Walks::new(sizes, &[x, dy], dtype) {
+        Some(walks) => walks.weights(gpu, (x, dy), norm)?,
+        None => weight_sums(gpu, sizes, (x, dtype), dy, norm)?,
+    };
+    let dw = gpu.uninit(DType::F32, channels * taps)?;
+    let args = args![&partial, &dw, channels as i32, taps as i32, blocks as i32];
+    let grid = Grid::flat(channels * taps);
+    gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)?;
+    Ok(dw)
+}
+
+/// One sum a block of each channel and tap, `[channels, blocks, taps]`, and the blocks.
+fn weight_sums(
+    gpu: &Gpu,
+    sizes: &Sizes,
+    (x, dtype): (Arg, DType),
+    dy: Arg,
+    norm: Option<NormSilu<'_>>,
+) -> Result<(Buf, usize)> {
     let g = &sizes.geometry;
     let channels = sizes.channels;
     let lanes = Lanes::new(g);
@@ -291,9 +321,7 @@ pub(crate) fn grad_weight(
     let blocks = items.min(BLOCKS.div_ceil(channels)).max(1);
     let partial = gpu.uninit(DType::F32, channels * blocks * g.taps())?;
     let mut args = vec![x, dy];
-    args.extend(norm.map_or([Arg::NULL; 2], |(scale, shift)| {
-        [scale.into(), shift.into()]
-    }));
+    args.extend(norm_args(norm));
     args.push(Arg::from(&partial));
     args.extend(sizes.places());
     args.extend([sizes.samples, channels].map(|v| Arg::I32(v as i32)));
@@ -303,15 +331,5 @@ pub(crate) fn grad_weight(
     let grid = lanes.grid(channels * blocks, 0);
     let name = sizes.name("weight_gradient", how);
     gpu.launch_for(&MODULE, &name, dtype, grid, &args)?;
-    let dw = gpu.uninit(DType::F32, channels * g.taps())?;
-    let args = args![
-        &partial,
-        &dw,
-        channels as i32,
-        g.taps() as i32,
-        blocks as i32
-    ];
-    let grid = Grid::flat(channels * g.taps());
-    gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)?;
-    Ok(dw)
+    Ok((partial, blocks))
 }
