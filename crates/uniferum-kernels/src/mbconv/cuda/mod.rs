@@ -16,9 +16,9 @@ use crate::depthwise::cuda::Sizes;
 
 const MODULE: Module = module!("mbconv");
 
-/// Elements of an expanded activation that exist at a time: 1 GiB of `f32`. Groups cost nothing
-/// but launches, as long as one fills the device.
-const GROUP: usize = 1 << 28;
+/// Elements of an expanded activation that exist at a time: 256 MiB of `f32`. Groups cost launches and a
+/// pass over the block's input each, as long as one fills the device.
+const GROUP: usize = 1 << 26;
 
 /// What backward needs beside the input and the parameters.
 pub(crate) struct Saved {
