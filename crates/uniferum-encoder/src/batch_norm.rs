@@ -108,7 +108,17 @@ impl BatchNorm {
 
     /// Moves the running statistics towards a batch's, of `count` values per channel.
     pub(crate) fn record(&self, mean: &Tensor, var: &Tensor, count: usize) -> Result<()> {
-        self.update(mean, &kernels::unbiased_variance(var, count)?)
+        let running = [&self.running_mean, &self.running_var];
+        kernels::move_statistics(running, [mean, var], count, MOMENTUM)?;
+        let batches = self.batches.detach();
+        if !batches.device().is_cpu() {
+            // Counted where it lies: reading it would wait for all work before.
+            self.batches.set(&(batches + 1.0)?)?;
+            return Ok(());
+        }
+        let counted = batches.to_vec0::<i64>()?.wrapping_add(1);
+        self.batches.set(&Tensor::new(counted, batches.device())?)?;
+        Ok(())
     }
 
     /// The affine map that evaluation applies to each channel.
@@ -135,25 +145,6 @@ impl BatchNorm {
             &self.running_mean,
             &self.running_var,
         ]
-    }
-
-    fn update(&self, mean: &Tensor, unbiased_var: &Tensor) -> Result<()> {
-        for (running, batch) in [
-            (&self.running_mean, mean),
-            (&self.running_var, unbiased_var),
-        ] {
-            let kept = running.detach().affine(1.0 - MOMENTUM, 0.0)?;
-            running.set(&(kept + batch.detach().affine(MOMENTUM, 0.0)?)?)?;
-        }
-        let batches = self.batches.detach();
-        if !batches.device().is_cpu() {
-            // Counted where it lies: reading it would wait for all work before.
-            self.batches.set(&(batches + 1.0)?)?;
-            return Ok(());
-        }
-        let counted = batches.to_vec0::<i64>()?.wrapping_add(1);
-        self.batches.set(&Tensor::new(counted, batches.device())?)?;
-        Ok(())
     }
 }
 

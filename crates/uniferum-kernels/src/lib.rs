@@ -46,7 +46,9 @@ mod squeeze_excite;
 pub use adamw::{AdamW, adamw_step, adamw_step_clipped, clip_factor, squared_norm, sum_of_squares};
 pub use attention::{Span, attention, attention_packed};
 pub use augment::{Augmenter, Noise, Patches, Resampling, Taps, TurnedResampling, Voxels};
-pub use batch_norm::{batch_norm, batch_norm_silu, batch_norm_train, unbiased_variance};
+pub use batch_norm::{
+    batch_norm, batch_norm_silu, batch_norm_train, move_statistics, unbiased_variance,
+};
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
 pub use device::{DeviceChoice, gpu_memory};

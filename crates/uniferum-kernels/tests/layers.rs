@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use uniferum_kernels::oracle::{self, Array5};
 use uniferum_kernels::{
     adaptive_avg_pool3d, avg_pool3d, batch_norm, batch_norm_silu, batch_norm_train,
-    global_avg_pool3d, max_pool3d, silu, squeeze_excite, unbiased_variance,
+    global_avg_pool3d, max_pool3d, move_statistics, silu, squeeze_excite, unbiased_variance,
 };
 
 fn dims(max_side: usize) -> impl Strategy<Value = [usize; 5]> {
@@ -175,6 +175,27 @@ fn statistics_of_far_off_centre_values_stay_exact() {
 fn unbiased_variance_scales_by_n_over_n_minus_one() {
     let var = unbiased_variance(&tensor(&[3.0], &[1]), 4).unwrap();
     assert_eq!(flat(&var), [4.0]);
+}
+
+#[test]
+fn running_statistics_move_towards_the_unbiased_ones_of_a_batch() {
+    let running = |v: &[f64]| Var::from_tensor(&tensor(v, &[2])).unwrap();
+    let (mean, var) = (running(&[1.0, -2.0]), running(&[1.0, 4.0]));
+    let batch = [tensor(&[3.0, 0.0], &[2]), tensor(&[3.0, 6.0], &[2])];
+    let [m, v] = [&batch[0], &batch[1]];
+    for _ in 0..2 {
+        move_statistics([&mean, &var], [m, v], 4, 0.25).unwrap();
+    }
+    // Unbiased, the batch's variances are 4 and 8.
+    let moved = |from: f64, to: f64| to + (from - to) * 0.75 * 0.75;
+    let close = |got: &Var, want: [f64; 2]| {
+        let d = distance(&flat(got), &want);
+        assert!(d < 1e-6, "{d}");
+    };
+    close(&mean, [moved(1.0, 3.0), moved(-2.0, 0.0)]);
+    close(&var, [moved(1.0, 4.0), moved(4.0, 8.0)]);
+    let one = tensor(&[1.0], &[1]);
+    assert!(move_statistics([&mean, &var], [&one, v], 4, 0.25).is_err());
 }
 
 #[test]

@@ -70,6 +70,17 @@ extern "C" __global__ void norm_prepare(
     shift[c] = beta[c] - scale[c] * mean[c];
 }
 
+// Running statistics towards the batch's; the variance by a weight of its own, which makes it the unbiased
+// one.
+extern "C" __global__ void move_statistics(
+    float* running_mean, float* running_var, const float* mean, const float* var, int channels,
+    float momentum, float var_momentum) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= channels) return;
+    running_mean[c] = (1.0f - momentum) * running_mean[c] + momentum * mean[c];
+    running_var[c] = (1.0f - momentum) * running_var[c] + var_momentum * var[c];
+}
+
 // y = act(scale x + shift) * gate + residual, the last two where there are any; the gate is one
 // value a sample and channel.
 template <class T>

@@ -1,6 +1,6 @@
 //! Batch norm on CUDA.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result, Tensor, Var};
 
 use super::{OP, Plan};
 use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module, record3, row_threads};
@@ -325,6 +325,26 @@ pub(crate) fn norm_back(
     ];
     let grid = rows.grid(rows.count(), blocks);
     gpu.launch_for(&MODULE, "norm_back", dtype, grid, list)
+}
+
+/// [`move_statistics`](super::move_statistics) on CUDA; `unbiased` is what the variance is multiplied by.
+pub(super) fn move_statistics(
+    running: [&Var; 2],
+    [mean, var]: [&Tensor; 2],
+    unbiased: f64,
+    momentum: f64,
+) -> Result<()> {
+    let gpu = Gpu::of("move_statistics", running[0])?;
+    // Written in place through the device, as the optimiser writes weights.
+    let [to_mean, to_var] = running.map(|var| gpu.read_f32(var));
+    let (to_mean, to_var) = (to_mean?, to_var?);
+    let (mean, var) = (mean.contiguous()?, var.contiguous()?);
+    let (mean, var) = (gpu.read_f32(&mean)?, gpu.read_f32(&var)?);
+    let c = to_mean.len;
+    let numbers = [momentum, momentum * unbiased].map(|v| v as f32);
+    let [own, of_var] = numbers;
+    let list = args![&to_mean, &to_var, &mean, &var, c as i32, own, of_var];
+    gpu.launch(&MODULE, "move_statistics", Grid::flat(c), list)
 }
 
 /// A norm, with SiLU behind it if `active`, as a node of the graph; mean and biased variance

@@ -6,7 +6,7 @@ pub(crate) mod cuda;
 pub(crate) mod maps;
 mod silu;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 
 use crate::error::invalid;
 use crate::host;
@@ -107,7 +107,44 @@ pub fn batch_norm_train(
 /// # Errors
 /// When the tensor's arithmetic fails on its device.
 pub fn unbiased_variance(biased: &Tensor, count: usize) -> Result<Tensor> {
-    biased.affine(count as f64 / count.saturating_sub(1).max(1) as f64, 0.0)
+    biased.affine(unbiased(count), 0.0)
+}
+
+/// From the biased to the unbiased variance of `count` values.
+fn unbiased(count: usize) -> f64 {
+    count as f64 / count.saturating_sub(1).max(1) as f64
+}
+
+/// Moves the running mean and variance towards those of a batch of `count` values per channel, whose
+/// variance is biased: `running += momentum * (batch - running)`, with the unbiased variance.
+///
+/// In place, and one kernel on a GPU.
+///
+/// # Shapes
+/// All `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit together, or for tensors that are not `f32`.
+pub fn move_statistics(
+    running: [&Var; 2],
+    batch: [&Tensor; 2],
+    count: usize,
+    momentum: f64,
+) -> Result<()> {
+    let channels = running[0].elem_count();
+    check_channels("running variance", running[1], channels)?;
+    check_channels("mean", batch[0], channels)?;
+    check_channels("variance", batch[1], channels)?;
+    on_cuda!(running[0] => cuda::move_statistics(running, batch, unbiased(count), momentum));
+    let batch = [
+        batch[0].detach(),
+        unbiased_variance(&batch[1].detach(), count)?,
+    ];
+    for (running, batch) in running.into_iter().zip(batch) {
+        let kept = running.detach().affine(1.0 - momentum, 0.0)?;
+        running.set(&(kept + batch.affine(momentum, 0.0)?)?)?;
+    }
+    Ok(())
 }
 
 fn apply(x: &Tensor, gamma: &Tensor, beta: &Tensor, op: BatchNorm) -> Result<Tensor> {
