@@ -60,15 +60,22 @@ say "building the emulated driver"
 )
 
 export LD_LIBRARY_PATH=$PWD/$work/emulator UNIFERUM_TEST_DEVICE=cuda:0
+# One thread each, so that as many run at once as there are cores.
+all_of() { # lines of: log, order of threads, program, its arguments
+  xargs -P "$(nproc)" -L 1 bash -c '
+    log=$0 order=$1
+    EMULATOR_ORDER=$order "${@:2}" > "$log" 2>&1 || { cat "$log"; echo "$log: failed" >&2; exit 255; }'
+}
+say "kernels against the oracle, three orders of threads"
 for order in 0 1 2; do
-  say "kernels against the oracle, order $order"
   echo "$binaries" | grep '^uniferum-kernels ' | while read -r _ name binary; do
-    EMULATOR_ORDER=$order "$binary" --quiet > "$work/$name.log" 2>&1 \
-      || { cat "$work/$name.log"; say "$name failed"; exit 1; }
+    echo "$work/$name.$order.log $order $binary --quiet"
   done
-done
+done | all_of
 say "the model, the loader and a training against the CPU"
-echo "$binaries" | grep -v '^uniferum-kernels ' | while read -r _ name binary; do
-  "$binary" --nocapture || { say "$name failed"; exit 1; }
-done
+models=$(echo "$binaries" | grep -v '^uniferum-kernels ')
+echo "$models" | while read -r _ name binary; do
+  echo "$work/$name.log 0 $binary --nocapture"
+done | all_of
+echo "$models" | while read -r _ name _; do cat "$work/$name.log"; done
 say "all of it holds"
