@@ -3,7 +3,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::cases::Cases;
+use crate::cases::{Cases, cluster_count};
 use crate::error::{Error, Result, check_clustering, check_len, check_open_unit};
 use crate::ranked::Ranked;
 
@@ -157,7 +157,7 @@ impl Plan {
     fn new(cases: &[Cases], stratified: bool) -> Plan {
         let first = &cases[0];
         let last = |c: &Cases| match &c.clusters {
-            Some(clusters) => clusters.iter().max().map_or(0, |&m| m as usize + 1),
+            Some(clusters) => cluster_count(clusters),
             None => c.n_rows,
         };
         let units = cases.iter().map(last).max().unwrap_or(0);

@@ -3,7 +3,7 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::cases::Cases;
+use crate::cases::{Cases, cluster_count};
 use crate::error::{Error, Result, Undefined, check_open_unit};
 use crate::operating::proportion;
 use crate::ranked::{Ranked, TieGroup};
@@ -350,9 +350,8 @@ impl Chance {
     fn draw(cases: &Cases, seed: u64, stream: u64) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
         rng.set_stream(stream);
-        let clusters = cases.clusters.as_ref();
-        let last = clusters.map(|c| c.iter().max().map_or(0, |&m| m as usize + 1));
-        let n = last.unwrap_or(cases.len());
+        let clusters = cases.clusters.as_deref();
+        let n = clusters.map_or(cases.len(), cluster_count);
         Chance((0..n).map(|_| rng.random()).collect())
     }
 

@@ -237,3 +237,7 @@ pub fn cluster_ids<K: Hash + Eq>(keys: &[K]) -> Vec<u32> {
         })
         .collect()
 }
+/// Room for a sum for each cluster: ids may leave numbers out.
+pub(crate) fn cluster_count(clusters: &[u32]) -> usize {
+    clusters.iter().max().map_or(0, |&m| m as usize + 1)
+}

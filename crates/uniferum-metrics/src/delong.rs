@@ -2,7 +2,7 @@ use std::borrow::Borrow;
 
 use rayon::prelude::*;
 
-use crate::cases::Cases;
+use crate::cases::{Cases, cluster_count};
 use crate::error::{Result, Undefined, check_clustering, check_len};
 use crate::ranked::Ranked;
 
@@ -276,7 +276,7 @@ fn unclustered(cases: &Cases, parts: Vec<f64>) -> (Influence, Vec<u8>) {
 }
 
 fn clustered(cases: &Cases, clusters: &[u32], parts: &[f64]) -> (Influence, Vec<u8>) {
-    let n = clusters.iter().max().map_or(0, |&m| m as usize + 1);
+    let n = cluster_count(clusters);
     let (mut pos, mut neg, mut holds) = (vec![0.0; n], vec![0.0; n], vec![0u8; n]);
     for (i, &part) in parts.iter().enumerate() {
         if cases.weight(i) == 0.0 {

@@ -15,9 +15,9 @@ const SCAN_ENDS: [&str; 14] = [
 ];
 
 /// Columns with the HU a stored unit is worth, the manifest's first.
-const SLOPES: [&str; 3] = ["hu_slope", "slope", "RescaleSlope"];
+pub(super) const SLOPES: [&str; 3] = ["hu_slope", "slope", "RescaleSlope"];
 /// Columns with the HU of stored 0.
-const INTERCEPTS: [&str; 3] = ["hu_intercept", "intercept", "RescaleIntercept"];
+pub(super) const INTERCEPTS: [&str; 3] = ["hu_intercept", "intercept", "RescaleIntercept"];
 
 /// Where the Hounsfield units of a collection come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

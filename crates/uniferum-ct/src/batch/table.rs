@@ -3,22 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::gather::HuChoice;
+use super::gather::{HuChoice, INTERCEPTS, SLOPES};
 use super::job::Job;
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomically;
-
-/// Columns of what is true of the scans as they came, and of the prepared ones no more.
-const OF_THE_ORIGINAL: [&str; 7] = [
-    "hu_slope",
-    "hu_intercept",
-    "slope",
-    "intercept",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "spacing_mm",
-];
 
 /// Copies a table (CSV with a column `scan`) into the output folder with the paths of the prepared
 /// files in its columns `scan`, `mask` and `nodules`; scans that are not prepared are left out.
@@ -51,7 +40,10 @@ pub fn write_table(
         .collect();
     // Masks that were found in a folder get a column of their own.
     let columns = [find("mask"), find("nodules")];
-    let (source, emptied) = (find("hu_source"), OF_THE_ORIGINAL.map(find));
+    let source = find("hu_source");
+    // What is true of the scans as they came, and of the prepared ones no more.
+    let original = [&SLOPES[..], &INTERCEPTS, &["spacing_mm"]].concat();
+    let emptied: Vec<usize> = original.into_iter().filter_map(find).collect();
     let wanted = [
         jobs.values().any(|j| j.mask.is_some()),
         jobs.values().any(|j| j.nodules.is_some()),
@@ -79,7 +71,7 @@ pub fn write_table(
             c if Some(c) == columns[0] => masks[0],
             c if Some(c) == columns[1] => masks[1],
             c if Some(c) == source => HuChoice::AlreadyHu.as_str(),
-            c if emptied.contains(&Some(c)) => "",
+            c if emptied.contains(&c) => "",
             _ => text,
         };
         let extra = (0..2).filter(|&i| added[i]).map(|i| masks[i].as_str());
