@@ -118,7 +118,6 @@ impl EfficientNet3d {
     pub fn forward_t(&self, x: &Tensor, train: bool) -> Result<Tensor> {
         self.check(x)?;
         if train {
-            self.inference.clear();
             return self.forward_as_one(x);
         }
         kernels::release_memory();
@@ -135,7 +134,7 @@ impl EfficientNet3d {
     /// Training: the whole network as one operation, since what passes between its
     /// layers is too large to become tensors.
     fn forward_as_one(&self, x: &Tensor) -> Result<Tensor> {
-        let mode = self.mode(true);
+        let mode = self.begin(true);
         let ends = [&self.stem, &self.head].map(|layer| LayerTensors::new(layer, mode));
         let blocks = self.blocks.iter().map(|b| BlockTensors::new(b, mode));
         let blocks: Vec<_> = blocks.collect();
@@ -188,16 +187,12 @@ impl EfficientNet3d {
         Ok(maps)
     }
 
-    /// As [`mode`](Self::mode), before a pass: training moves the running statistics, so that a packed
-    /// copy of the network is of old ones.
+    /// What a pass does. Training moves the running statistics, so that a packed copy of the network is of
+    /// old ones, and is forgotten.
     fn begin(&self, train: bool) -> Mode {
         if train {
             self.inference.clear();
         }
-        self.mode(train)
-    }
-
-    fn mode(&self, train: bool) -> Mode {
         match (train, self.frozen_statistics) {
             (false, _) => Mode::Eval,
             (true, false) => Mode::Train,
