@@ -336,13 +336,11 @@ pub(super) fn move_statistics(
 ) -> Result<()> {
     let gpu = Gpu::of("move_statistics", running[0])?;
     // Written in place through the device, as the optimiser writes weights.
-    let [to_mean, to_var] = running.map(|var| gpu.read_f32(var));
-    let (to_mean, to_var) = (to_mean?, to_var?);
+    let (to_mean, to_var) = (gpu.read_f32(running[0])?, gpu.read_f32(running[1])?);
     let (mean, var) = (mean.contiguous()?, var.contiguous()?);
     let (mean, var) = (gpu.read_f32(&mean)?, gpu.read_f32(&var)?);
     let c = to_mean.len;
-    let numbers = [momentum, momentum * unbiased].map(|v| v as f32);
-    let [own, of_var] = numbers;
+    let [own, of_var] = [momentum, momentum * unbiased].map(|v| v as f32);
     let list = args![&to_mean, &to_var, &mean, &var, c as i32, own, of_var];
     gpu.launch(&MODULE, "move_statistics", Grid::flat(c), list)
 }

@@ -141,6 +141,37 @@ template <int N> __device__ __forceinline__ void block_sum(double (&v)[N]) {
     }
 }
 
+// The sums of N f32 values of each thread, `of(0)` to `of(N - 1)`, over a block of up to 4 whole warps,
+// into `to`. To be called once in a kernel, by every thread.
+template <int N, class F> __device__ __forceinline__ void leave_sums(float* to, F of) {
+    __shared__ float parts[N][4];
+    const int warp = threadIdx.x / 32;
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+        const float total = warp_sum(of(i));
+        if (threadIdx.x % 32 == 0) parts[i][warp] = total;
+    }
+    __syncthreads();
+    for (int i = threadIdx.x; i < N; i += blockDim.x) {
+        float total = 0.0f;
+        for (int w = 0; w < blockDim.x / 32; ++w) total += parts[i][w];
+        to[i] = total;
+    }
+}
+
+// Moves planes of values in registers on by one: the last is gone, the first is zeros.
+template <int A, int R, int N, class T> __device__ __forceinline__ void shift_planes(T (&planes)[A][R][N]) {
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+#pragma unroll
+            for (int a = A - 1; a > 0; --a) planes[a][r][i] = planes[a - 1][r][i];
+            planes[0][r][i] = T(0);
+        }
+    }
+}
+
 // The same for one f32 value, given to every thread; may be called again and again.
 __device__ __forceinline__ float block_sum_all(float v) {
     __shared__ float parts[32];

@@ -260,15 +260,7 @@ __device__ __forceinline__ void forward(
                 store_row<HOW != ONES>(y + at, w, s.out_width, out);
             }
         }
-#pragma unroll
-        for (int o = 0; o < R; ++o) {
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-#pragma unroll
-                for (int a = A - 1; a > 0; --a) sum[a][o][i] = sum[a - 1][o][i];
-                sum[0][o][i] = 0.0f;
-            }
-        }
+        shift_planes(sum);
     }
 }
 
@@ -450,14 +442,9 @@ __device__ __forceinline__ void weight_gradient(
         float g[A][R][4] = {};
         for (int j = 0; j < planes + A - 1; ++j) {
             const int od = begin + j;
+            shift_planes(g);
 #pragma unroll
             for (int o = 0; o < R; ++o) {
-#pragma unroll
-                for (int i = 0; i < 4; ++i) {
-#pragma unroll
-                    for (int a = A - 1; a > 0; --a) g[a][o][i] = g[a - 1][o][i];
-                    g[0][o][i] = 0.0f;
-                }
                 if (o < rows && od < end) {
                     load_row<HOW != ONES>(slope + od * plane + static_cast<i64>(o) * s.out_width, w, s.out_width, g[0][o]);
                 }
@@ -492,19 +479,7 @@ __device__ __forceinline__ void weight_gradient(
         }
     }
 
-    __shared__ float parts[TAPS][4];
-    const int warp = threadIdx.x / 32;
-#pragma unroll
-    for (int tap = 0; tap < TAPS; ++tap) {
-        const float total = warp_sum(sum[tap]);
-        if (threadIdx.x % 32 == 0) parts[tap][warp] = total;
-    }
-    __syncthreads();
-    for (int tap = threadIdx.x; tap < TAPS; tap += blockDim.x) {
-        float total = 0.0f;
-        for (int i = 0; i < blockDim.x / 32; ++i) total += parts[tap][i];
-        partial[static_cast<i64>(blockIdx.x) * TAPS + tap] = total;
-    }
+    leave_sums<TAPS>(partial + static_cast<i64>(blockIdx.x) * TAPS, [&](int tap) { return sum[tap]; });
 }
 
 // Adds the blocks' sums up: one thread a channel and tap.

@@ -208,13 +208,8 @@ __device__ __forceinline__ void forward(
                 }
                 *reinterpret_cast<unsigned*>(y + place) = pack(v[0], v[1]);
             }
-#pragma unroll
-            for (int i = 0; i < 4; ++i) {
-#pragma unroll
-                for (int kd = K - 1; kd > 0; --kd) sum[kd][o][i] = sum[kd - 1][o][i];
-                sum[0][o][i] = 0.0f;
-            }
         }
+        shift_planes(sum);
     }
 }
 
@@ -249,12 +244,11 @@ __device__ __forceinline__ void weight_gradient(
 #pragma unroll
         for (int i = 0; i < TALL * 2; ++i) next[i / 2][i % 2] = read(at.begin, i / 2, i % 2);
         for (int j = at.begin; j < at.end + K - 1; ++j) {
+            shift_planes(g);
 #pragma unroll
             for (int o = 0; o < TALL; ++o) {
 #pragma unroll
                 for (int half = 0; half < 2; ++half) {
-#pragma unroll
-                    for (int kd = K - 1; kd > 0; --kd) g[kd][o][half] = g[kd - 1][o][half];
                     g[0][o][half] = transpose(next[o][half]);
                     next[o][half] = read(j + 1, o, half);
                 }
@@ -277,10 +271,8 @@ __device__ __forceinline__ void weight_gradient(
         }
     }
 
-    __shared__ float parts[TAPS][WARPS];
     const int input = threadIdx.x % 32 / 4, output = threadIdx.x % 4 * 2;
-#pragma unroll
-    for (int tap = 0; tap < TAPS; ++tap) {
+    leave_sums<TAPS>(partial + static_cast<i64>(blockIdx.x) * TAPS, [&](int tap) {
         float own = 0.0f;
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -288,15 +280,8 @@ __device__ __forceinline__ void weight_gradient(
             const bool meets = row < 12 && place_of(row) - (output + i % 2) + EDGE == tap % K;
             own += meets ? sum[tap / (K * K)][tap / K % K][i] : 0.0f;
         }
-        const float total = warp_sum(own);
-        if (threadIdx.x % 32 == 0) parts[tap][warp] = total;
-    }
-    __syncthreads();
-    for (int tap = threadIdx.x; tap < TAPS; tap += blockDim.x) {
-        float total = 0.0f;
-        for (int i = 0; i < WARPS; ++i) total += parts[tap][i];
-        partial[static_cast<i64>(blockIdx.x) * TAPS + tap] = total;
-    }
+        return own;
+    });
 }
 
 #define DEFINE(K, BLOCKS, WEIGHT_BLOCKS, NORMED, how)                                              \
