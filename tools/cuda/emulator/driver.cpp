@@ -6,8 +6,8 @@
 // refused.
 //
 // EMULATOR_DRY=1 starts nothing and touches no array: a program's launches are counted by name, and
-// the most memory that it had at a time, whatever the size of its arrays; standard error has them at
-// the end. What such a program computes means nothing.
+// the most memory that it had at a time and what that was, whatever the size of its arrays; standard
+// error has them at the end. What such a program computes means nothing.
 #include <cuda_runtime.h>
 #include <sys/mman.h>
 
@@ -43,6 +43,7 @@ struct Dry {
     const bool on = std::getenv("EMULATOR_DRY") != nullptr;
     std::map<std::string, Count> kernels;
     std::map<Address, size_t> arrays;
+    std::map<size_t, size_t> at_peak;  // arrays by size
     size_t bytes = 0, peak = 0, copies = 0;
 
     int allocate(Address* address, size_t size) {
@@ -51,7 +52,11 @@ struct Dry {
         arrays[*address = reinterpret_cast<Address>(at)] = size;
         // A device's pool deals out pieces of 512 bytes.
         bytes += (size + 511) / 512 * 512;
-        peak = std::max(peak, bytes);
+        if (bytes > peak) {
+            peak = bytes;
+            at_peak.clear();
+            for (const auto& [where, size] : arrays) ++at_peak[size];
+        }
         return 0;
     }
     int release(Address address) {
@@ -70,6 +75,11 @@ struct Dry {
                      static_cast<double>(peak) / (1 << 30), all, copies);
         for (const auto& [name, count] : kernels) {
             std::fprintf(stderr, "%8zu launches, %12zu threads: %s\n", count.launches, count.threads, name.c_str());
+        }
+        std::fprintf(stderr, "the largest arrays at that time:\n");
+        size_t shown = 0;
+        for (auto found = at_peak.rbegin(); found != at_peak.rend() && shown < 24; ++found, ++shown) {
+            std::fprintf(stderr, "%8zu of %12zu bytes\n", found->second, found->first);
         }
     }
 } dry;

@@ -44,9 +44,23 @@ __device__ void moments(const T* x, double* partial, int samples, int channels, 
     }
 }
 
-// Mean and biased variance of each channel from the partial sums.
+// Where a norm is written, and what it is made of beside its statistics.
+struct Norm {
+    const float *gamma, *beta;
+    float *mean, *inv_std, *scale, *shift;
+    float eps;
+    // One channel's, as `scale x + shift`.
+    __device__ void prepare(int c, float own_mean, float var) const {
+        mean[c] = own_mean;
+        inv_std[c] = static_cast<float>(1.0 / sqrt(static_cast<double>(var) + eps));
+        scale[c] = gamma[c] * inv_std[c];
+        shift[c] = beta[c] - scale[c] * own_mean;
+    }
+};
+
+// Mean and biased variance of each channel from the partial sums, and the norm of these.
 template <class T>
-__device__ void moments_end(const T* x, const double* partial, float* mean, float* var, int samples, int channels, i64 voxels, int blocks) {
+__device__ void norm_of_moments(const T* x, const double* partial, float* mean, float* var, const Norm& norm, int channels, int samples, i64 voxels, int blocks) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
     double sum = 0.0, squares = 0.0;
@@ -57,17 +71,16 @@ __device__ void moments_end(const T* x, const double* partial, float* mean, floa
     const double n = static_cast<double>(samples) * voxels, shift = sum / n;
     mean[c] = static_cast<float>(widen(x[c * voxels]) + shift);
     var[c] = static_cast<float>(fmax(squares / n - shift * shift, 0.0));
+    norm.prepare(c, mean[c], var[c]);
 }
 
-// The norm as `scale x + shift`.
-extern "C" __global__ void norm_prepare(
-    const float* mean, const float* var, const float* gamma, const float* beta, float* inv_std,
-    float* scale, float* shift, int channels, float eps) {
+// The norm of constant statistics.
+extern "C" __global__ void norm_of_constants(
+    const float* mean, const float* var, const float* gamma, const float* beta, float* own_mean,
+    float* inv_std, float* scale, float* shift, int channels, float eps) {
     const int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= channels) return;
-    inv_std[c] = static_cast<float>(1.0 / sqrt(static_cast<double>(var[c]) + eps));
-    scale[c] = gamma[c] * inv_std[c];
-    shift[c] = beta[c] - scale[c] * mean[c];
+    Norm{gamma, beta, own_mean, inv_std, scale, shift, eps}.prepare(c, mean[c], var[c]);
 }
 
 // Running statistics towards the batch's; the variance by a weight of its own, which makes it the unbiased
@@ -213,7 +226,7 @@ extern "C" __global__ void norm_gradient(
     q[c] = static_cast<float>(own_q);
 }
 
-// dx, possibly over u.
+// dx, possibly over u or x.
 template <class T>
 __device__ void norm_back(const T* u, const T* x, const float* scale, const float* shift, const float* p, const float* q, const float* gain, const float* mean_gradient, T* dx, int channels, i64 voxels, int active, int blocks) {
     const Place place(blocks);
@@ -239,10 +252,12 @@ __device__ void norm_back(const T* u, const T* x, const float* scale, const floa
         const T* x, double* partial, int samples, int channels, i64 voxels, int blocks) {          \
         moments<T>(x, partial, samples, channels, voxels, blocks);                                 \
     }                                                                                              \
-    extern "C" __global__ void moments_end_##suffix(                                               \
-        const T* x, const double* partial, float* mean, float* var, int samples, int channels,     \
-        i64 voxels, int blocks) {                                                                  \
-        moments_end<T>(x, partial, mean, var, samples, channels, voxels, blocks);                  \
+    extern "C" __global__ void norm_of_moments_##suffix(                                           \
+        const T* x, const double* partial, float* mean, float* var, const float* gamma,            \
+        const float* beta, float* own_mean, float* inv_std, float* scale, float* shift,            \
+        int channels, float eps, int samples, i64 voxels, int blocks) {                            \
+        const Norm norm{gamma, beta, own_mean, inv_std, scale, shift, eps};                        \
+        norm_of_moments<T>(x, partial, mean, var, norm, channels, samples, voxels, blocks);        \
     }                                                                                              \
     extern "C" __global__ void normalise_##suffix(                                                 \
         const T* x, const float* scale, const float* shift, const float* gate, const T* residual,  \

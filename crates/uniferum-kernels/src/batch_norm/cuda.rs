@@ -1,9 +1,12 @@
 //! Batch norm on CUDA.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result, Tensor, Var};
 
 use super::{OP, Plan};
-use crate::cuda::{Arg, Buf, Gpu, Grid, Input, Module, args, module, record3, row_threads};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Module, View, args, module, record3, row_threads};
+use crate::depthwise::cuda::NormSilu;
 
 const MODULE: Module = module!("batch_norm");
 /// Blocks wanted on the device, and most blocks of one row.
@@ -44,52 +47,196 @@ impl Rows {
     }
 }
 
-/// A norm on the device, ready for use.
+/// Mean, one over the deviation, scale and shift of each channel.
 pub(crate) struct Norm {
-    pub(crate) mean: Buf,
-    pub(crate) inv_std: Buf,
-    pub(crate) scale: Buf,
-    pub(crate) shift: Buf,
+    /// `[4, channels]`.
+    values: Buf,
     /// Values per channel that the statistics are of; 0 for constant statistics.
-    pub(crate) count: usize,
+    count: usize,
 }
 
 impl Norm {
-    /// Norms of channels behind each other as one.
-    pub(crate) fn concat(gpu: &Gpu, parts: Vec<Self>) -> Result<Self> {
-        let count = parts.first().map_or(0, |norm| norm.count);
-        let mut columns: [Vec<Buf>; 4] = Default::default();
-        for part in parts {
-            let own = [part.mean, part.inv_std, part.scale, part.shift];
-            columns.iter_mut().zip(own).for_each(|(c, o)| c.push(o));
-        }
-        let [mean, inv_std, scale, shift] = columns.map(|parts| gpu.concat(parts));
-        Ok(Self {
-            mean: mean?,
-            inv_std: inv_std?,
-            scale: scale?,
-            shift: shift?,
-            count,
-        })
+    fn channels(&self) -> usize {
+        self.values.len / 4
+    }
+
+    /// The norm of all channels.
+    pub(crate) fn view(&self) -> NormView {
+        self.part(&(0..self.channels()))
     }
 
     /// The norm of some of the channels.
-    pub(crate) fn part(&self, gpu: &Gpu, channels: &std::ops::Range<usize>) -> Result<Self> {
-        let part = |all: &Buf| gpu.cast_from(all.at(channels.start), channels.len(), DType::F32);
-        Ok(Self {
-            mean: part(&self.mean)?,
-            inv_std: part(&self.inv_std)?,
-            scale: part(&self.scale)?,
-            shift: part(&self.shift)?,
+    pub(crate) fn part(&self, channels: &Range<usize>) -> NormView {
+        let [mean, inv_std, scale, shift] = rows_of(&self.values, self.channels(), channels);
+        NormView {
+            mean,
+            inv_std,
+            scale,
+            shift,
             count: self.count,
-        })
+        }
     }
 }
 
-/// What the backward pass through a norm needs beside its input's gradient.
-pub(crate) struct NormGradient {
-    pub(crate) gamma: Buf,
-    pub(crate) beta: Buf,
+/// The same channels of each of `N` rows.
+fn rows_of<const N: usize>(values: &Buf, row: usize, channels: &Range<usize>) -> [View; N] {
+    let all = View::from(values);
+    std::array::from_fn(|i| all.part(&(i * row + channels.start..i * row + channels.end)))
+}
+
+/// A norm that somebody else keeps alive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NormView {
+    mean: View,
+    inv_std: View,
+    scale: View,
+    shift: View,
+    count: usize,
+}
+
+impl NormView {
+    /// As depthwise kernels apply it, with SiLU behind it.
+    pub(crate) fn silu(self) -> NormSilu {
+        (self.scale, self.shift)
+    }
+}
+
+/// Values, and a norm with SiLU behind it that their reader applies, if there is one.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source {
+    pub(crate) values: View,
+    pub(crate) norm: Option<NormView>,
+}
+
+/// Constant statistics as norms take them, mean and variance behind each other, `[2, C]`: a copy, so
+/// that later updates do not reach the backward pass.
+pub(crate) fn constants(gpu: &Gpu, (mean, var): (&Tensor, &Tensor)) -> Result<Buf> {
+    let both = gpu.uninit(DType::F32, 2 * mean.elem_count())?;
+    for (part, at) in [(mean, 0), (var, mean.elem_count())] {
+        let part = part.detach().contiguous()?;
+        let part = gpu.read_f32(&part)?;
+        let to = View::from(&both).part(&(at..at + part.len));
+        gpu.copy_into(View::from(&part), to)?;
+    }
+    Ok(both)
+}
+
+/// Makes a norm, a group of channels after the other: of constant statistics, or of the statistics of
+/// the values themselves, which it keeps.
+pub(crate) struct NormMaker<'a> {
+    gpu: &'a Gpu,
+    constants: Option<&'a Buf>,
+    norm: Norm,
+    own: Option<Buf>,
+    eps: f64,
+}
+
+impl<'a> NormMaker<'a> {
+    /// For `rows.channels` channels in all; `constants` are of [`constants`].
+    pub(crate) fn new(
+        gpu: &'a Gpu,
+        rows: &Rows,
+        constants: Option<&'a Buf>,
+        eps: f64,
+    ) -> Result<Self> {
+        let new = |values: usize| gpu.uninit(DType::F32, values * rows.channels);
+        let own = constants.is_none().then(|| new(2)).transpose()?;
+        let count = own.as_ref().map_or(0, |_| rows.samples * rows.voxels);
+        let norm = Norm {
+            values: new(4)?,
+            count,
+        };
+        Ok(Self {
+            gpu,
+            constants,
+            norm,
+            own,
+            eps,
+        })
+    }
+
+    /// The norm of `channels`, whose values `x` are `[B, channels, voxels]` as `rows` says, and whose
+    /// `gamma` and `beta` begin with theirs.
+    pub(crate) fn prepare(
+        &self,
+        channels: &Range<usize>,
+        rows: &Rows,
+        (x, dtype): (Arg, DType),
+        (gamma, beta): (Arg, Arg),
+    ) -> Result<NormView> {
+        let made = self.norm.part(channels);
+        let parts = |both| rows_of::<2>(both, self.norm.channels(), channels);
+        let to = args![
+            gamma,
+            beta,
+            made.mean,
+            made.inv_std,
+            made.scale,
+            made.shift,
+            channels.len() as i32,
+            self.eps as f32
+        ];
+        let grid = Grid::flat(channels.len());
+        if let Some([mean, var]) = self.constants.map(parts) {
+            let mut list = args![mean, var].to_vec();
+            list.extend(to);
+            self.gpu.launch(&MODULE, "norm_of_constants", grid, &list)?;
+        }
+        if let Some([mean, var]) = self.own.as_ref().map(parts) {
+            let blocks = rows.blocks(rows.channels);
+            let partial = self.moments(rows, (x, dtype), blocks)?;
+            let mut list = args![x, &partial, mean, var].to_vec();
+            list.extend(to);
+            list.extend(args![
+                rows.samples as i32,
+                rows.voxels as i64,
+                blocks as i32
+            ]);
+            let name = "norm_of_moments";
+            self.gpu.launch_for(&MODULE, name, dtype, grid, &list)?;
+        }
+        Ok(made)
+    }
+
+    /// Sums of each channel's values and their squares, of each block.
+    fn moments(&self, rows: &Rows, (x, dtype): (Arg, DType), blocks: usize) -> Result<Buf> {
+        let c = rows.channels;
+        let partial = self.gpu.uninit(DType::F64, 2 * c * blocks)?;
+        let list = args![
+            x,
+            &partial,
+            rows.samples as i32,
+            c as i32,
+            rows.voxels as i64,
+            blocks as i32
+        ];
+        let grid = rows.grid(c, blocks);
+        self.gpu.launch_for(&MODULE, "moments", dtype, grid, list)?;
+        Ok(partial)
+    }
+
+    /// The norm, and mean and biased variance `[2, C]` where they are of the values.
+    pub(crate) fn finish(self) -> (Norm, Option<Buf>) {
+        (self.norm, self.own)
+    }
+}
+
+/// The norm of `rows.channels` channels at once; see [`NormMaker`].
+pub(crate) fn norm_of(
+    gpu: &Gpu,
+    rows: &Rows,
+    constants: Option<&Buf>,
+    input: (Arg, DType),
+    affine: (Arg, Arg),
+    eps: f64,
+) -> Result<(Norm, Option<Buf>)> {
+    let maker = NormMaker::new(gpu, rows, constants, eps)?;
+    maker.prepare(&(0..rows.channels), rows, input, affine)?;
+    Ok(maker.finish())
+}
+
+/// What flows back through a norm's statistics, `p x + q` of each channel.
+pub(crate) struct Through {
     p: Buf,
     q: Buf,
 }
@@ -98,61 +245,11 @@ pub(crate) struct NormGradient {
 /// and the gradient of the activation's mean.
 pub(crate) type Gate<'a> = (&'a Buf, &'a Buf);
 
-/// Mean and biased variance of each channel of `x`.
-pub(crate) fn statistics(gpu: &Gpu, rows: &Rows, (x, dtype): (Arg, DType)) -> Result<(Buf, Buf)> {
-    let c = rows.channels;
-    let blocks = rows.blocks(c);
-    let partial = gpu.uninit(DType::F64, 2 * c * blocks)?;
-    let sizes = [rows.samples, c].map(|v| Arg::I32(v as i32));
-    let [samples, channels] = sizes;
-    let voxels = rows.voxels as i64;
-    let list = args![x, &partial, samples, channels, voxels, blocks as i32];
-    gpu.launch_for(&MODULE, "moments", dtype, rows.grid(c, blocks), list)?;
-    let (mean, var) = (gpu.uninit(DType::F32, c)?, gpu.uninit(DType::F32, c)?);
-    let list = args![
-        x,
-        &partial,
-        &mean,
-        &var,
-        samples,
-        channels,
-        voxels,
-        blocks as i32
-    ];
-    gpu.launch_for(&MODULE, "moments_end", dtype, Grid::flat(c), list)?;
-    Ok((mean, var))
-}
-
-/// The norm of given statistics, which `count` values are behind.
-pub(crate) fn prepare(
-    gpu: &Gpu,
-    mean: Buf,
-    var: Arg,
-    (gamma, beta): (Arg, Arg),
-    eps: f64,
-    count: usize,
-) -> Result<Norm> {
-    let c = mean.len;
-    let new = || gpu.uninit(DType::F32, c);
-    let (inv_std, scale, shift) = (new()?, new()?, new()?);
-    let list = args![
-        &mean, var, gamma, beta, &inv_std, &scale, &shift, c as i32, eps as f32
-    ];
-    gpu.launch(&MODULE, "norm_prepare", Grid::flat(c), list)?;
-    Ok(Norm {
-        mean,
-        inv_std,
-        scale,
-        shift,
-        count,
-    })
-}
-
 /// `act(norm(x)) * gate + residual` into `y`.
 pub(crate) fn normalise(
     gpu: &Gpu,
     rows: &Rows,
-    norm: &Norm,
+    norm: NormView,
     (x, dtype): (Arg, DType),
     active: bool,
     (gate, residual): (Arg, Arg),
@@ -161,8 +258,8 @@ pub(crate) fn normalise(
     let blocks = rows.blocks(rows.count());
     let list = args![
         x,
-        &norm.scale,
-        &norm.shift,
+        norm.scale,
+        norm.shift,
         gate,
         residual,
         y,
@@ -179,7 +276,7 @@ pub(crate) fn normalise(
 pub(crate) fn row_means(
     gpu: &Gpu,
     rows: &Rows,
-    norm: Option<&Norm>,
+    norm: Option<NormView>,
     (x, dtype): (Arg, DType),
 ) -> Result<Buf> {
     let (partial, blocks) = row_partials(gpu, rows, norm, (x, dtype))?;
@@ -192,7 +289,7 @@ pub(crate) fn row_means(
 }
 
 /// Sums of `x` `[B, C, ...]` over everything but the channel.
-pub(crate) fn channel_sums(gpu: &Gpu, x: &Input<'_>, dims: &[usize]) -> Result<Buf> {
+pub(crate) fn channel_sums(gpu: &Gpu, x: View, dims: &[usize]) -> Result<Buf> {
     let (samples, channels) = (dims[0], dims[1]);
     let rows = Rows::new(samples, channels, dims[2..].iter().product());
     let (partial, blocks) = row_partials(gpu, &rows, None, (Arg::from(x), x.dtype))?;
@@ -211,15 +308,15 @@ pub(crate) fn channel_sums(gpu: &Gpu, x: &Input<'_>, dims: &[usize]) -> Result<B
 fn row_partials(
     gpu: &Gpu,
     rows: &Rows,
-    norm: Option<&Norm>,
+    norm: Option<NormView>,
     (x, dtype): (Arg, DType),
 ) -> Result<(Buf, usize)> {
     let blocks = rows.blocks(rows.count());
     let partial = gpu.uninit(DType::F64, rows.count() * blocks)?;
     let list = args![
         x,
-        norm.map(|n| &n.scale),
-        norm.map(|n| &n.shift),
+        norm.map_or(Arg::NULL, |n| n.scale.into()),
+        norm.map_or(Arg::NULL, |n| n.shift.into()),
         &partial,
         rows.channels as i32,
         rows.voxels as i64,
@@ -235,7 +332,7 @@ fn row_partials(
 pub(crate) fn slope_sums(
     gpu: &Gpu,
     rows: &Rows,
-    norm: &Norm,
+    norm: NormView,
     (u, x, dtype): (Arg, Arg, DType),
     active: bool,
 ) -> Result<(Buf, Buf)> {
@@ -244,9 +341,9 @@ pub(crate) fn slope_sums(
     let list = args![
         u,
         x,
-        &norm.scale,
-        &norm.shift,
-        &norm.mean,
+        norm.scale,
+        norm.shift,
+        norm.mean,
         &partial,
         rows.channels as i32,
         rows.voxels as i64,
@@ -261,18 +358,17 @@ pub(crate) fn slope_sums(
     Ok((sums, gate))
 }
 
-/// Gradients of the norm's parameters, and what flows through its statistics.
+/// What flows through the norm's statistics; the gradients of its parameters go to `gamma` and `beta`.
 pub(crate) fn norm_gradient(
     gpu: &Gpu,
     rows: &Rows,
-    norm: &Norm,
+    norm: NormView,
     sums: &Buf,
     gate: Option<Gate<'_>>,
-) -> Result<NormGradient> {
+    (gamma, beta): (View, View),
+) -> Result<Through> {
     let new = || gpu.uninit(DType::F32, rows.channels);
-    let made = NormGradient {
-        gamma: new()?,
-        beta: new()?,
+    let made = Through {
         p: new()?,
         q: new()?,
     };
@@ -280,11 +376,11 @@ pub(crate) fn norm_gradient(
         sums,
         gate.map(|g| g.0),
         gate.map(|g| g.1),
-        &norm.scale,
-        &norm.mean,
-        &norm.inv_std,
-        &made.gamma,
-        &made.beta,
+        norm.scale,
+        norm.mean,
+        norm.inv_std,
+        gamma,
+        beta,
         &made.p,
         &made.q,
         rows.samples as i32,
@@ -297,11 +393,11 @@ pub(crate) fn norm_gradient(
     Ok(made)
 }
 
-/// The gradient of the norm's input into `dx`, which may be `u`.
+/// The gradient of the norm's input into `dx`, which may be `u` or `x`.
 pub(crate) fn norm_back(
     gpu: &Gpu,
     rows: &Rows,
-    (norm, gradient): (&Norm, &NormGradient),
+    (norm, through): (NormView, &Through),
     (u, x, dtype): (Arg, Arg, DType),
     active: bool,
     gate: Option<Gate<'_>>,
@@ -311,10 +407,10 @@ pub(crate) fn norm_back(
     let list = args![
         u,
         x,
-        &norm.scale,
-        &norm.shift,
-        &gradient.p,
-        &gradient.q,
+        norm.scale,
+        norm.shift,
+        &through.p,
+        &through.q,
         gate.map(|g| g.0),
         gate.map(|g| g.1),
         dx,
@@ -325,6 +421,25 @@ pub(crate) fn norm_back(
     ];
     let grid = rows.grid(rows.count(), blocks);
     gpu.launch_for(&MODULE, "norm_back", dtype, grid, list)
+}
+
+/// Back through a norm, and SiLU behind it if `active`, without a gate: the gradients of its parameters
+/// go to `parameters`, that of its input to `dx`, which may be `u` or `x`.
+pub(crate) fn norm_backward(
+    gpu: &Gpu,
+    rows: &Rows,
+    norm: NormView,
+    inputs: (Arg, Arg, DType),
+    active: bool,
+    parameters: (View, View),
+    dx: Option<Arg>,
+) -> Result<()> {
+    let (sums, _) = slope_sums(gpu, rows, norm, inputs, active)?;
+    let through = norm_gradient(gpu, rows, norm, &sums, None, parameters)?;
+    match dx {
+        Some(dx) => norm_back(gpu, rows, (norm, &through), inputs, active, None, dx),
+        None => Ok(()),
+    }
 }
 
 /// [`move_statistics`](super::move_statistics) on CUDA; `unbiased` is what the variance is multiplied by.
@@ -358,48 +473,41 @@ pub(super) fn batch_norm(
     let rows = Rows::new(plan.batch, plan.channels, plan.voxels);
     let (x, gamma, beta) = (x.contiguous()?, gamma.contiguous()?, beta.contiguous()?);
     let gpu = Gpu::of(OP, &x)?;
+    let constants = running.map(|r| constants(&gpu, r)).transpose()?;
     let (value, norm, made) = {
         let xs = gpu.read(&x)?;
         let (g, b) = (gpu.read_f32(&gamma)?, gpu.read_f32(&beta)?);
         let affine = (Arg::from(&g), Arg::from(&b));
-        let (norm, made) = match running {
-            Some((mean, var)) => {
-                let (mean, var) = (mean.contiguous()?, var.contiguous()?);
-                let mean = gpu.copy(&gpu.read_f32(&mean)?)?;
-                let var = gpu.read_f32(&var)?;
-                (prepare(&gpu, mean, Arg::from(&var), affine, eps, 0)?, None)
-            }
-            None => {
-                let (mean, var) = statistics(&gpu, &rows, (Arg::from(&xs), xs.dtype))?;
-                let own = gpu.copy_buf(&mean)?;
-                let count = rows.samples * rows.voxels;
-                let norm = prepare(&gpu, own, Arg::from(&var), affine, eps, count)?;
-                let c = plan.channels;
-                (norm, Some((mean.tensor(c), var.tensor(c))))
-            }
-        };
+        let input = (Arg::from(&xs), xs.dtype);
+        let (norm, made) = norm_of(&gpu, &rows, constants.as_ref(), input, affine, eps)?;
         let y = gpu.uninit(xs.dtype, xs.len)?;
         let none = (Arg::NULL, Arg::NULL);
-        let input = (Arg::from(&xs), xs.dtype);
-        normalise(&gpu, &rows, &norm, input, active, none, &y)?;
+        normalise(&gpu, &rows, norm.view(), input, active, none, &y)?;
         (y, norm, made)
     };
+    let made = made
+        .map(|both| batch_statistics(both, rows.channels))
+        .transpose()?;
     let backward = move |[x, gamma, beta]: [&Tensor; 3], dy: &Tensor| {
         let gpu = Gpu::of(OP, dy)?;
         let (xs, u) = (gpu.read(x)?, gpu.read(dy)?);
         let inputs = (Arg::from(&u), Arg::from(&xs), xs.dtype);
-        let (sums, _) = slope_sums(&gpu, &rows, &norm, inputs, active)?;
-        let gradient = norm_gradient(&gpu, &rows, &norm, &sums, None)?;
-        let dx = || {
-            let dx = gpu.uninit(xs.dtype, xs.len)?;
-            let both = (&norm, &gradient);
-            norm_back(&gpu, &rows, both, inputs, active, None, Arg::from(&dx))?;
-            Result::Ok(dx.tensor(x.shape()))
-        };
-        let dx = x.track_op().then(dx).transpose()?;
+        let new = |dtype, t: &Tensor| gpu.uninit(dtype, t.elem_count());
+        let (dgamma, dbeta) = (new(DType::F32, gamma)?, new(DType::F32, beta)?);
+        let dx = x.track_op().then(|| new(xs.dtype, x)).transpose()?;
+        let parameters = (View::from(&dgamma), View::from(&dbeta));
+        let to = dx.as_ref().map(Arg::from);
+        norm_backward(&gpu, &rows, norm.view(), inputs, active, parameters, to)?;
         let of = |t: &Tensor, g: Buf| t.track_op().then(|| g.tensor(t.shape()));
-        Ok([dx, of(gamma, gradient.gamma), of(beta, gradient.beta)])
+        let dx = dx.map(|dx| dx.tensor(x.shape()));
+        Ok([dx, of(gamma, dgamma), of(beta, dbeta)])
     };
     let y = record3(OP, value, x.shape(), [&x, &gamma, &beta], backward)?;
     Ok((y, made))
+}
+
+/// Mean and biased variance, of `channels` each, as tensors.
+pub(crate) fn batch_statistics(both: Buf, channels: usize) -> Result<(Tensor, Tensor)> {
+    let both = both.tensor((2, channels));
+    Ok((both.get(0)?, both.get(1)?))
 }

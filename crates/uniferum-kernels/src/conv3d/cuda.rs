@@ -4,7 +4,9 @@ use candle_core::{DType, Result, Tensor};
 
 use super::Conv3d;
 use crate::batch_norm::cuda::channel_sums;
-use crate::cuda::{Arg, Buf, Gpu, Grid, Mat, Module, View, args, module, record2, record3};
+use crate::cuda::{
+    Arg, Buf, Gpu, Grid, Mat, Module, View, Weights, args, module, record2, record3,
+};
 use crate::depthwise::cuda as depthwise;
 use crate::geometry::Conv3dConfig;
 
@@ -36,11 +38,9 @@ pub(crate) fn conv3d(
         let (xs, w, dys) = (View::from(&xs), View::from(&w), View::from(&dys));
         let dx = || Result::Ok(convolution.grad_input(&gpu, w, dys)?.tensor(x.shape()));
         let dw = || {
-            Result::Ok(
-                convolution
-                    .grad_weight(&gpu, xs, dys)?
-                    .tensor(weight.shape()),
-            )
+            let dw = gpu.uninit(DType::F32, weight.elem_count())?;
+            convolution.grad_weight(&gpu, xs, dys, View::from(&dw))?;
+            Result::Ok(dw.tensor(weight.shape()))
         };
         Result::Ok([
             x.track_op().then(dx).transpose()?,
@@ -68,7 +68,7 @@ pub(crate) fn conv3d(
 fn grad_bias(op: &'static str, bias: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
     let sums = || {
         let gpu = Gpu::of(op, dy)?;
-        Ok(channel_sums(&gpu, &gpu.read(dy)?, dy.dims())?.tensor(bias.shape()))
+        Ok(channel_sums(&gpu, View::from(&gpu.read(dy)?), dy.dims())?.tensor(bias.shape()))
     };
     bias.track_op().then(sums).transpose()
 }
@@ -85,15 +85,6 @@ impl Conv3d {
         let sizes = sizes.iter().chain(axes.iter().flatten());
         let sizes = sizes.map(|v| Arg::I32(*v as i32));
         arrays.iter().copied().chain(sizes).collect()
-    }
-
-    /// The weight of a convolution of one voxel, in the type of the activations.
-    fn matrix(&self, gpu: &Gpu, weight: View, dtype: DType) -> Result<(Option<Buf>, Mat)> {
-        let cast = (dtype != DType::F32)
-            .then(|| gpu.cast_from(weight.at(0), weight.len, dtype))
-            .transpose()?;
-        let ptr = cast.as_ref().map_or(weight.at(0), |w| w.at(0));
-        Ok((cast, Mat::new(ptr, dtype, self.c_in, 0)))
     }
 
     /// The volumes of a sample as a matrix `[channels, voxels]`.
@@ -148,7 +139,8 @@ impl Convolution {
             let (x, to) = ((Arg::from(x), x.dtype), Arg::from(&y));
             depthwise::forward(gpu, sizes, x, Arg::from(weight), shift, None, to)?;
         } else if conv.is_product() {
-            let (_cast, matrix) = conv.matrix(gpu, weight, x.dtype)?;
+            let rounded = gpu.rounded(weight, x.dtype)?;
+            let matrix = Weights::new(weight, rounded.as_ref()).matrix(0, conv.c_in);
             let input = conv.volumes(x.at(0), x.dtype, conv.c_in);
             let output = conv.volumes(y.at(0), y.dtype, conv.c_out);
             let sizes = [conv.c_out, n, conv.c_in];
@@ -173,7 +165,8 @@ impl Convolution {
             let (dy, to) = ((Arg::from(dy), dy.dtype), Arg::from(&dx));
             depthwise::grad_input(gpu, sizes, dy, Arg::from(weight), None, to)?;
         } else if conv.is_product() {
-            let (_cast, matrix) = conv.matrix(gpu, weight, dy.dtype)?;
+            let rounded = gpu.rounded(weight, dy.dtype)?;
+            let matrix = Weights::new(weight, rounded.as_ref()).matrix(0, conv.c_in);
             let slope = conv.volumes(dy.at(0), dy.dtype, conv.c_out);
             let to = conv.volumes(dx.at(0), dx.dtype, conv.c_in);
             let sizes = [conv.c_in, n, conv.c_out];
@@ -186,20 +179,13 @@ impl Convolution {
         Ok(dx)
     }
 
-    /// The gradient of the weight, of `f32`.
-    pub(crate) fn grad_weight(&self, gpu: &Gpu, x: View, dy: View) -> Result<Buf> {
+    /// The gradient of the weight, of `f32`, into `dw`.
+    pub(crate) fn grad_weight(&self, gpu: &Gpu, x: View, dy: View, dw: View) -> Result<()> {
         let conv = &self.conv;
         if let Some(sizes) = &self.walk {
-            return depthwise::grad_weight(
-                gpu,
-                sizes,
-                (Arg::from(x), x.dtype),
-                Arg::from(dy),
-                None,
-            );
+            let input = (Arg::from(x), x.dtype);
+            return depthwise::grad_weight(gpu, sizes, input, Arg::from(dy), None, dw);
         }
-        let len = conv.c_out * (conv.c_in / conv.groups) * conv.geometry.taps();
-        let dw = gpu.uninit(DType::F32, len)?;
         if conv.is_product() {
             let n = conv.geometry.in_voxels();
             for b in 0..conv.batch {
@@ -209,11 +195,10 @@ impl Convolution {
                 let sizes = [conv.c_out, conv.c_in, n];
                 gpu.gemm(slope, input.t(), to, sizes, 1, b > 0)?;
             }
-        } else {
-            let args = conv.args(args![x, dy, &dw]);
-            let grid = Grid::new(dw.len, 256);
-            gpu.launch_for(&MODULE, "conv3d_weight_gradient", x.dtype, grid, &args)?;
+            return Ok(());
         }
-        Ok(dw)
+        let args = conv.args(args![x, dy, dw]);
+        let grid = Grid::new(dw.len, 256);
+        gpu.launch_for(&MODULE, "conv3d_weight_gradient", x.dtype, grid, &args)
     }
 }

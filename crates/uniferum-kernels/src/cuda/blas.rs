@@ -6,7 +6,7 @@ use candle_core::cuda_backend::WrapErr;
 use candle_core::cuda_backend::cudarc::cublas::{result, sys};
 use candle_core::{DType, Result};
 
-use super::Gpu;
+use super::{Buf, Gpu, View};
 
 /// A row-major matrix of each sample, or its transpose.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,43 @@ impl Mat {
     }
 }
 
+/// Parameters as they are, of `f32`, and in the type of the activations, as products take them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Weights {
+    pub(crate) exact: View,
+    rounded: View,
+}
+
+impl Weights {
+    /// `rounded` is of [`Gpu::rounded`].
+    pub(crate) fn new(exact: View, rounded: Option<&Buf>) -> Self {
+        Self {
+            exact,
+            rounded: rounded.map_or(exact, View::from),
+        }
+    }
+
+    /// Some of the parameters.
+    pub(crate) fn part(&self, range: &std::ops::Range<usize>) -> Self {
+        Self {
+            exact: self.exact.part(range),
+            rounded: self.rounded.part(range),
+        }
+    }
+
+    /// The matrix of rows of `row` columns that begins at element `at`.
+    pub(crate) fn matrix(&self, at: usize, row: usize) -> Mat {
+        Mat::new(self.rounded.at(at), self.rounded.dtype, row, 0)
+    }
+}
+
 impl Gpu {
+    /// Parameters in the type of the activations, where that is another one.
+    pub(crate) fn rounded(&self, exact: View, dtype: DType) -> Result<Option<Buf>> {
+        let other = dtype != DType::F32;
+        other.then(|| self.cast(exact, dtype)).transpose()
+    }
+
     /// `c = a b`, or `c += a b` when `add`, for each of `samples`; `a` is `[m, k]`, `b`
     /// `[k, n]`, `c` `[m, n]` and not transposed. Sums are of `f32`.
     pub(crate) fn gemm(

@@ -2,52 +2,23 @@
 
 use candle_core::{DType, Result};
 
-use super::{Arg, Buf, Gpu, Grid, Input, Module, View, args, module};
+use super::{Arg, Buf, Gpu, Grid, Module, View, args, module};
 
 const MODULE: Module = module!("elementwise");
 
 impl Gpu {
     /// Parameters in the type of the activations.
-    pub(crate) fn cast(&self, x: &Input<'_>, dtype: DType) -> Result<Buf> {
-        self.cast_from(x.at(0), x.len, dtype)
-    }
-
-    /// As [`cast`](Self::cast), from the middle of an array of parameters.
-    pub(crate) fn cast_from(&self, from: u64, len: usize, dtype: DType) -> Result<Buf> {
-        let y = self.uninit(dtype, len)?;
-        let list = args![Arg::Ptr(from), &y, len as i64];
-        self.launch_for(&MODULE, "cast", dtype, Grid::streaming(len), list)?;
+    pub(crate) fn cast(&self, x: View, dtype: DType) -> Result<Buf> {
+        let y = self.uninit(dtype, x.len)?;
+        let list = args![x, &y, x.len as i64];
+        self.launch_for(&MODULE, "cast", dtype, Grid::streaming(x.len), list)?;
         Ok(y)
     }
 
-    /// A copy of `f32` values.
-    pub(crate) fn copy(&self, x: &Input<'_>) -> Result<Buf> {
-        self.cast(x, DType::F32)
-    }
-
-    /// As [`copy`](Self::copy), of a buffer.
-    pub(crate) fn copy_buf(&self, x: &Buf) -> Result<Buf> {
-        self.cast_from(x.at(0), x.len, DType::F32)
-    }
-
-    /// Copies `f32` values to element `at` of `to`.
-    pub(crate) fn copy_into(&self, x: &Buf, to: View, at: usize) -> Result<()> {
-        let list = args![x, Arg::Ptr(to.at(at)), x.len as i64];
+    /// Copies `f32` values.
+    pub(crate) fn copy_into(&self, x: View, to: View) -> Result<()> {
+        let list = args![x, to, x.len as i64];
         self.launch(&MODULE, "cast_f32", Grid::streaming(x.len), list)
-    }
-
-    /// Buffers of `f32` values behind each other.
-    pub(crate) fn concat(&self, mut parts: Vec<Buf>) -> Result<Buf> {
-        if parts.len() == 1 {
-            return Ok(parts.remove(0));
-        }
-        let whole = self.uninit(DType::F32, parts.iter().map(|p| p.len).sum())?;
-        let mut at = 0;
-        for part in &parts {
-            self.copy_into(part, View::from(&whole), at)?;
-            at += part.len;
-        }
-        Ok(whole)
     }
 
     /// `y += x`.
@@ -64,7 +35,7 @@ impl Gpu {
     }
 
     /// Sums over all but the last axis, of `width` elements.
-    pub(crate) fn column_sums(&self, x: &Input<'_>, width: usize) -> Result<Buf> {
+    pub(crate) fn column_sums(&self, x: View, width: usize) -> Result<Buf> {
         let rows = x.len / width;
         let (chunk, chunks, columns) = chunks_of_rows(rows, width);
         let partial = self.uninit(DType::F32, chunks * width)?;

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
-use super::{Buf, Gpu, Input, Mat, View, record3};
+use super::{Gpu, Mat, View, Weights, record3};
 
 /// [`linear`](crate::linear) on CUDA: one product for all rows, and one for each gradient.
 pub(crate) fn linear(
@@ -18,7 +18,8 @@ pub(crate) fn linear(
         let (xs, w, b) = (gpu.read(&x)?, gpu.read_f32(&weight)?, gpu.read_f32(&bias)?);
         let rows = xs.len / k;
         let y = gpu.uninit(xs.dtype, rows * n)?;
-        let (_cast, w) = matrix(&gpu, &w, xs.dtype, k)?;
+        let rounded = gpu.rounded(View::from(&w), xs.dtype)?;
+        let w = Weights::new(View::from(&w), rounded.as_ref()).matrix(0, k);
         let from = Mat::new(xs.at(0), xs.dtype, k, 0);
         let to = Mat::new(y.at(0), y.dtype, n, 0);
         gpu.gemm(from, w.t(), to, [rows, n, k], 1, false)?;
@@ -41,7 +42,8 @@ pub(crate) fn linear(
             let slope = Mat::new(dys.at(0), dys.dtype, n, 0);
             let dx = || {
                 let dx = gpu.uninit(xs.dtype, xs.len)?;
-                let (_cast, w) = matrix(&gpu, &w, xs.dtype, k)?;
+                let rounded = gpu.rounded(View::from(&w), xs.dtype)?;
+                let w = Weights::new(View::from(&w), rounded.as_ref()).matrix(0, k);
                 let to = Mat::new(dx.at(0), dx.dtype, k, 0);
                 gpu.gemm(slope, w, to, [rows, k, n], 1, false)?;
                 Result::Ok(dx.tensor(x.shape()))
@@ -53,7 +55,7 @@ pub(crate) fn linear(
                 gpu.gemm(slope.t(), from, to, [n, k, rows], 1, false)?;
                 Result::Ok(dw.tensor(weight.shape()))
             };
-            let db = || Result::Ok(gpu.column_sums(&dys, n)?.tensor(bias.shape()));
+            let db = || Result::Ok(gpu.column_sums(View::from(&dys), n)?.tensor(bias.shape()));
             Ok([
                 x.track_op().then(dx).transpose()?,
                 weight.track_op().then(dw).transpose()?,
@@ -61,14 +63,4 @@ pub(crate) fn linear(
             ])
         },
     )
-}
-
-/// The weight in the type of the activations.
-fn matrix(gpu: &Gpu, w: &Input<'_>, dtype: DType, k: usize) -> Result<(Option<Buf>, Mat)> {
-    if dtype == DType::F32 {
-        return Ok((None, Mat::new(w.at(0), dtype, k, 0)));
-    }
-    let cast = gpu.cast(w, dtype)?;
-    let mat = Mat::new(cast.at(0), dtype, k, 0);
-    Ok((Some(cast), mat))
 }

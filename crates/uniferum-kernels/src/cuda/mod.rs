@@ -25,7 +25,7 @@ use candle_core::{CudaDevice, CudaStorage, DType, Device, Result, Shape, Storage
 use crate::error::{Error, invalid};
 
 pub(crate) use args::{Arg, args};
-pub(crate) use blas::Mat;
+pub(crate) use blas::{Mat, Weights};
 pub(crate) use elementwise::chunks_of_rows;
 pub(crate) use linear::linear;
 pub(crate) use maps::{dropout, gelu, loss, scale_channels, silu};

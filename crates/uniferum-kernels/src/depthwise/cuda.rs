@@ -5,7 +5,7 @@ mod tensor_cores;
 use candle_core::{DType, Result};
 
 use self::tensor_cores::Walks;
-use crate::cuda::{Arg, Buf, Gpu, Grid, Module, args, module};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Module, View, args, module};
 use crate::geometry::Geometry;
 
 const MODULE: Module = module!("depthwise");
@@ -158,10 +158,10 @@ impl Lanes {
 }
 
 /// Scale and shift of a norm, with SiLU behind it.
-pub(crate) type NormSilu<'a> = (&'a Buf, &'a Buf);
+pub(crate) type NormSilu = (View, View);
 
 /// What follows the input's gradient: it is that of an activation whose norm had this input.
-pub(crate) type Behind<'a> = (Arg, NormSilu<'a>);
+pub(crate) type Behind = (Arg, NormSilu);
 
 /// The convolution of `x`, or of its norm and activation, into `y`.
 pub(crate) fn forward(
@@ -170,7 +170,7 @@ pub(crate) fn forward(
     (x, dtype): (Arg, DType),
     weight: Arg,
     bias: Arg,
-    norm: Option<NormSilu<'_>>,
+    norm: Option<NormSilu>,
     y: Arg,
 ) -> Result<()> {
     walk(gpu, sizes, (x, dtype), weight, bias, norm, None, y, false)
@@ -184,7 +184,7 @@ pub(crate) fn grad_input(
     sizes: &Sizes,
     (dy, dtype): (Arg, DType),
     weight: Arg,
-    behind: Option<Behind<'_>>,
+    behind: Option<Behind>,
     dx: Arg,
 ) -> Result<()> {
     let g = &sizes.geometry;
@@ -228,13 +228,13 @@ pub(crate) fn grad_input(
     gpu.launch_for(&MODULE, &name, dtype, grid, &args)
 }
 
-fn norm_args(norm: Option<NormSilu<'_>>) -> [Arg; 2] {
+fn norm_args(norm: Option<NormSilu>) -> [Arg; 2] {
     norm.map_or([Arg::NULL; 2], |(scale, shift)| {
         [scale.into(), shift.into()]
     })
 }
 
-fn behind_args(behind: Option<Behind<'_>>) -> [Arg; 3] {
+fn behind_args(behind: Option<Behind>) -> [Arg; 3] {
     behind.map_or([Arg::NULL; 3], |(x, (scale, shift))| {
         [x, scale.into(), shift.into()]
     })
@@ -246,8 +246,8 @@ fn walk(
     (x, dtype): (Arg, DType),
     weight: Arg,
     bias: Arg,
-    norm: Option<NormSilu<'_>>,
-    behind: Option<Behind<'_>>,
+    norm: Option<NormSilu>,
+    behind: Option<Behind>,
     y: Arg,
     flip: bool,
 ) -> Result<()> {
@@ -283,24 +283,23 @@ fn chunk(depth: usize, blocks: usize) -> usize {
     depth.div_ceil(parts).max(depth.min(8)).max(1)
 }
 
-/// The gradient of the kernels `[channels, taps]`; `norm` as in [`forward`].
+/// The gradient of the kernels `[channels, taps]` into `dw`; `norm` as in [`forward`].
 pub(crate) fn grad_weight(
     gpu: &Gpu,
     sizes: &Sizes,
     (x, dtype): (Arg, DType),
     dy: Arg,
-    norm: Option<NormSilu<'_>>,
-) -> Result<Buf> {
+    norm: Option<NormSilu>,
+    dw: View,
+) -> Result<()> {
     let (channels, taps) = (sizes.channels, sizes.geometry.taps());
     let (partial, blocks) = match Walks::new(sizes, &[x, dy], dtype) {
         Some(walks) => walks.weights(gpu, (x, dy), norm)?,
         None => weight_sums(gpu, sizes, (x, dtype), dy, norm)?,
     };
-    let dw = gpu.uninit(DType::F32, channels * taps)?;
-    let args = args![&partial, &dw, channels as i32, taps as i32, blocks as i32];
+    let args = args![&partial, dw, channels as i32, taps as i32, blocks as i32];
     let grid = Grid::flat(channels * taps);
-    gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)?;
-    Ok(dw)
+    gpu.launch(&MODULE, "depthwise_weight_sums", grid, args)
 }
 
 /// One sum a block of each channel and tap, `[channels, blocks, taps]`, and the blocks.
@@ -309,7 +308,7 @@ fn weight_sums(
     sizes: &Sizes,
     (x, dtype): (Arg, DType),
     dy: Arg,
-    norm: Option<NormSilu<'_>>,
+    norm: Option<NormSilu>,
 ) -> Result<(Buf, usize)> {
     let g = &sizes.geometry;
     let channels = sizes.channels;

@@ -4,7 +4,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::{Kind, Pool};
 use crate::batch_norm::cuda::{Rows, row_means};
-use crate::cuda::{Arg, Buf, Gpu, Grid, Module, args, module, record1};
+use crate::cuda::{Arg, Buf, Gpu, Grid, Module, View, args, module, record1};
 use crate::geometry::dims5;
 
 const MODULE: Module = module!("pool");
@@ -56,7 +56,7 @@ fn forward(gpu: &Gpu, pool: &Pool, x: &Tensor, rows: usize) -> Result<Buf> {
         let means = row_means(gpu, &shape, None, (Arg::from(&xs), xs.dtype))?;
         return match xs.dtype {
             DType::F32 => Ok(means),
-            dtype => gpu.cast_from(means.at(0), means.len, dtype),
+            dtype => gpu.cast(View::from(&means), dtype),
         };
     }
     let y = gpu.uninit(xs.dtype, rows * pool.windows.out_voxels())?;

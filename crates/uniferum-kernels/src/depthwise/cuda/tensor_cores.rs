@@ -86,8 +86,8 @@ impl Walks {
         &self,
         gpu: &Gpu,
         (x, weight, bias, y): (Arg, Arg, Arg, Arg),
-        norm: Option<NormSilu<'_>>,
-        behind: Option<Behind<'_>>,
+        norm: Option<NormSilu>,
+        behind: Option<Behind>,
         flip: bool,
     ) -> Result<()> {
         let mut args = vec![x, weight, bias];
@@ -106,7 +106,7 @@ impl Walks {
         &self,
         gpu: &Gpu,
         (x, dy): (Arg, Arg),
-        norm: Option<NormSilu<'_>>,
+        norm: Option<NormSilu>,
     ) -> Result<(Buf, usize)> {
         let (channels, taps) = (self.sizes.channels, self.sizes.geometry.taps());
         let most = BLOCKS.div_ceil(channels);

@@ -1,21 +1,33 @@
 //! The backward pass on CUDA.
 
+use std::ops::Range;
+
 use candle_core::{DType, Result};
 
 use super::{Block, MODULE, Saved};
-use crate::batch_norm::cuda::{Norm, NormGradient, Rows, norm_back, norm_gradient, slope_sums};
+use crate::batch_norm::cuda::{NormView, norm_back, norm_backward, norm_gradient, slope_sums};
 use crate::cuda::{Arg, Buf, Grid, View, args};
 use crate::depthwise::cuda as depthwise;
 use crate::mbconv::plan::LayerPlaces;
 
 impl Block<'_> {
     /// The gradient of the input; those of the parameters go to `grads`.
-    pub(super) fn backward(&self, saved: Saved, dy: View, grads: View) -> Result<Buf> {
-        let mut dwide = self.project(&saved, dy, grads)?;
-        self.gate(&saved, &mut dwide, grads)?;
-        let dx = self.gpu.uninit(self.dtype(), self.x.len)?;
+    pub(super) fn backward(&self, mut saved: Saved, dy: View, grads: View) -> Result<Buf> {
+        let (wide, narrow) = match saved.outputs.take() {
+            Some((wide, narrow)) => (wide, Some(narrow)),
+            None => (self.convolved()?, None),
+        };
+        let mut dwide = self.project(&saved, &wide, narrow, dy, grads)?;
+        self.gate(&saved, &wide, &mut dwide, grads)?;
+        drop(wide);
+        let dx = self.gpu.uninit(self.dtype(), self.x.values.len)?;
         match (&self.places.expand, &saved.expand) {
-            (Some(layer), Some(norm)) => self.expansion(layer, norm, &dwide, &dx, grads)?,
+            (Some(layer), Some(norm)) => {
+                for group in self.groups() {
+                    let norm = norm.part(&group);
+                    self.expansion(layer, &group, norm, &dwide, &dx, grads)?;
+                }
+            }
             _ => self.depthwise_alone(&dwide, &dx, grads)?,
         }
         if self.plan.residual {
@@ -24,50 +36,33 @@ impl Block<'_> {
         Ok(dx)
     }
 
-    /// The gradients of a norm's parameters into their places.
-    fn keep(
-        &self,
-        layer: &LayerPlaces,
-        first: usize,
-        own: &NormGradient,
-        grads: View,
-    ) -> Result<()> {
-        self.gpu
-            .copy_into(&own.gamma, grads, layer.gamma.start + first)?;
-        self.gpu
-            .copy_into(&own.beta, grads, layer.beta.start + first)
-    }
-
     /// Through the projection; returns the gradient of the activated channels `[B, mid, voxels]`.
-    fn project(&self, saved: &Saved, dy: View, grads: View) -> Result<Buf> {
-        let (plan, gpu) = (self.plan, &self.gpu);
+    fn project(
+        &self,
+        saved: &Saved,
+        wide: &Buf,
+        narrow: Option<Buf>,
+        dy: View,
+        grads: View,
+    ) -> Result<Buf> {
+        let (plan, gpu) = (self.plan, self.gpu);
         let n = plan.geometry.out_voxels();
         let rows = self.rows_out(plan.c_out);
         let layer = &self.places.project;
-        let norm = &saved.project;
-        let dtype = self.dtype();
-        let inputs = (Arg::from(dy), Arg::from(&saved.narrow), dtype);
-        let (sums, _) = slope_sums(gpu, &rows, norm, inputs, false)?;
-        let own = norm_gradient(gpu, &rows, norm, &sums, None)?;
-        self.keep(layer, 0, &own, grads)?;
-        let dnarrow = gpu.uninit(dtype, saved.narrow.len)?;
-        norm_back(
-            gpu,
-            &rows,
-            (norm, &own),
-            inputs,
-            false,
-            None,
-            Arg::from(&dnarrow),
-        )?;
+        let active = self.activated(saved.depthwise.view(), &saved.excite, wide)?;
+        let narrow = narrow.map_or_else(|| self.projected(&active), Ok)?;
+        let inputs = (Arg::from(dy), Arg::from(&narrow), narrow.dtype);
+        let parameters = (grads.part(&layer.gamma), grads.part(&layer.beta));
+        let norm = saved.project.view();
+        // The gradient takes the place of what it is the gradient of, here and below.
+        let (over, dnarrow) = (Some(Arg::from(&narrow)), &narrow);
+        norm_backward(gpu, &rows, norm, inputs, false, parameters, over)?;
 
-        let active = self.activated(&saved.depthwise, &saved.excite, &saved.wide)?;
         let left = |b: usize| dnarrow.at(b * plan.c_out * n);
         let right = |b: usize| active.at(b * plan.mid * n);
         let to = grads.at(layer.weight.start);
         self.outer_products((&left, plan.c_out), (&right, plan.mid), n, to)?;
-        // The activated channels are needed no more: their gradient takes their place.
-        let (_cast, w) = self.matrix(layer.weight.start, plan.c_out, plan.mid)?;
+        let w = self.weights.matrix(layer.weight.start, plan.mid);
         let from = self.volumes(dnarrow.at(0), plan.c_out, n);
         let to = self.volumes(active.at(0), plan.mid, n);
         let sizes = [plan.mid, n, plan.c_out];
@@ -76,18 +71,19 @@ impl Block<'_> {
     }
 
     /// Through the gate and the depthwise convolution's norm and activation, in place.
-    fn gate(&self, saved: &Saved, dwide: &mut Buf, grads: View) -> Result<()> {
-        let (plan, gpu) = (self.plan, &self.gpu);
+    fn gate(&self, saved: &Saved, wide: &Buf, dwide: &mut Buf, grads: View) -> Result<()> {
+        let (plan, gpu) = (self.plan, self.gpu);
         let rows = self.rows_out(plan.mid);
-        let norm = &saved.depthwise;
-        let inputs = (Arg::from(&*dwide), Arg::from(&saved.wide), self.dtype());
+        let norm = saved.depthwise.view();
+        let inputs = (Arg::from(&*dwide), Arg::from(wide), self.dtype());
         let (sums, dgate) = slope_sums(gpu, &rows, norm, inputs, true)?;
         let dmean = self.excite_back(saved, &dgate, grads)?;
         let gate = Some((&saved.excite.gate, &dmean));
-        let own = norm_gradient(gpu, &rows, norm, &sums, gate)?;
-        self.keep(&self.places.depthwise, 0, &own, grads)?;
+        let layer = &self.places.depthwise;
+        let parameters = (grads.part(&layer.gamma), grads.part(&layer.beta));
+        let through = norm_gradient(gpu, &rows, norm, &sums, gate, parameters)?;
         let to = Arg::from(&*dwide);
-        norm_back(gpu, &rows, (norm, &own), inputs, true, gate, to)
+        norm_back(gpu, &rows, (norm, &through), inputs, true, gate, to)
     }
 
     /// From the gate's gradient to the means'.
@@ -131,73 +127,65 @@ impl Block<'_> {
 
     /// The depthwise convolution of a block without expansion.
     fn depthwise_alone(&self, dwide: &Buf, dx: &Buf, grads: View) -> Result<()> {
-        let place = self.places.depthwise.weight.start;
+        let place = &self.places.depthwise.weight;
         let sizes = self.sizes(self.plan.mid);
         let slope = (Arg::from(dwide), dwide.dtype);
-        let dw = depthwise::grad_weight(&self.gpu, &sizes, self.input(), slope.0, None)?;
-        self.gpu.copy_into(&dw, grads, place)?;
-        let (w, to) = (self.weight(place), Arg::from(dx));
-        depthwise::grad_input(&self.gpu, &sizes, slope, w, None, to)
+        let norm = self.x.norm.map(NormView::silu);
+        let (input, to) = (self.input(), grads.part(place));
+        depthwise::grad_weight(self.gpu, &sizes, input, slope.0, norm, to)?;
+        let (w, to) = (self.weight(place.start), Arg::from(dx));
+        let behind = norm.map(|norm| (input.0, norm));
+        depthwise::grad_input(self.gpu, &sizes, slope, w, behind, to)
     }
 
-    /// The depthwise convolution and the expansion, a group of channels after the other.
+    /// The depthwise convolution and the expansion of a group of channels.
     fn expansion(
         &self,
         layer: &LayerPlaces,
-        norm: &Norm,
+        group: &Range<usize>,
+        norm: NormView,
         dwide: &Buf,
         dx: &Buf,
         grads: View,
     ) -> Result<()> {
-        let (plan, gpu, dtype) = (self.plan, &self.gpu, self.dtype());
+        let (plan, gpu, dtype) = (self.plan, self.gpu, self.dtype());
         let (n, taps) = (plan.geometry.in_voxels(), plan.geometry.taps());
-        for group in self.groups() {
-            let (first, channels) = (group.start, group.len());
-            let norm = norm.part(gpu, &group)?;
-            let h = self.expanded(layer.weight.start, &group)?;
-            let input = (Arg::from(&h), dtype);
-            let sizes = self.sizes(channels);
-            let slope = Arg::Ptr(dwide.at(first * plan.geometry.out_voxels()));
-            let act = (&norm.scale, &norm.shift);
-            let dw = depthwise::grad_weight(gpu, &sizes, input, slope, Some(act))?;
-            let kernels = self.places.depthwise.weight.start + first * taps;
-            gpu.copy_into(&dw, grads, kernels)?;
-            // The gradient behind the activation's slope, of the norm's result.
-            let dz = gpu.uninit(dtype, h.len)?;
-            let behind = Some((input.0, act));
-            let w = self.weight(kernels);
-            depthwise::grad_input(gpu, &sizes, (slope, dtype), w, behind, Arg::from(&dz))?;
-            self.expansion_norm(layer, first, &norm, (&h, &dz), grads)?;
-            // `dz` is now the gradient of the expansion itself.
-            let left = |b: usize| dz.at(b * channels * n);
-            let right = |b: usize| self.x.at(b * plan.c_in * n);
-            let weight = layer.weight.start + first * plan.c_in;
-            let to = grads.at(weight);
-            self.outer_products((&left, channels), (&right, plan.c_in), n, to)?;
-            let (_cast, w) = self.matrix(weight, channels, plan.c_in)?;
-            let from = self.volumes(dz.at(0), channels, n);
-            let to = self.volumes(dx.at(0), plan.c_in, n);
-            let sizes = [plan.c_in, n, channels];
-            gpu.gemm(w.t(), from, to, sizes, plan.batch, first > 0)?;
-        }
-        Ok(())
-    }
-
-    /// Through the expansion's norm, in place over `dz`.
-    fn expansion_norm(
-        &self,
-        layer: &LayerPlaces,
-        first: usize,
-        norm: &Norm,
-        (h, dz): (&Buf, &Buf),
-        grads: View,
-    ) -> Result<()> {
-        let rows: Rows = self.rows_in(norm.mean.len);
-        let inputs = (Arg::from(dz), Arg::from(h), h.dtype);
-        let (sums, _) = slope_sums(&self.gpu, &rows, norm, inputs, false)?;
-        let own = norm_gradient(&self.gpu, &rows, norm, &sums, None)?;
-        self.keep(layer, first, &own, grads)?;
-        let to = Arg::from(dz);
-        norm_back(&self.gpu, &rows, (norm, &own), inputs, false, None, to)
+        let (first, channels) = (group.start, group.len());
+        let h = self.expanded(layer.weight.start, group)?;
+        let input = (Arg::from(&h), dtype);
+        let sizes = self.sizes(channels);
+        let slope = Arg::Ptr(dwide.at(first * plan.geometry.out_voxels()));
+        let kernels = self.places.depthwise.weight.start + first * taps;
+        let to = grads.part(&(kernels..kernels + channels * taps));
+        depthwise::grad_weight(gpu, &sizes, input, slope, Some(norm.silu()), to)?;
+        // The gradient behind the activation's slope, of the norm's result.
+        let dz = gpu.uninit(dtype, h.len)?;
+        let behind = Some((input.0, norm.silu()));
+        let w = self.weight(kernels);
+        depthwise::grad_input(gpu, &sizes, (slope, dtype), w, behind, Arg::from(&dz))?;
+        let of_group =
+            |place: &Range<usize>| grads.part(&(place.start + first..place.start + group.end));
+        let parameters = (of_group(&layer.gamma), of_group(&layer.beta));
+        let (rows, to) = (self.rows_in(channels), Arg::from(&dz));
+        norm_backward(
+            gpu,
+            &rows,
+            norm,
+            (to, input.0, dtype),
+            false,
+            parameters,
+            Some(to),
+        )?;
+        // `dz` is now the gradient of the expansion itself.
+        let left = |b: usize| dz.at(b * channels * n);
+        let right = |b: usize| self.x.values.at(b * plan.c_in * n);
+        let weight = layer.weight.start + first * plan.c_in;
+        let to = grads.at(weight);
+        self.outer_products((&left, channels), (&right, plan.c_in), n, to)?;
+        let w = self.weights.matrix(weight, plan.c_in);
+        let from = self.volumes(dz.at(0), channels, n);
+        let to = self.volumes(dx.at(0), plan.c_in, n);
+        let sizes = [plan.c_in, n, channels];
+        gpu.gemm(w.t(), from, to, sizes, plan.batch, first > 0)
     }
 }

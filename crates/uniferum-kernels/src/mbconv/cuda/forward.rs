@@ -1,138 +1,99 @@
 //! The forward pass on CUDA.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Result};
 
-use super::{Block, Excite, MODULE, Saved, Statistics};
-use crate::batch_norm::cuda::{Norm, normalise, prepare, row_means, statistics};
+use super::{Block, Excite, MODULE, Saved};
+use crate::batch_norm::cuda::{Norm, NormMaker, NormView, norm_of, normalise, row_means};
 use crate::cuda::{Arg, Buf, Grid, args};
 use crate::depthwise::cuda as depthwise;
 use crate::mbconv::plan::LayerPlaces;
 
 impl Block<'_> {
     /// The output, what backward needs, and the statistics of each norm in order.
-    pub(super) fn forward(
-        &self,
-        running: Option<&[(Tensor, Tensor)]>,
-    ) -> Result<(Buf, Saved, Vec<Statistics>)> {
-        let plan = self.plan;
-        let mut made = Vec::new();
+    pub(super) fn forward(&self, constants: Option<&[Buf]>) -> Result<(Buf, Saved, Vec<Buf>)> {
+        let (plan, gpu) = (self.plan, self.gpu);
         let first = usize::from(plan.expands);
-        let known = |layer: usize| running.map(|r| &r[layer]);
-
-        let wide = self
-            .gpu
-            .uninit(self.dtype(), plan.mid * plan.out_columns())?;
-        let expand = self.widen(known(0), &wide, &mut made)?;
+        let constants = |layer: usize| constants.map(|c| &c[layer]);
+        let (wide, expand, of_expand) = match &self.places.expand {
+            Some(layer) => {
+                let (wide, norm, own) = self.expand_and_convolve(layer, constants(0))?;
+                (wide, Some(norm), own)
+            }
+            None => (self.convolved()?, None, None),
+        };
         let input = (Arg::from(&wide), wide.dtype);
         let rows = self.rows_out(plan.mid);
-        let of_wide = || statistics(&self.gpu, &rows, input);
-        let layer = &self.places.depthwise;
-        let count = plan.out_columns();
-        let depthwise = self.norm(layer, known(first), count, of_wide, &mut made)?;
-        let excite = self.excite(row_means(&self.gpu, &rows, Some(&depthwise), input)?)?;
+        let affine = self.affine(&self.places.depthwise, 0);
+        let known = constants(first);
+        let (depthwise, of_depthwise) = norm_of(gpu, &rows, known, input, affine, plan.eps)?;
+        let means = row_means(gpu, &rows, Some(depthwise.view()), input)?;
+        let excite = self.excite(means)?;
 
-        let narrow = self.narrow(&depthwise, &excite, &wide)?;
+        let narrow = {
+            let active = self.activated(depthwise.view(), &excite, &wide)?;
+            self.projected(&active)?
+        };
         let input = (Arg::from(&narrow), narrow.dtype);
         let rows = self.rows_out(plan.c_out);
-        let of_narrow = || statistics(&self.gpu, &rows, input);
-        let layer = &self.places.project;
-        let project = self.norm(layer, known(first + 1), count, of_narrow, &mut made)?;
-        let y = self.gpu.uninit(self.dtype(), narrow.len)?;
+        let affine = self.affine(&self.places.project, 0);
+        let known = constants(first + 1);
+        let (project, of_project) = norm_of(gpu, &rows, known, input, affine, plan.eps)?;
+        let y = gpu.uninit(self.dtype(), narrow.len)?;
         let residual = if plan.residual {
-            Arg::from(self.x)
+            Arg::from(self.x.values)
         } else {
             Arg::NULL
         };
         let extra = (Arg::NULL, residual);
-        normalise(&self.gpu, &rows, &project, input, false, extra, &y)?;
+        normalise(gpu, &rows, project.view(), input, false, extra, &y)?;
         let saved = Saved {
             expand,
             depthwise,
             project,
             excite,
-            wide,
-            narrow,
+            outputs: plan.expands.then_some((wide, narrow)),
         };
-        Ok((y, saved, made))
+        let made = [of_expand, of_depthwise, of_project].into_iter().flatten();
+        Ok((y, saved, made.collect()))
     }
 
-    /// A layer's norm, by known statistics or those of its input.
-    fn norm(
+    /// The depthwise convolution of a block without expansion.
+    pub(super) fn convolved(&self) -> Result<Buf> {
+        let plan = self.plan;
+        let wide = self
+            .gpu
+            .uninit(self.dtype(), plan.mid * plan.out_columns())?;
+        let w = self.weight(self.places.depthwise.weight.start);
+        let norm = self.x.norm.map(NormView::silu);
+        let (sizes, to) = (self.sizes(plan.mid), Arg::from(&wide));
+        depthwise::forward(self.gpu, &sizes, self.input(), w, Arg::NULL, norm, to)?;
+        Ok(wide)
+    }
+
+    /// Expansion, its norm, and the depthwise convolution, a group of channels after the other: the
+    /// convolution's output, the norm, and the statistics where they are the batch's.
+    fn expand_and_convolve(
         &self,
         layer: &LayerPlaces,
-        known: Option<&(Tensor, Tensor)>,
-        count: usize,
-        own: impl FnOnce() -> Result<Statistics>,
-        made: &mut Vec<Statistics>,
-    ) -> Result<Norm> {
-        let affine = (
-            self.weight(layer.gamma.start),
-            self.weight(layer.beta.start),
-        );
-        let eps = self.plan.eps;
-        if let Some((mean, var)) = known {
-            let mean = self.gpu.copy(&self.gpu.read_f32(mean)?)?;
-            let var = self.gpu.read_f32(var)?;
-            return prepare(&self.gpu, mean, Arg::from(&var), affine, eps, 0);
-        }
-        let (mean, var) = own()?;
-        let copy = self.gpu.copy_buf(&mean)?;
-        let norm = prepare(&self.gpu, copy, Arg::from(&var), affine, eps, count)?;
-        made.push((mean, var));
-        Ok(norm)
-    }
-
-    /// Expansion, its norm, and the depthwise convolution into `wide`, a group of channels after
-    /// the other.
-    fn widen(
-        &self,
-        known: Option<&(Tensor, Tensor)>,
-        wide: &Buf,
-        made: &mut Vec<Statistics>,
-    ) -> Result<Option<Norm>> {
-        let (plan, gpu) = (self.plan, &self.gpu);
-        let kernels = self.places.depthwise.weight.start;
-        let none = Arg::NULL;
-        let Some(layer) = &self.places.expand else {
-            let w = self.weight(kernels);
-            let sizes = self.sizes(plan.mid);
-            let (x, y) = (self.input(), Arg::from(wide));
-            depthwise::forward(gpu, &sizes, x, w, none, None, y)?;
-            return Ok(None);
-        };
-        let groups = self.groups();
-        let mut norms = Vec::with_capacity(groups.len());
-        let mut own = Vec::with_capacity(groups.len());
-        for group in &groups {
-            let h = self.expanded(layer.weight.start, group)?;
+        constants: Option<&Buf>,
+    ) -> Result<(Buf, Norm, Option<Buf>)> {
+        let (plan, gpu) = (self.plan, self.gpu);
+        let wide = gpu.uninit(self.dtype(), plan.mid * plan.out_columns())?;
+        let maker = NormMaker::new(gpu, &self.rows_in(plan.mid), constants, plan.eps)?;
+        for group in self.groups() {
+            let h = self.expanded(layer.weight.start, &group)?;
             let input = (Arg::from(&h), h.dtype);
-            let at = |place: &std::ops::Range<usize>| place.start + group.start;
-            let part = LayerPlaces {
-                weight: layer.weight.clone(),
-                gamma: at(&layer.gamma)..layer.gamma.end,
-                beta: at(&layer.beta)..layer.beta.end,
-            };
-            let known = known.map(|(mean, var)| {
-                let part = |t: &Tensor| t.narrow(0, group.start, group.len())?.copy();
-                Ok::<_, candle_core::Error>((part(mean)?, part(var)?))
-            });
-            let known = known.transpose()?;
             let rows = self.rows_in(group.len());
-            let of_h = || statistics(gpu, &rows, input);
-            let count = plan.in_columns();
-            let norm = self.norm(&part, known.as_ref(), count, of_h, &mut own)?;
+            let affine = self.affine(layer, group.start);
+            let norm = maker.prepare(&group, &rows, input, affine)?;
+            let kernels = self.places.depthwise.weight.start;
             let w = self.weight(kernels + group.start * plan.geometry.taps());
             let y = Arg::Ptr(wide.at(group.start * plan.geometry.out_voxels()));
             let sizes = self.sizes(group.len());
-            let act = Some((&norm.scale, &norm.shift));
-            depthwise::forward(gpu, &sizes, input, w, none, act, y)?;
-            norms.push(norm);
+            depthwise::forward(gpu, &sizes, input, w, Arg::NULL, Some(norm.silu()), y)?;
         }
-        if !own.is_empty() {
-            let (means, vars): (Vec<_>, Vec<_>) = own.into_iter().unzip();
-            made.push((gpu.concat(means)?, gpu.concat(vars)?));
-        }
-        Norm::concat(gpu, norms).map(Some)
+        let (norm, own) = maker.finish();
+        Ok((wide, norm, own))
     }
 
     /// The gate of the channels' means `[B, mid]`.
@@ -165,24 +126,24 @@ impl Block<'_> {
     }
 
     /// The activated, weighted channels `[B, mid, voxels]`.
-    pub(super) fn activated(&self, norm: &Norm, excite: &Excite, wide: &Buf) -> Result<Buf> {
+    pub(super) fn activated(&self, norm: NormView, excite: &Excite, wide: &Buf) -> Result<Buf> {
         let active = self.gpu.uninit(wide.dtype, wide.len)?;
         let rows = self.rows_out(self.plan.mid);
         let input = (Arg::from(wide), wide.dtype);
         let extra = (Arg::from(&excite.gate), Arg::NULL);
-        normalise(&self.gpu, &rows, norm, input, true, extra, &active)?;
+        normalise(self.gpu, &rows, norm, input, true, extra, &active)?;
         Ok(active)
     }
 
-    /// The projection before its norm, `[B, c_out, voxels]`.
-    fn narrow(&self, norm: &Norm, excite: &Excite, wide: &Buf) -> Result<Buf> {
+    /// The projection of the activated channels before its norm, `[B, c_out, voxels]`.
+    pub(super) fn projected(&self, active: &Buf) -> Result<Buf> {
         let (plan, n) = (self.plan, self.plan.geometry.out_voxels());
-        let active = self.activated(norm, excite, wide)?;
         let narrow = self
             .gpu
             .uninit(self.dtype(), plan.c_out * plan.out_columns())?;
-        let at = self.places.project.weight.start;
-        let (_cast, w) = self.matrix(at, plan.c_out, plan.mid)?;
+        let w = self
+            .weights
+            .matrix(self.places.project.weight.start, plan.mid);
         let from = self.volumes(active.at(0), plan.mid, n);
         let to = self.volumes(narrow.at(0), plan.c_out, n);
         let sizes = [plan.c_out, n, plan.mid];

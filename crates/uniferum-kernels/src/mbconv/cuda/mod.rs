@@ -6,12 +6,14 @@
 mod backward;
 mod forward;
 
-use candle_core::{DType, Result, Tensor};
+use std::ops::Range;
+
+use candle_core::{DType, Result};
 
 use super::MbConv;
-use super::plan::{Places, Plan};
-use crate::batch_norm::cuda::{Norm, Rows};
-use crate::cuda::{Arg, Buf, Gpu, Mat, Module, View, module};
+use super::plan::{LayerPlaces, Places, Plan};
+use crate::batch_norm::cuda::{Norm, Rows, Source, constants};
+use crate::cuda::{Arg, Buf, Gpu, Mat, Module, View, Weights, module};
 use crate::depthwise::cuda::Sizes;
 
 const MODULE: Module = module!("mbconv");
@@ -26,10 +28,10 @@ pub(crate) struct Saved {
     depthwise: Norm,
     project: Norm,
     excite: Excite,
-    /// Output of the depthwise convolution, `[B, mid, voxels]`.
-    wide: Buf,
-    /// Output of the projection, `[B, c_out, voxels]`.
-    narrow: Buf,
+    /// Outputs of the depthwise convolution, `[B, mid, voxels]`, and of the projection,
+    /// `[B, c_out, voxels]`. A block without expansion computes them again: they are as large as its
+    /// input, the largest that there is between blocks, and one convolution away from it.
+    outputs: Option<(Buf, Buf)>,
 }
 
 /// What the gate was made of, `[B, mid]` and `[B, squeezed]`.
@@ -39,49 +41,48 @@ struct Excite {
     gate: Buf,
 }
 
-/// Mean and biased variance of each channel.
-pub(crate) type Statistics = (Buf, Buf);
-
 /// A block with its sizes and its constant statistics, if it has any.
 pub(crate) struct Planned {
     plan: Plan,
-    running: Option<Vec<(Tensor, Tensor)>>,
+    constants: Option<Vec<Buf>>,
 }
 
 impl Planned {
-    pub(crate) fn new(block: &MbConv<'_>, dims: &[usize]) -> Result<Self> {
+    pub(crate) fn new(gpu: &Gpu, block: &MbConv<'_>, dims: &[usize]) -> Result<Self> {
         let plan = block.plan(dims)?;
-        // Later updates of the running statistics must not reach the backward pass.
-        let copied = |(mean, var): &(&Tensor, &Tensor)| {
-            Ok::<_, candle_core::Error>((mean.detach().copy()?, var.detach().copy()?))
-        };
-        let running = block.given(&plan)?;
-        let running = running
-            .map(|g| g.iter().map(copied).collect())
-            .transpose()?;
-        Ok(Self { plan, running })
+        let given = block.given(&plan)?;
+        let copied = |g: Vec<_>| g.into_iter().map(|pair| constants(gpu, pair)).collect();
+        let constants = given.map(copied).transpose()?;
+        Ok(Self { plan, constants })
+    }
+
+    /// Whether the block applies a norm and SiLU to its input as it reads: the depthwise convolution
+    /// does, and nothing else must read the input.
+    pub(crate) fn reads_normed(&self) -> bool {
+        !self.plan.expands && !self.plan.residual
     }
 
     /// The output, what backward needs, and the statistics of the batch in order.
     pub(crate) fn forward(
         &self,
         gpu: &Gpu,
-        weights: View,
-        x: View,
-    ) -> Result<(Buf, Saved, Vec<Statistics>)> {
-        Block::new(gpu.clone(), &self.plan, weights, x).forward(self.running.as_deref())
+        weights: Weights,
+        x: Source,
+    ) -> Result<(Buf, Saved, Vec<Buf>)> {
+        Block::new(gpu, &self.plan, weights, x).forward(self.constants.as_deref())
     }
 
-    /// The gradient of the input; those of the parameters go to `grads`, which is zeros.
+    /// The gradient of the input, or where that is normed on the way of the norm's result; those of
+    /// the parameters go to `grads`, which is zeros.
     pub(crate) fn backward(
         &self,
         gpu: &Gpu,
-        (weights, x): (View, View),
+        (weights, x): (Weights, Source),
         saved: Saved,
         dy: View,
         grads: View,
     ) -> Result<Buf> {
-        Block::new(gpu.clone(), &self.plan, weights, x).backward(saved, dy, grads)
+        Block::new(gpu, &self.plan, weights, x).backward(saved, dy, grads)
     }
 
     pub(crate) fn out_dims(&self) -> Vec<usize> {
@@ -94,21 +95,21 @@ impl Planned {
         let plan = &self.plan;
         let expand = plan.expands.then(|| plan.in_columns());
         let all = expand.into_iter().chain([plan.out_columns(); 2]);
-        all.filter(|_| self.running.is_none()).collect()
+        all.filter(|_| self.constants.is_none()).collect()
     }
 }
 
 /// A block at work: the device, the sizes, and where parameters lie.
 struct Block<'a> {
-    gpu: Gpu,
+    gpu: &'a Gpu,
     plan: &'a Plan,
     places: Places,
-    weights: View,
-    x: View,
+    weights: Weights,
+    x: Source,
 }
 
 impl<'a> Block<'a> {
-    fn new(gpu: Gpu, plan: &'a Plan, weights: View, x: View) -> Self {
+    fn new(gpu: &'a Gpu, plan: &'a Plan, weights: Weights, x: Source) -> Self {
         Self {
             gpu,
             plan,
@@ -119,16 +120,22 @@ impl<'a> Block<'a> {
     }
 
     fn dtype(&self) -> DType {
-        self.x.dtype
+        self.x.values.dtype
     }
 
     fn input(&self) -> (Arg, DType) {
-        (Arg::from(self.x), self.x.dtype)
+        (Arg::from(self.x.values), self.dtype())
     }
 
     /// Parameters from element `at`.
     fn weight(&self, at: usize) -> Arg {
-        Arg::Ptr(self.weights.at(at))
+        Arg::Ptr(self.weights.exact.at(at))
+    }
+
+    /// Scale and shift of a layer's norm, from channel `first` on.
+    fn affine(&self, layer: &LayerPlaces, first: usize) -> (Arg, Arg) {
+        let at = |place: &Range<usize>| self.weight(place.start + first);
+        (at(&layer.gamma), at(&layer.beta))
     }
 
     /// Rows of a channel each, before and behind the depthwise convolution.
@@ -141,7 +148,7 @@ impl<'a> Block<'a> {
     }
 
     /// Groups of channels whose expanded activation fits the memory set aside for it.
-    fn groups(&self) -> Vec<std::ops::Range<usize>> {
+    fn groups(&self) -> Vec<Range<usize>> {
         let most = (GROUP / self.plan.in_columns()).max(16);
         let count = self.plan.mid.div_ceil(most);
         (0..count)
@@ -156,17 +163,6 @@ impl<'a> Block<'a> {
             y_sample: self.plan.mid * self.plan.geometry.out_voxels(),
             ..Sizes::new(self.plan.batch, channels, self.plan.geometry)
         }
-    }
-
-    /// `rows` rows of a matrix of parameters of `row` columns, in the type of the activations.
-    fn matrix(&self, at: usize, rows: usize, row: usize) -> Result<(Option<Buf>, Mat)> {
-        let dtype = self.dtype();
-        if dtype == DType::F32 {
-            return Ok((None, Mat::new(self.weights.at(at), dtype, row, 0)));
-        }
-        let cast = self.gpu.cast_from(self.weights.at(at), rows * row, dtype)?;
-        let mat = Mat::new(cast.at(0), dtype, row, 0);
-        Ok((Some(cast), mat))
     }
 
     /// A sample's channels of `[B, channels, voxels]` as a matrix.
@@ -193,14 +189,14 @@ impl<'a> Block<'a> {
     }
 
     /// The expansion of a group of channels before its norm, `[B, channels, voxels]`.
-    fn expanded(&self, weight: usize, group: &std::ops::Range<usize>) -> Result<Buf> {
+    fn expanded(&self, weight: usize, group: &Range<usize>) -> Result<Buf> {
         let (c_in, n) = (self.plan.c_in, self.plan.geometry.in_voxels());
         let channels = group.len();
         let out = self
             .gpu
             .uninit(self.dtype(), self.plan.batch * channels * n)?;
-        let (_cast, w) = self.matrix(weight + group.start * c_in, channels, c_in)?;
-        let x = self.volumes(self.x.at(0), c_in, n);
+        let w = self.weights.matrix(weight + group.start * c_in, c_in);
+        let x = self.volumes(self.x.values.at(0), c_in, n);
         let y = self.volumes(out.at(0), channels, n);
         let sizes = [channels, n, c_in];
         self.gpu.gemm(w, x, y, sizes, self.plan.batch, false)?;
