@@ -1,4 +1,4 @@
-//! One AdamW update, in place, in two passes over memory.
+//! AdamW updates, in place and in two passes over memory, and moving averages of weights.
 
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
@@ -40,6 +40,19 @@ impl Default for AdamW {
     }
 }
 
+/// A trained parameter, as [`adamw_step`] takes it, among others.
+#[derive(Debug, Clone, Copy)]
+pub struct Trained<'a> {
+    /// Updated in place.
+    pub parameter: &'a Tensor,
+    /// Of the parameter's shape.
+    pub gradient: &'a Tensor,
+    /// `[2, n]` for a parameter of `n` elements, updated in place.
+    pub state: &'a Tensor,
+    /// Whether the weight decay is for this parameter; conventionally not for biases and norms.
+    pub decays: bool,
+}
+
 /// Updates `parameter` and its `state` in place by the gradient of update number `step` (from 1).
 ///
 /// # Shapes
@@ -58,59 +71,73 @@ pub fn adamw_step(
     step: u64,
     options: &AdamW,
 ) -> Result<()> {
-    check("adamw_step", [parameter, gradient, state], step)?;
-    on_cuda!(parameter => {
-        let tensors = [parameter, gradient, state];
-        crate::cuda::adamw("adamw_step", tensors, step, options, None)
-    });
-    state.inplace_op2(&gradient.contiguous()?, &Moments(*options))?;
-    parameter.inplace_op2(
+    let one = Trained {
+        parameter,
+        gradient,
         state,
-        &Update {
-            options: *options,
-            step,
-        },
-    )
+        decays: true,
+    };
+    adamw_steps(&[one], step, options, None)
 }
 
-/// As [`adamw_step`], with gradients clipped by what [`clip_factor`] found; without a factor, because
-/// a gradient is not finite, nothing is updated.
+/// [`adamw_step`] for all parameters of a model, which lie on one device: there is one kernel for all on
+/// a GPU.
 ///
-/// On a GPU the host does not wait.
+/// `clip` is of [`clip_factor`]: its factor multiplies every gradient, and without one, because a
+/// gradient is not finite, nothing is updated. On a GPU the host does not wait.
 ///
 /// # Errors
-/// As [`adamw_step`], and for a `clip` that is not of [`clip_factor`].
-pub fn adamw_step_clipped(
-    parameter: &Tensor,
-    gradient: &Tensor,
-    state: &Tensor,
+/// As [`adamw_step`], before anything is updated, and for a `clip` that is not of [`clip_factor`].
+pub fn adamw_steps(
+    all: &[Trained<'_>],
     step: u64,
     options: &AdamW,
-    clip: &Tensor,
+    clip: Option<&Tensor>,
 ) -> Result<()> {
-    const OP: &str = "adamw_step_clipped";
-    check(OP, [parameter, gradient, state], step)?;
-    if clip.dims() != [2] {
+    const OP: &str = "adamw";
+    for trained in all {
+        check(OP, trained, step)?;
+    }
+    if let Some(clip) = clip
+        && clip.dims() != [2]
+    {
         let got = format!("{:?}", clip.dims());
         return Err(invalid(OP, "clip", "[2], of clip_factor", got).into());
     }
-    on_cuda!(parameter => {
-        let tensors = [parameter, gradient, state];
-        crate::cuda::adamw(OP, tensors, step, options, Some(clip))
-    });
-    let factor = f64::from(clip.to_vec1::<f32>()?[1]);
+    let Some(first) = all.first() else {
+        return Ok(());
+    };
+    on_cuda!(first.parameter => crate::cuda::adamw(OP, all, step, options, clip));
+    let factor = clip.map(|clip| Ok::<_, candle_core::Error>(clip.to_vec1::<f32>()?[1]));
+    let factor = f64::from(factor.transpose()?.unwrap_or(1.0));
     if factor.is_nan() {
         return Ok(());
     }
-    let grad_scale = options.grad_scale * factor;
-    let options = AdamW {
-        grad_scale,
-        ..*options
-    };
-    adamw_step(parameter, gradient, state, step, &options)
+    for trained in all {
+        let options = AdamW {
+            grad_scale: options.grad_scale * factor,
+            weight_decay: if trained.decays {
+                options.weight_decay
+            } else {
+                0.0
+            },
+            ..*options
+        };
+        let (state, gradient) = (trained.state, trained.gradient.contiguous()?);
+        state.inplace_op2(&gradient, &Moments(options))?;
+        let update = Update { options, step };
+        trained.parameter.inplace_op2(state, &update)?;
+    }
+    Ok(())
 }
 
-fn check(op: &'static str, [parameter, gradient, state]: [&Tensor; 3], step: u64) -> Result<()> {
+fn check(op: &'static str, trained: &Trained<'_>, step: u64) -> Result<()> {
+    let Trained {
+        parameter,
+        gradient,
+        state,
+        ..
+    } = trained;
     let n = parameter.elem_count();
     if gradient.dims() == parameter.dims() && state.dims() == [2, n] && step > 0 {
         return Ok(());
@@ -121,6 +148,29 @@ fn check(op: &'static str, [parameter, gradient, state]: [&Tensor; 3], step: u64
     );
     let got = format!("{:?}, {:?}, {step}", gradient.dims(), state.dims());
     Err(invalid(op, "arguments", expected, got).into())
+}
+
+/// Moves averages `[average, value]` towards their values in place:
+/// `average = decay * average + (1 - decay) * value`; one kernel for all on a GPU.
+///
+/// # Errors
+/// For a value of another shape than its average, or tensors that are not `f32` of one device.
+pub fn move_averages(pairs: &[[&Tensor; 2]], decay: f64) -> Result<()> {
+    const OP: &str = "move_averages";
+    for [average, value] in pairs {
+        if average.dims() != value.dims() {
+            let got = format!("{:?}", value.dims());
+            return Err(invalid(OP, "value", format!("{:?}", average.dims()), got).into());
+        }
+    }
+    let Some([first, _]) = pairs.first() else {
+        return Ok(());
+    };
+    on_cuda!(first => crate::cuda::averages(OP, pairs, decay));
+    for [average, value] in pairs {
+        average.inplace_op2(&value.contiguous()?, &Average(decay))?;
+    }
+    Ok(())
 }
 
 /// The norm of all elements of several tensors of one device, and the factor that brings it down to
@@ -172,6 +222,33 @@ pub fn squared_norm(tensors: &[&Tensor]) -> Result<f64> {
     tensors
         .iter()
         .try_fold(0.0, |sum, x| Ok(sum + sum_of_squares(x)?))
+}
+
+struct Average(f64);
+
+impl InplaceOp2 for Average {
+    fn name(&self) -> &'static str {
+        "move_average"
+    }
+
+    fn cpu_fwd(
+        &self,
+        average: &mut CpuStorage,
+        average_layout: &Layout,
+        value: &CpuStorage,
+        layout: &Layout,
+    ) -> Result<()> {
+        let value = host::f32_slice(self.name(), value, layout)?;
+        let average = host::f32_slice_mut(self.name(), average, average_layout)?;
+        let (keep, weight) = (self.0 as f32, (1.0 - self.0) as f32);
+        let chunks = average.par_chunks_mut(CHUNK).zip(value.par_chunks(CHUNK));
+        chunks.for_each(|(average, value)| {
+            for (a, v) in average.iter_mut().zip(value) {
+                *a = *a * keep + *v * weight;
+            }
+        });
+        Ok(())
+    }
 }
 
 struct Moments(AdamW);

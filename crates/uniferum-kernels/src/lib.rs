@@ -43,7 +43,10 @@ mod silu;
 pub mod simd;
 mod squeeze_excite;
 
-pub use adamw::{AdamW, adamw_step, adamw_step_clipped, clip_factor, squared_norm, sum_of_squares};
+pub use adamw::{
+    AdamW, Trained, adamw_step, adamw_steps, clip_factor, move_averages, squared_norm,
+    sum_of_squares,
+};
 pub use attention::{Span, attention, attention_packed};
 pub use augment::{Augmenter, Noise, Patches, Resampling, Taps, TurnedResampling, Voxels};
 pub use batch_norm::{

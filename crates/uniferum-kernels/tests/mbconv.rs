@@ -5,8 +5,8 @@ mod common;
 use candle_core::{Result, Tensor, Var};
 use common::{distance, flat, tensor, values};
 use uniferum_kernels::{
-    Conv3dConfig, MbConv, NormedConv, Padding3, SqueezeExcite, batch_norm, batch_norm_train,
-    conv3d, mbconv, silu, squeeze_excite,
+    Conv3dConfig, ConvNormSilu, MbConv, NormedConv, Padding3, SqueezeExcite, Stage, batch_norm,
+    batch_norm_train, conv3d, mbconv, sequence, silu, squeeze_excite,
 };
 
 const EPS: f64 = 1e-3;
@@ -247,6 +247,80 @@ fn a_second_backward_pass_gives_the_same_gradients() {
     });
     let (y, _) = mbconv(block.x.as_tensor(), &block.spec()).unwrap();
     assert_eq!(block.gradients(&y), block.gradients(&y));
+}
+
+/// A convolution in front of a block, whose norm and activation the block may apply itself.
+#[test]
+fn a_convolution_and_a_block_in_a_row_equal_both_alone() {
+    for (expands, residual, frozen, c_in) in [
+        (false, false, false, 1),
+        (false, false, true, 1),
+        (false, false, false, 2),
+        (false, true, false, 2),
+        (true, false, false, 1),
+    ] {
+        let block = Block::new(Case {
+            batch: 2,
+            channels: [4, if expands { 6 } else { 4 }, if residual { 4 } else { 5 }],
+            size: [4, 5, 8],
+            kernel: 3,
+            stride: 1,
+            expands,
+            residual,
+            frozen,
+        });
+        // The input of a network has no gradient.
+        let x = tensor(&values(60, 2 * c_in * 8 * 9 * 16), &[2, c_in, 8, 9, 16]);
+        let weight = var(61, &[4, c_in, 3, 3, 3], 0.3, 0.0);
+        let (gamma, beta) = (var(62, &[4], 0.3, 1.0), var(63, &[4], 0.3, 0.1));
+        let (mean, variance) = &block.running[0];
+        let conv = NormedConv {
+            weight: &weight,
+            gamma: &gamma,
+            beta: &beta,
+            running: frozen.then_some((mean, variance)).filter(|_| !expands),
+        };
+        let cfg = Conv3dConfig {
+            stride: [2; 3],
+            padding: Padding3::Same,
+            groups: 1,
+        };
+        let stem = Stage::ConvNormSilu(ConvNormSilu {
+            conv,
+            cfg,
+            eps: EPS,
+        });
+        let gradients = |y: &Tensor| {
+            let weights = tensor(&values(99, y.elem_count()), y.dims());
+            let loss = (y * weights).unwrap().sum_all().unwrap();
+            let grads = loss.backward().unwrap();
+            let vars = [&weight, &gamma, &beta].into_iter().chain(&block.vars);
+            let all: Vec<Vec<f64>> = vars.map(|v| flat(grads.get(v).unwrap())).collect();
+            all
+        };
+        let (own, _) = sequence(&x, &[stem]).unwrap();
+        let (want, want_statistics) = mbconv(&own, &block.spec()).unwrap();
+        let stages = [stem, Stage::MbConv(block.spec())];
+        let (got, statistics) = sequence(&x, &stages).unwrap();
+        assert_eq!(
+            statistics.len(),
+            if frozen { 0 } else { 1 + want_statistics.len() }
+        );
+        assert!(distance(&flat(&got), &flat(&want)) < 1e-5);
+        let want = gradients(&want);
+        let largest = want.iter().flatten().fold(0.0f64, |m, v| m.max(v.abs()));
+        // Twice: the second pass finds nothing kept.
+        for _ in 0..2 {
+            for (i, (got, want)) in gradients(&got).iter().zip(&want).enumerate() {
+                let error = got.iter().zip(want).map(|(g, w)| (g - w).abs());
+                let error = error.fold(0.0, f64::max) / largest;
+                assert!(
+                    error < 1e-5,
+                    "{expands} {residual} {frozen}: gradient {i}: {error}"
+                );
+            }
+        }
+    }
 }
 
 #[test]

@@ -5,8 +5,8 @@ mod common;
 use candle_core::{DType, Tensor, Var};
 use common::{check_gradients, device, distance, flat, tensor, values};
 use uniferum_kernels::{
-    AdamW, Span, adamw_step, adamw_step_clipped, attention, attention_packed, bce_with_logits,
-    clip_factor, dropout, gelu_erf, layer_norm, linear, sigmoid_focal, squared_norm,
+    AdamW, Span, Trained, adamw_step, adamw_steps, attention, attention_packed, bce_with_logits,
+    clip_factor, dropout, gelu_erf, layer_norm, linear, move_averages, sigmoid_focal, squared_norm,
     sum_of_squares,
 };
 
@@ -342,10 +342,13 @@ fn clipping_scales_by_the_norm_of_all_gradients_and_skips_what_is_not_finite() {
             ..options
         };
         let parameter = var.as_tensor();
-        match clip {
-            Some(c) => adamw_step_clipped(parameter, gradient, &state, 1, &options, c).unwrap(),
-            None => adamw_step(parameter, gradient, &state, 1, &options).unwrap(),
-        }
+        let one = Trained {
+            parameter,
+            gradient,
+            state: &state,
+            decays: true,
+        };
+        adamw_steps(&[one], 1, &options, clip).unwrap();
         let mut all = flat(parameter);
         all.extend(flat(&state));
         all
@@ -365,7 +368,84 @@ fn clipping_scales_by_the_norm_of_all_gradients_and_skips_what_is_not_finite() {
         assert!(got[37..].iter().all(|v| *v == 0.0));
     }
     assert!(clip_factor(&[], 1.0).is_err());
-    assert!(adamw_step_clipped(&start, &start, &start, 1, &options, &clip).is_err());
+    let state = Tensor::zeros((2, 37), DType::F32, &device()).unwrap();
+    let mut one = Trained {
+        parameter: &start,
+        gradient: &start,
+        state: &start,
+        decays: true,
+    };
+    assert!(adamw_steps(&[one], 1, &options, Some(&clip)).is_err());
+    one.state = &state;
+    assert!(adamw_steps(&[one], 1, &options, Some(&start)).is_err());
+}
+
+/// Tensors of many sizes: of several blocks, of no whole number of fours, and of one element.
+const SIZES: [usize; 5] = [5000, 4096, 37, 1, 10_001];
+
+#[test]
+fn all_parameters_at_once_are_updated_as_each_alone() {
+    let options = AdamW {
+        lr: 1e-2,
+        weight_decay: 0.3,
+        ..Default::default()
+    };
+    let made = |seed: u64| -> Vec<Tensor> {
+        let one = |(i, n): (usize, &usize)| tensor(&values(seed + i as u64, *n), &[*n]);
+        SIZES.iter().enumerate().map(one).collect()
+    };
+    let states = || -> Vec<Tensor> {
+        let one = |n: &usize| Tensor::zeros((2, *n), DType::F32, &device()).unwrap();
+        SIZES.iter().map(one).collect()
+    };
+    let (gradients, together, own) = (made(10), made(20), made(20));
+    let (states, own_states) = (states(), states());
+    let clip = clip_factor(&gradients.iter().collect::<Vec<_>>(), 0.5).unwrap();
+    let factor = f64::from(clip.to_vec1::<f32>().unwrap()[1]);
+    for step in 1..=3 {
+        let all: Vec<Trained<'_>> = (0..SIZES.len())
+            .map(|i| Trained {
+                parameter: &together[i],
+                gradient: &gradients[i],
+                state: &states[i],
+                decays: i % 2 == 0,
+            })
+            .collect();
+        adamw_steps(&all, step, &options, Some(&clip)).unwrap();
+        for i in 0..SIZES.len() {
+            let options = AdamW {
+                weight_decay: if i % 2 == 0 { 0.3 } else { 0.0 },
+                grad_scale: factor,
+                ..options
+            };
+            adamw_step(&own[i], &gradients[i], &own_states[i], step, &options).unwrap();
+        }
+    }
+    for i in 0..SIZES.len() {
+        assert_eq!(flat(&together[i]), flat(&own[i]), "size {}", SIZES[i]);
+        assert_eq!(flat(&states[i]), flat(&own_states[i]), "size {}", SIZES[i]);
+    }
+}
+
+#[test]
+fn averages_move_towards_their_values() {
+    let made = |seed: u64| -> Vec<Tensor> {
+        let one = |(i, n): (usize, &usize)| tensor(&values(seed + i as u64, *n), &[*n]);
+        SIZES.iter().enumerate().map(one).collect()
+    };
+    let (averages, values) = (made(1), made(2));
+    let before: Vec<Vec<f64>> = averages.iter().map(flat).collect();
+    let pairs: Vec<[&Tensor; 2]> = averages.iter().zip(&values).map(|(a, v)| [a, v]).collect();
+    move_averages(&pairs, 0.9).unwrap();
+    for ((average, value), before) in averages.iter().zip(&values).zip(&before) {
+        let want: Vec<f64> = before
+            .iter()
+            .zip(flat(value))
+            .map(|(a, v)| 0.9 * a + 0.1 * v)
+            .collect();
+        assert!(distance(&flat(average), &want) < 1e-6);
+    }
+    assert!(move_averages(&[[&averages[0], &values[1]]], 0.9).is_err());
 }
 
 #[test]

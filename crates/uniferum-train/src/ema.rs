@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use uniferum_kernels::move_averages;
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
@@ -30,14 +31,14 @@ impl Averages {
     /// Moves towards the variables after step `step`, counted from 1.
     ///
     /// The first steps count more, or the fresh weights would stay in the average for long.
-    pub(crate) fn update(&mut self, optimizer: &Optimizer, step: u64) -> Result<()> {
+    pub(crate) fn update(&self, optimizer: &Optimizer, step: u64) -> Result<()> {
         let step = step as f64;
         let decay = self.decay.min((1.0 + step) / (10.0 + step));
-        for ((_, average), (_, var)) in self.tensors.iter_mut().zip(optimizer.variables()) {
-            let kept = average.affine(decay, 0.0)?;
-            *average = (kept + var.as_tensor().detach().affine(1.0 - decay, 0.0)?)?;
-        }
-        Ok(())
+        let both = self.tensors.iter().zip(optimizer.variables());
+        let pairs: Vec<_> = both
+            .map(|((_, average), (_, var))| [average, var.as_tensor()])
+            .collect();
+        Ok(move_averages(&pairs, decay)?)
     }
 
     /// Puts the averages in the variables' place while `work` runs.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use candle_core::backprop::GradStore;
 use candle_core::{DType, Device, Tensor, Var};
-use uniferum_kernels::{AdamW, adamw_step, adamw_step_clipped, clip_factor, squared_norm};
+use uniferum_kernels::{AdamW, Trained, adamw_steps, clip_factor};
 
 use crate::config::TrainConfig;
 use crate::distributed::Communicator;
@@ -79,61 +79,46 @@ impl Optimizer {
         self.apply(&sums, learning_rate)
     }
 
-    /// As [`step`](Self::step) with the summed gradients of several passes.
+    /// As [`step`](Self::step) with the summed gradients of several passes; 0 where there are none.
     ///
     /// # Errors
     /// When a gradient does not fit its variable.
     pub fn apply(&mut self, grads: &Gradients, learning_rate: f64) -> Result<f64> {
-        let norm = squared_norm(&grads.present())?.sqrt();
-        if !norm.is_finite() {
-            return Ok(norm);
+        match self.apply_unread(grads, learning_rate)? {
+            Some(norm) => norm.read(),
+            None => Ok(0.0),
         }
-        let grad_scale = if norm > self.clip_norm {
-            self.clip_norm / norm
-        } else {
-            1.0
-        };
-        self.step += 1;
-        for (slot, grad) in grads.of(&self.slots) {
-            let options = AdamW {
-                grad_scale,
-                ..self.options_of(slot, learning_rate)
-            };
-            adamw_step(slot.var.as_tensor(), grad, &slot.state, self.step, &options)?;
-        }
-        Ok(norm)
     }
 
     /// As [`apply`](Self::apply), but the norm stays where the gradients are, so that a GPU goes on
-    /// without waiting for the host.
+    /// without waiting for the host. None where there are no gradients.
     ///
     /// # Errors
-    /// As [`apply`](Self::apply), and where there is no gradient at all.
+    /// As [`apply`](Self::apply).
     pub(crate) fn apply_unread(
         &mut self,
         grads: &Gradients,
         learning_rate: f64,
-    ) -> Result<UnreadNorm> {
-        let clip = clip_factor(&grads.present(), self.clip_norm)?;
+    ) -> Result<Option<UnreadNorm>> {
         self.step += 1;
-        for (slot, grad) in grads.of(&self.slots) {
-            let options = self.options_of(slot, learning_rate);
-            let parameter = slot.var.as_tensor();
-            adamw_step_clipped(parameter, grad, &slot.state, self.step, &options, &clip)?;
+        let present = grads.present();
+        if present.is_empty() {
+            return Ok(None);
         }
-        Ok(UnreadNorm(clip))
-    }
-
-    fn options_of(&self, slot: &Slot, learning_rate: f64) -> AdamW {
-        AdamW {
+        let clip = clip_factor(&present, self.clip_norm)?;
+        let options = AdamW {
             lr: learning_rate,
-            weight_decay: if slot.decays {
-                self.options.weight_decay
-            } else {
-                0.0
-            },
             ..self.options
-        }
+        };
+        let all = grads.of(&self.slots).map(|(slot, gradient)| Trained {
+            parameter: slot.var.as_tensor(),
+            gradient,
+            state: &slot.state,
+            decays: slot.decays,
+        });
+        let all: Vec<Trained<'_>> = all.collect();
+        adamw_steps(&all, self.step, &options, Some(&clip))?;
+        Ok(Some(UnreadNorm(clip)))
     }
 
     /// The variables with their names, sorted.

@@ -468,15 +468,14 @@ impl<L: Learner> Trainer<L> {
             norm: Norm::Known(0.0),
             sums,
         };
-        if self.reads_rarely() {
-            let norm = self.optimizer.apply_unread(gradients, learning_rate)?;
+        if let Some(norm) = self.optimizer.apply_unread(gradients, learning_rate)? {
             taken.norm = Norm::Unread(norm);
-        } else {
-            taken.norm = Norm::Known(self.optimizer.apply(gradients, learning_rate)?);
-            taken.check()?;
+        }
+        if !self.reads_rarely() {
+            taken.read_norm()?;
         }
         self.state.step += 1;
-        if let Some(averages) = &mut self.averages {
+        if let Some(averages) = &self.averages {
             averages.update(&self.optimizer, self.state.step)?;
         }
         Ok(taken)
@@ -655,10 +654,7 @@ impl Taken {
                 samples: self.sums.named("of this process"),
             });
         }
-        if let Norm::Unread(norm) = &self.norm {
-            self.norm = Norm::Known(norm.read()?);
-        }
-        let gradient_norm = self.check()?;
+        let gradient_norm = self.read_norm()?;
         let sums = self.sums;
         let mean = |sum: f64, n: f64| (n > 0.0).then_some((sum / n) as f32);
         let questions = sums.labels + sums.masks;
@@ -679,15 +675,20 @@ impl Taken {
         })
     }
 
-    /// The norm, if it is known and finite.
-    fn check(&self) -> Result<f64> {
-        match self.norm {
-            Norm::Known(norm) if norm.is_finite() => Ok(norm),
-            _ => Err(Error::GradientNotFinite {
-                step: self.step,
-                samples: self.sums.names.clone(),
-            }),
+    /// The norm, if it is finite; waits for it.
+    fn read_norm(&mut self) -> Result<f64> {
+        let norm = match &self.norm {
+            Norm::Known(norm) => *norm,
+            Norm::Unread(norm) => norm.read()?,
+        };
+        self.norm = Norm::Known(norm);
+        if norm.is_finite() {
+            return Ok(norm);
         }
+        Err(Error::GradientNotFinite {
+            step: self.step,
+            samples: self.sums.names.clone(),
+        })
     }
 }
 

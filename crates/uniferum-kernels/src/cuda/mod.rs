@@ -29,7 +29,7 @@ pub(crate) use blas::{Mat, Weights};
 pub(crate) use elementwise::chunks_of_rows;
 pub(crate) use linear::linear;
 pub(crate) use maps::{dropout, gelu, loss, scale_channels, silu};
-pub(crate) use optimizer::{adamw, clip, squared_norm};
+pub(crate) use optimizer::{adamw, averages, clip, squared_norm};
 pub(crate) use record::{record1, record2, record3};
 
 /// The kernels of one `.cu` file.
@@ -151,18 +151,19 @@ impl Gpu {
         })
     }
 
-    /// The elements of a contiguous tensor of indices.
-    pub(crate) fn read_i32<'a>(&self, x: &'a Tensor) -> Result<Input<'a>> {
+    /// The elements of a whole tensor of whole numbers.
+    pub(crate) fn read_table<'a>(&self, x: &'a Tensor) -> Result<Input<'a>> {
         let (storage, _) = x.storage_and_layout();
         let base = match &*storage {
             Storage::Cuda(cuda) => match &cuda.slice {
                 CudaStorageSlice::I32(slice) => Some(slice.device_ptr(slice.stream()).0),
+                CudaStorageSlice::I64(slice) => Some(slice.device_ptr(slice.stream()).0),
                 _ => None,
             },
             _ => None,
         };
         let got = || format!("{:?} on {:?}", x.dtype(), x.device());
-        let ptr = base.ok_or_else(|| invalid(self.op, "indices", "i32 on CUDA", got()))?;
+        let ptr = base.ok_or_else(|| invalid(self.op, "table", "i32 or i64 on CUDA", got()))?;
         Ok(Input {
             ptr,
             len: x.elem_count(),

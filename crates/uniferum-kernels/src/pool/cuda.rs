@@ -61,7 +61,7 @@ fn forward(gpu: &Gpu, pool: &Pool, x: &Tensor, rows: usize) -> Result<Buf> {
     }
     let y = gpu.uninit(xs.dtype, rows * pool.windows.out_voxels())?;
     let table = pool.table(gpu)?;
-    let windows = gpu.read_i32(&table)?;
+    let windows = gpu.read_table(&table)?;
     let mut list = args![&xs, &y, &windows].to_vec();
     list.extend(pool.sizes(rows));
     gpu.launch_for(&MODULE, "pool_forward", xs.dtype, Grid::flat(y.len), &list)?;
@@ -79,7 +79,7 @@ fn backward(gpu: &Gpu, pool: &Pool, x: &Tensor, dy: &Tensor, rows: usize) -> Res
         return Ok(dx);
     }
     let table = pool.table(gpu)?;
-    let windows = gpu.read_i32(&table)?;
+    let windows = gpu.read_table(&table)?;
     // Where windows have no voxel in common, one thread a window is enough.
     let (dx, name, threads) = if pool.kind == Kind::Max && pool.windows.are_disjoint() {
         (gpu.zeros(xs.dtype, xs.len)?, "pool_scatter", dys.len)
