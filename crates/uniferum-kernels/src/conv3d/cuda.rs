@@ -187,15 +187,10 @@ impl Convolution {
             return depthwise::grad_weight(gpu, sizes, input, Arg::from(dy), None, dw);
         }
         if conv.is_product() {
-            let n = conv.geometry.in_voxels();
-            for b in 0..conv.batch {
-                let slope = conv.volumes(dy.at(b * conv.c_out * n), dy.dtype, conv.c_out);
-                let input = conv.volumes(x.at(b * conv.c_in * n), x.dtype, conv.c_in);
-                let to = Mat::new(dw.at(0), DType::F32, conv.c_in, 0);
-                let sizes = [conv.c_out, conv.c_in, n];
-                gpu.gemm(slope, input.t(), to, sizes, 1, b > 0)?;
-            }
-            return Ok(());
+            let slope = conv.volumes(dy.at(0), dy.dtype, conv.c_out);
+            let input = conv.volumes(x.at(0), x.dtype, conv.c_in);
+            let sizes = [conv.c_out, conv.c_in, conv.geometry.in_voxels()];
+            return gpu.outer_products(slope, input, dw, sizes, conv.batch);
         }
         let args = conv.args(args![x, dy, dw]);
         let grid = Grid::new(dw.len, 256);

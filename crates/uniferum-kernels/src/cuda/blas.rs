@@ -8,6 +8,13 @@ use candle_core::{DType, Result};
 
 use super::{Buf, Gpu, View};
 
+/// Terms of a sum for each sample, below which outer products of all samples are computed at once.
+///
+/// Small ones fill a device only together. Of many terms a few samples are better taken one after the
+/// other: cuBLAS divides the sum of one product among multiprocessors, but not those of a batch. Some
+/// 5 ns a term of a batch stand against some 10 µs a product.
+const ALONE: usize = 2048;
+
 /// A row-major matrix of each sample, or its transpose.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mat {
@@ -29,6 +36,14 @@ impl Mat {
             row,
             sample,
             transposed: false,
+        }
+    }
+
+    /// The matrix of one sample.
+    fn of(self, sample: usize) -> Self {
+        Self {
+            ptr: self.ptr + (sample * self.sample * self.dtype.size_in_bytes()) as u64,
+            ..self
         }
     }
 
@@ -90,6 +105,29 @@ impl Gpu {
     pub(crate) fn rounded(&self, exact: View, dtype: DType) -> Result<Option<Buf>> {
         let other = dtype != DType::F32;
         other.then(|| self.cast(exact, dtype)).transpose()
+    }
+
+    /// `a bᵀ`, of `[m, k]` and `[n, k]`, summed over samples into `to` `[m, n]` of `f32`.
+    pub(crate) fn outer_products(
+        &self,
+        a: Mat,
+        b: Mat,
+        to: View,
+        [m, n, k]: [usize; 3],
+        samples: usize,
+    ) -> Result<()> {
+        if samples > 1 && k <= ALONE * samples {
+            let each = self.uninit(DType::F32, samples * m * n)?;
+            let own = Mat::new(each.at(0), DType::F32, n, m * n);
+            self.gemm(a, b.t(), own, [m, n, k], samples, false)?;
+            return self.column_sums(View::from(&each), to);
+        }
+        let to = Mat::new(to.at(0), DType::F32, n, 0);
+        for sample in 0..samples {
+            let (a, b) = (a.of(sample), b.of(sample));
+            self.gemm(a, b.t(), to, [m, n, k], 1, sample > 0)?;
+        }
+        Ok(())
     }
 
     /// `c = a b`, or `c += a b` when `add`, for each of `samples`; `a` is `[m, k]`, `b`

@@ -34,8 +34,9 @@ impl Gpu {
         self.launch_for(&MODULE, "add_bias", y.dtype, grid, list)
     }
 
-    /// Sums over all but the last axis, of `width` elements.
-    pub(crate) fn column_sums(&self, x: View, width: usize) -> Result<Buf> {
+    /// Sums over all but the last axis into `sums`, which are as many as that has elements.
+    pub(crate) fn column_sums(&self, x: View, sums: View) -> Result<()> {
+        let width = sums.len;
         let rows = x.len / width;
         let (chunk, chunks, columns) = chunks_of_rows(rows, width);
         let partial = self.uninit(DType::F32, chunks * width)?;
@@ -44,16 +45,15 @@ impl Gpu {
         list.extend(sizes);
         let grid = Grid::new(chunks * columns, 128);
         self.launch_for(&MODULE, "column_sums", x.dtype, grid, &list)?;
-        self.column_sums_end(&partial, width)
+        self.column_sums_end(&partial, sums)
     }
 
     /// Adds up the sums of chunks of rows, `[chunks, width]`.
-    pub(crate) fn column_sums_end(&self, partial: &Buf, width: usize) -> Result<Buf> {
-        let sums = self.uninit(DType::F32, width)?;
+    pub(crate) fn column_sums_end(&self, partial: &Buf, sums: View) -> Result<()> {
+        let width = sums.len;
         let chunks = partial.len / width;
-        let list = args![partial, &sums, width as i32, chunks as i32];
-        self.launch(&MODULE, "column_sums_end", Grid::flat(width), list)?;
-        Ok(sums)
+        let list = args![partial, sums, width as i32, chunks as i32];
+        self.launch(&MODULE, "column_sums_end", Grid::flat(width), list)
     }
 }
 

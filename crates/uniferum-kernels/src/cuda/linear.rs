@@ -55,7 +55,11 @@ pub(crate) fn linear(
                 gpu.gemm(slope.t(), from, to, [n, k, rows], 1, false)?;
                 Result::Ok(dw.tensor(weight.shape()))
             };
-            let db = || Result::Ok(gpu.column_sums(View::from(&dys), n)?.tensor(bias.shape()));
+            let db = || {
+                let db = gpu.uninit(DType::F32, n)?;
+                gpu.column_sums(View::from(&dys), View::from(&db))?;
+                Result::Ok(db.tensor(bias.shape()))
+            };
             Ok([
                 x.track_op().then(dx).transpose()?,
                 weight.track_op().then(dw).transpose()?,

@@ -3,7 +3,9 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::OP;
-use crate::cuda::{Buf, Gpu, Grid, Module, args, chunks_of_rows, module, record3, row_threads};
+use crate::cuda::{
+    Buf, Gpu, Grid, Module, View, args, chunks_of_rows, module, record3, row_threads,
+};
 
 const MODULE: Module = module!("layer_norm");
 
@@ -74,5 +76,7 @@ fn grad_parameters(
     ];
     let grid = Grid::new(chunks * columns, 128);
     gpu.launch_for(&MODULE, "layer_norm_parameters", xs.dtype, grid, list)?;
-    Ok(gpu.column_sums_end(&partial, 2 * width)?.tensor((2, width)))
+    let sums = gpu.uninit(DType::F32, 2 * width)?;
+    gpu.column_sums_end(&partial, View::from(&sums))?;
+    Ok(sums.tensor((2, width)))
 }

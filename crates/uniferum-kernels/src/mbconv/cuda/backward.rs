@@ -58,15 +58,13 @@ impl Block<'_> {
         let (over, dnarrow) = (Some(Arg::from(&narrow)), &narrow);
         norm_backward(gpu, &rows, norm, inputs, false, parameters, over)?;
 
-        let left = |b: usize| dnarrow.at(b * plan.c_out * n);
-        let right = |b: usize| active.at(b * plan.mid * n);
-        let to = grads.at(layer.weight.start);
-        self.outer_products((&left, plan.c_out), (&right, plan.mid), n, to)?;
-        let w = self.weights.matrix(layer.weight.start, plan.mid);
         let from = self.volumes(dnarrow.at(0), plan.c_out, n);
-        let to = self.volumes(active.at(0), plan.mid, n);
+        let over = self.volumes(active.at(0), plan.mid, n);
+        let (to, sizes) = (grads.part(&layer.weight), [plan.c_out, plan.mid, n]);
+        gpu.outer_products(from, over, to, sizes, plan.batch)?;
+        let w = self.weights.matrix(layer.weight.start, plan.mid);
         let sizes = [plan.mid, n, plan.c_out];
-        gpu.gemm(w.t(), from, to, sizes, plan.batch, false)?;
+        gpu.gemm(w.t(), from, over, sizes, plan.batch, false)?;
         Ok(active)
     }
 
@@ -177,13 +175,12 @@ impl Block<'_> {
             Some(to),
         )?;
         // `dz` is now the gradient of the expansion itself.
-        let left = |b: usize| dz.at(b * channels * n);
-        let right = |b: usize| self.x.values.at(b * plan.c_in * n);
-        let weight = layer.weight.start + first * plan.c_in;
-        let to = grads.at(weight);
-        self.outer_products((&left, channels), (&right, plan.c_in), n, to)?;
-        let w = self.weights.matrix(weight, plan.c_in);
         let from = self.volumes(dz.at(0), channels, n);
+        let x = self.volumes(self.x.values.at(0), plan.c_in, n);
+        let weight = layer.weight.start + first * plan.c_in;
+        let to = grads.part(&(weight..weight + channels * plan.c_in));
+        gpu.outer_products(from, x, to, [channels, plan.c_in, n], plan.batch)?;
+        let w = self.weights.matrix(weight, plan.c_in);
         let to = self.volumes(dx.at(0), plan.c_in, n);
         let sizes = [plan.c_in, n, channels];
         gpu.gemm(w.t(), from, to, sizes, plan.batch, first > 0)

@@ -170,24 +170,6 @@ impl<'a> Block<'a> {
         Mat::new(ptr, self.dtype(), voxels, channels * voxels)
     }
 
-    /// `dw += Σ_b a_b b_bᵀ` over samples of `[m, voxels]` and `[n, voxels]`, of `f32`.
-    fn outer_products(
-        &self,
-        (a, m): (&dyn Fn(usize) -> u64, usize),
-        (b, n): (&dyn Fn(usize) -> u64, usize),
-        voxels: usize,
-        dw: u64,
-    ) -> Result<()> {
-        let to = Mat::new(dw, DType::F32, n, 0);
-        for sample in 0..self.plan.batch {
-            let left = self.volumes(a(sample), m, voxels);
-            let right = self.volumes(b(sample), n, voxels).t();
-            let sizes = [m, n, voxels];
-            self.gpu.gemm(left, right, to, sizes, 1, sample > 0)?;
-        }
-        Ok(())
-    }
-
     /// The expansion of a group of channels before its norm, `[B, channels, voxels]`.
     fn expanded(&self, weight: usize, group: &Range<usize>) -> Result<Buf> {
         let (c_in, n) = (self.plan.c_in, self.plan.geometry.in_voxels());
