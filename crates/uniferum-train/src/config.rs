@@ -74,8 +74,8 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
-    /// bfloat16 activations and products of the image encoder, on a GPU; the transformer, all
-    /// statistics and all sums stay single precision.
+    /// bfloat16 activations and products, on a GPU; norms, their statistics, the transformer's
+    /// residual sums and the losses stay single precision.
     Bf16,
 }
 

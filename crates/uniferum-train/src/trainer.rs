@@ -380,7 +380,7 @@ impl<L: Learner> Trainer<L> {
         let mut statistics = None;
         loop {
             let none = || Error::NoBatches { step: step + 1 };
-            let pass = passes.next().ok_or_else(none)??;
+            let mut pass = passes.next().ok_or_else(none)??;
             // Also of a single pass, where there are processes that have none.
             let shared = pass.passes > 1 || self.group.world() > 1;
             if shared && statistics.is_none() && !self.config.freeze_statistics {
@@ -392,8 +392,11 @@ impl<L: Learner> Trainer<L> {
             if pass.passes > 1 {
                 sums.planned = Some(pass.questions);
             }
-            if let Some(batch) = &pass.batch {
-                self.pass(&pass, batch, &mut sums, &mut gradients)?;
+            if let Some(mut batch) = pass.batch.take() {
+                if self.config.precision == Precision::Bf16 {
+                    batch.images = batch.images.to_dtype(DType::BF16)?;
+                }
+                self.pass(&pass, &batch, &mut sums, &mut gradients)?;
                 if let Some(statistics) = &mut statistics {
                     statistics.take()?;
                 }
@@ -422,7 +425,7 @@ impl<L: Learner> Trainer<L> {
         self.update(&gradients, sums)
     }
 
-    /// Forward and backward of one pass.
+    /// Forward and backward of one pass over its batch.
     fn pass(
         &self,
         pass: &Pass,
@@ -434,13 +437,7 @@ impl<L: Learner> Trainer<L> {
         let seed = self.config.seed.wrapping_mul(1 << 32);
         let seed = seed.wrapping_add(self.state.step);
         let seed = seed.wrapping_add((pass.index as u64) << 40);
-        let loss = if self.config.precision == Precision::Bf16 {
-            let mut batch = batch.clone();
-            batch.images = batch.images.to_dtype(DType::BF16)?;
-            self.learner.loss(&batch, &self.config.loss, seed)?
-        } else {
-            self.learner.loss(batch, &self.config.loss, seed)?
-        };
+        let loss = self.learner.loss(batch, &self.config.loss, seed)?;
         sums.hold(batch, loss.per_sample)?;
         if !self.reads_rarely() && !sums.take()? {
             return Ok(());
