@@ -19,7 +19,7 @@ pub use collate::{Batch, image_tensor};
 pub use error::{Error, Result};
 pub use loader::{
     Batches, Cut, Dataset, Example, Listener, Loader, LoaderStatistics, Notice, OnError, Pass,
-    Passes, SkippedScan, StreamOptions,
+    Passes, SkippedScan, StreamOptions, check_standardised,
 };
 pub use manifest::{
     Label, Manifest, Problem, ProblemKind, Scan, Split, SplitBy, SplitPlan, Table, base_name,

@@ -140,6 +140,70 @@ fn answers_are_an_array_of_rows_and_masks_lie_on_the_scan() {
 }
 
 #[test]
+fn answers_of_an_earlier_run_are_kept() {
+    let setup = Setup::new();
+    let out = setup.path("out");
+    let table = out.join("predictions.csv");
+    let ask = |scan: &Path, more: &[&str]| {
+        let to = ["--task", "anatomy.heart", "--out", out.to_str().unwrap()];
+        setup.predict(scan, &[&to, more].concat())
+    };
+    // A run without answers leaves nothing worth keeping.
+    refused(&ask(&setup.path("missing.nii.gz"), &[]));
+    assert!(ask(&setup.scan(0), &[]).status.success());
+    let first = std::fs::read_to_string(&table).unwrap();
+    assert!(first.contains("phantom-0000"), "{first}");
+    for scan in [setup.scan(1), setup.path("missing.nii.gz")] {
+        let message = refused(&ask(&scan, &[]));
+        assert!(
+            message.contains("predictions.csv: has the answers"),
+            "{message}"
+        );
+    }
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), first);
+    assert!(ask(&setup.scan(1), &["--overwrite"]).status.success());
+    let second = std::fs::read_to_string(&table).unwrap();
+    assert!(
+        second.contains("phantom-0001") && !second.contains("phantom-0000"),
+        "{second}"
+    );
+}
+
+#[test]
+fn a_scan_that_shows_no_body_or_was_never_standardised_is_refused() {
+    let setup = Setup::new();
+    let scan = setup.path("scan.nii.gz");
+    let write = |hu: fn(usize) -> f32| {
+        let voxels = ndarray::Array3::from_shape_fn((32, 32, 32), |(x, _, _)| hu(x));
+        let affine = uniferum_ct::Affine::from_spacing([3.0; 3], [1.0; 3], [5.0; 3]);
+        uniferum_ct::write_nifti(&scan, &uniferum_ct::Volume::new(voxels, affine)).unwrap();
+    };
+    let ask = |stage: &str| {
+        let output = setup.predict(&scan, &["--task", "anatomy.heart", "--input-stage", stage]);
+        refused(&output)
+    };
+    write(|_| -1000.0);
+    let message = ask("array");
+    assert!(message.contains("-1000 HU in every voxel"), "{message}");
+    write(|x| x as f32 * 9.0 - 900.0);
+    let message = ask("standardised");
+    assert!(
+        message.contains("expected 12.000 x 10.000 x 8.000 mm"),
+        "{message}"
+    );
+    let missing = run(
+        &scan,
+        &setup.path("nope/model.safetensors"),
+        &["--task", "anatomy.heart"],
+    );
+    let message = refused(&missing);
+    assert!(
+        message.contains("nope/model.safetensors: no such file"),
+        "{message}"
+    );
+}
+
+#[test]
 fn an_array_needs_no_preparation() {
     let setup = Setup::new();
     let array = setup.path("array.nii.gz");

@@ -100,7 +100,8 @@ pub(super) fn unknown_patients(manifest: &Manifest) -> Option<Finding> {
     let count = manifest.scans.iter().filter(unknown).count();
     (count > 0 && count < manifest.scans.len() || count > 1).then(|| {
         let what = format!(
-            "{count} of {} scans name no patient: leaks between splits cannot be seen among them",
+            "{count} of {} scans name no patient beside the file itself: a patient of several files could \
+             stand in several splits unseen",
             manifest.scans.len()
         );
         finding(Severity::Warning, Check::UnknownPatients, what)

@@ -408,7 +408,7 @@ fn read_example(row: &Scan, spacing_mm: Option<[f64; 3]>) -> uniferum_ct::Result
     };
     let volume = read_prepared_with(&row.path, &options)?.to_ras();
     if let Some(expected) = spacing_mm {
-        check_spacing(&volume, expected)?;
+        check_standardised(&volume, expected)?;
     }
     let mask = |path: &Option<std::path::PathBuf>| {
         path.as_ref()
@@ -428,8 +428,12 @@ fn read_example(row: &Scan, spacing_mm: Option<[f64; 3]>) -> uniferum_ct::Result
     })
 }
 
-/// Refuses a spacing that differs by more than a hundredth.
-fn check_spacing(volume: &Volume<i16>, expected: [f64; 3]) -> uniferum_ct::Result<()> {
+/// Refuses a volume whose spacing differs by more than a hundredth from the standardised one, mm: it was
+/// never standardised. A volume without an affine, as the release's `.bin`, is taken at its word.
+///
+/// # Errors
+/// [`uniferum_ct::Error::Volume`] with both spacings.
+pub fn check_standardised(volume: &Volume<i16>, expected: [f64; 3]) -> uniferum_ct::Result<()> {
     let got = volume.spacing();
     let near = |(got, expected): (&f64, &f64)| (got - expected).abs() <= 0.01 * expected;
     // A `.bin` has no affine, and this stands for none.

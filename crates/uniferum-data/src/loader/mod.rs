@@ -8,7 +8,7 @@ mod queue;
 mod statistics;
 mod stream;
 
-pub use dataset::{Dataset, Example};
+pub use dataset::{Dataset, Example, check_standardised};
 pub use passes::{Cut, Pass, Passes};
 pub use statistics::{LoaderStatistics, SkippedScan};
 pub use stream::{Batches, Listener, Loader, Notice, OnError, StreamOptions};

@@ -4,7 +4,7 @@ use ndarray::{Array3, ArrayView3};
 use uniferum_ct::prep::standardise;
 use uniferum_ct::transform::{ModelTransform, resample_onto};
 use uniferum_ct::{Affine, CtVolume, Volume};
-use uniferum_data::InputSettings;
+use uniferum_data::{InputSettings, check_standardised};
 
 use crate::error::{Error, Result};
 
@@ -45,7 +45,9 @@ impl ModelInput {
                 (array, affine, done.report.warnings)
             }
             InputStage::Standardised => {
-                let (array, affine) = transformed(&settings.transform, &scan.whole_hu().to_ras())?;
+                let volume = scan.whole_hu().to_ras();
+                check_standardised(&volume, settings.standardise.spacing_mm)?;
+                let (array, affine) = transformed(&settings.transform, &volume)?;
                 (array, affine, Vec::new())
             }
             InputStage::Array => {
@@ -58,6 +60,7 @@ impl ModelInput {
                 )
             }
         };
+        check_view(&array)?;
         Ok(Self {
             array,
             affine,
@@ -102,6 +105,26 @@ fn transformed(transform: &ModelTransform, volume: &Volume<i16>) -> Result<(Arra
     let array = transform.model_array(volume)?;
     let affine = transform.grid_affine(volume.shape(), &volume.affine, transform.shape);
     Ok((array, affine))
+}
+
+/// A view of one value throughout, such as air, is of no body, and an answer about it would be made up.
+fn check_view(array: &Array3<f32>) -> Result<()> {
+    let mut values = array.iter();
+    let Some(first) = values.next() else {
+        return Ok(());
+    };
+    if values.any(|value| value != first) {
+        return Ok(());
+    }
+    let hu = (first - 0.5) * 2000.0;
+    Err(Error::Input {
+        what: "the model's view of the scan",
+        expected: "a chest".into(),
+        got: format!(
+            "{hu:.0} HU in every voxel: is its spacing in mm, and is it a whole scan (of DICOM, \
+             the folder and not its files)?"
+        ),
+    })
 }
 
 /// Any sides that the encoder can take will do; others than those of the training are pointed out.

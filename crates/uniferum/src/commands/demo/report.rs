@@ -80,11 +80,16 @@ pub(super) fn write_page(
         training_curve(story.log),
         "Mean loss by kind of question".to_owned(),
     )]);
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
+    let first = story
+        .test_scans
+        .first()
+        .map(|&scan| dataset.manifest.scans[scan].name());
+    let name = first.unwrap_or_else(|| "phantom-0000".to_owned());
     page.note(&format!(
         "The settings are in demo.json, the model in model.safetensors and model.json. Ask it about \
-         any phantom: uniferum predict {0}/phantoms/scans/phantom-0000.nii.gz --checkpoint \
-         {0}/model.safetensors --tasks phantom",
-        path.parent().unwrap_or(Path::new(".")).display()
+         a test scan, as predictions.csv has it: uniferum predict {folder}/phantoms/scans/{name}.nii.gz \
+         --mask {folder}/phantoms/masks/{name}.nii.gz --checkpoint {folder}/model.safetensors --tasks phantom",
     ));
     page.write(path).with_context(|| path.display().to_string())
 }

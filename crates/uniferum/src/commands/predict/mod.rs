@@ -23,7 +23,8 @@ use output::{Row, Saved};
 /// Each scan is read, standardised and encoded once; then all questions are asked of it. Prints task,
 /// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
 /// cannot be used are reported and left out, and the exit code is then 1. With --out a row is written as
-/// soon as it is there, so that a run that is stopped keeps its answers (predictions.json appears at the end).
+/// soon as it is there, so that a run that is stopped keeps its answers (predictions.json appears at the end);
+/// the answers of an earlier run are not written over unless --overwrite says so.
 ///
 /// Examples:
 ///
@@ -34,7 +35,7 @@ use output::{Row, Saved};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// Scans
+    /// Scans: NIfTI, NRRD, MetaImage, .npz, .bin, .uct, or a folder with one DICOM series
     #[arg(required = true, value_name = "SCAN")]
     scans: Vec<PathBuf>,
 
@@ -66,6 +67,10 @@ pub(crate) struct Args {
     /// I/N the file is predictions-I-of-N.csv
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+
+    /// Write over the answers of an earlier run in --out
+    #[arg(long, requires = "out")]
+    overwrite: bool,
 
     /// Write the mask of each segmentation question as NIfTI on the scan's grid, into DIR/masks; the
     /// file is named after scan and question, where scans have one name also after the scan's folder
@@ -147,12 +152,17 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Some(_) => names::of(&args.scans)?,
         None => Vec::new(),
     };
+    ensure!(
+        args.checkpoint.exists(),
+        "{}: no such file",
+        args.checkpoint.display()
+    );
     let tokenizer = tokenizer(&args)?;
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let folder = args.out.as_deref();
     let mut saved = folder
-        .map(|folder| Saved::create(folder, args.format, shard))
+        .map(|folder| Saved::create(folder, args.format, shard, args.overwrite))
         .transpose()?;
     let device = args.device.open_for(process)?;
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
@@ -226,6 +236,11 @@ fn one(
     let input = predictor
         .prepare(&scan.volume, mask.as_ref(), args.input_stage.into())
         .with_context(|| name.clone())?;
+    if path.extension().is_some_and(|e| e == "uct") && matches!(args.input_stage, Stage::Raw) {
+        let told = "`uniferum prepare` wrote it, and it is standardised a second time: \
+                    expected --input-stage standardised";
+        bar.suspend(|| global.warn(format!("{name}: {told}")));
+    }
     let mask_warnings = mask_warnings.unwrap_or_default();
     let warnings = scan.warnings.iter().chain(&mask_warnings);
     for warning in warnings.chain(input.warnings()) {

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use uniferum::Answer;
 use uniferum_ct::batch::Shard;
 use uniferum_ct::{Volume, write_nifti};
@@ -57,8 +57,14 @@ pub(crate) struct Saved {
 }
 
 impl Saved {
-    /// Makes the folder and the file; each shard has a file of its own.
-    pub(crate) fn create(folder: &Path, format: Format, shard: Shard) -> anyhow::Result<Self> {
+    /// Makes the folder and the file; each shard has a file of its own. Answers that are there already
+    /// are lost to `overwrite` alone.
+    pub(crate) fn create(
+        folder: &Path,
+        format: Format,
+        shard: Shard,
+        overwrite: bool,
+    ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let stem = match shard {
             Shard { count: 1, .. } => "predictions".to_owned(),
@@ -69,6 +75,11 @@ impl Saved {
             Format::Text | Format::Csv => "csv",
         };
         let path = folder.join(format!("{stem}.{ending}"));
+        ensure!(
+            overwrite || !has_answers(&path),
+            "{}: has the answers of an earlier run; expected another --out, or --overwrite",
+            path.display()
+        );
         let file = File::create(&path).with_context(|| path.display().to_string())?;
         let mut saved = Self { path, file, format };
         saved.write(|file, format| match format {
@@ -100,6 +111,11 @@ impl Saved {
     ) -> anyhow::Result<()> {
         work(&mut self.file, self.format).with_context(|| self.path.display().to_string())
     }
+}
+
+/// Whether a file holds more than the head of a table.
+fn has_answers(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| bytes.iter().filter(|b| **b == b'\n').count() > 1)
 }
 
 /// Writes a mask on the scan's grid; returns the file.
