@@ -121,16 +121,18 @@ fn percentile(histogram: &[u64], n: usize, q: f64) -> i32 {
     0
 }
 
+/// A warning for each axis whose spacing no chest CT has, as of files in metres.
+pub(crate) fn unusual_spacing(volume: &Volume<f32>) -> Vec<String> {
+    let odd = |(_, mm): &(usize, f64)| !(0.2..=10.0).contains(mm);
+    let told = |(axis, mm): (usize, f64)| {
+        format!("spacing of {mm:.3} mm along axis {axis} is unusual for a chest CT")
+    };
+    let all = volume.spacing().into_iter().enumerate();
+    all.filter(odd).map(told).collect()
+}
+
 fn odd_geometry(volume: &Volume<f32>) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let spacing = volume.spacing();
-    for (axis, mm) in spacing.into_iter().enumerate() {
-        if !(0.2..=10.0).contains(&mm) {
-            warnings.push(format!(
-                "spacing of {mm:.3} mm along axis {axis} is unusual for a chest CT"
-            ));
-        }
-    }
+    let mut warnings = unusual_spacing(volume);
     let oblique = volume.affine.obliqueness_degrees();
     if oblique > 5.0 {
         warnings.push(format!("axes are {oblique:.1} degrees off the patient's"));

@@ -189,7 +189,19 @@ impl Catalogue {
                 .map_or(t.id.clone(), |(_, tail)| tail.to_owned())
         };
         let exact = self.tasks.iter().find(|t| tail(t) == wanted);
-        exact.or_else(|| self.tasks.iter().find(|t| t.id.contains(&wanted)))
+        exact
+            .or_else(|| self.tasks.iter().find(|t| t.id.contains(&wanted)))
+            .or_else(|| self.misspelt(text))
+    }
+
+    /// The task whose id differs from `text` in a letter or two.
+    fn misspelt(&self, text: &str) -> Option<&Task> {
+        let alike = |t: &Task| strsim::normalized_levenshtein(&t.id, text);
+        let best = self
+            .tasks
+            .iter()
+            .max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        best.filter(|t| alike(t) > 0.8)
     }
 
     /// Adds one task.

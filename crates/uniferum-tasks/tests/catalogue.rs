@@ -245,6 +245,12 @@ fn what_people_type_resolves_or_helps() {
         message,
         "unknown task `emphysema` (did you mean `ct-rate.emphysema`?)"
     );
+    let message = catalogue.resolve("ct-rate.pleural-efusion").unwrap_err();
+    let message = message.to_string();
+    assert!(
+        message.contains("mean `ct-rate.pleural-effusion`?"),
+        "{message}"
+    );
     assert!(catalogue.resolve("  ").is_err());
     assert!(
         catalogue

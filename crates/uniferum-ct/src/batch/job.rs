@@ -136,7 +136,7 @@ pub fn plan(inputs: Vec<Input>, settings: &PrepareSettings, tree: bool) -> Resul
         if let Some(other) = names.insert(name.clone(), input.scan.clone()) {
             return Err(Error::Volume {
                 what: "names of the prepared scans",
-                expected: "one scan a name (keep their folders with `tree`)".to_owned(),
+                expected: "one scan a name (--tree keeps their folders)".to_owned(),
                 got: format!(
                     "{} of {} and of {}",
                     name.display(),

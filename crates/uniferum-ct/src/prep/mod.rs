@@ -21,6 +21,7 @@ pub use report::{StandardiseReport, Standardised};
 
 use rectangular::Rectangle;
 
+use crate::facts::unusual_spacing;
 use crate::{Result, Volume};
 
 /// Brings a scan, and a label mask on the same grid, to the common grid of the model.
@@ -102,10 +103,13 @@ pub fn standardise_with(
     for other in others {
         scan.check_same_grid(other, "further mask")?;
     }
-    match config.compat {
+    let (mut done, others) = match config.compat {
         Compat::Paper => by_paper(scan, mask, others, config),
         Compat::Release => release::standardise(scan, mask, others, config),
-    }
+    }?;
+    let odd = unusual_spacing(scan);
+    done.report.warnings.splice(0..0, odd);
+    Ok((done, others))
 }
 
 /// The paper's steps, a sheared grid made rectangular before.

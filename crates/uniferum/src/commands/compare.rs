@@ -19,7 +19,12 @@ use crate::global::Global;
 ///
 /// Every table of scores is compared with the first, or with every other (--all-pairs). Tables are as
 /// in `uniferum evaluate`. A difference is the first model's AUROC minus the second's.
+///
+/// Example:
+///
+///   uniferum compare ours.csv theirs.csv --labels labels.csv --names ours,theirs
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Tables of scores, two or more
     #[arg(required = true, num_args = 2.., value_name = "PREDICTIONS")]
@@ -29,7 +34,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "FILE")]
     labels: PathBuf,
 
-    /// Names of the models, as many as tables [default: those of the files]
+    /// Names of the models with commas between them, as many as tables [default: those of the files]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     names: Vec<String>,
 

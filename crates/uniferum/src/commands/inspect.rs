@@ -14,7 +14,12 @@ use crate::global::Global;
 use crate::output::Format;
 
 /// Print shape, spacing, orientation and Hounsfield statistics of scans, and what looks odd
+///
+/// Example:
+///
+///   uniferum inspect scan.nii.gz dicom-folder/ --png sheet.png
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Scans to look at: files of any format that is read, folders with a DICOM series
     #[arg(required = true, value_name = "FILE")]

@@ -29,7 +29,14 @@ use crate::shape::Shape;
 ///
 /// Started again, it goes on where it was: scans whose files are there and unchanged are left alone.
 /// The exit code is 1 if a scan could not be prepared; the ledger says why.
+///
+/// Examples:
+///
+///   uniferum prepare scans/ --out standardised
+///
+///   uniferum prepare manifest.csv --out standardised --shard 1/4
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Scans, folders, lists and tables
     #[arg(required = true, value_name = "IN")]

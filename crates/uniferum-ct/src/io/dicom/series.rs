@@ -198,8 +198,8 @@ fn unambiguous(folder: &Path, summaries: &[SeriesSummary]) -> Result<usize> {
         .or_else(|| only(&image))
         .or_else(|| only(&|s| s.plausible_chest))
         .ok_or_else(|| {
-            let expected = "one chest CT (or its name in ReadOptions::series, --series of inspect; \
-                            to prepare each, give it a folder of its own)";
+            let expected = "one chest CT (or its name: --series of inspect and predict, \
+                            ReadOptions::series; to prepare each, give it a folder of its own)";
             Error::field(folder, "series", expected, list(summaries))
         })
 }

@@ -31,7 +31,15 @@ use crate::output::Format;
 /// The tables may come from any model. Wide ones have the case in the first column and one column a
 /// task; long ones have columns for the case, `task` and `score` (labels: `label`). CSV, TSV, JSON and
 /// Parquet are told apart by the file's ending. Empty labels are missing: they are dropped and counted.
+/// Cases have one name in both tables: that of `predict`'s tables is the scan's path as it was given.
+///
+/// Examples:
+///
+///   uniferum evaluate --predictions scores.csv --labels labels.csv
+///
+///   uniferum evaluate --predictions uniferum-demo/predictions.csv --labels uniferum-demo/predictions.csv
 #[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// Table of scores
     #[arg(

@@ -39,6 +39,10 @@ pub(crate) struct Args {
     #[arg(required = true, value_name = "SCAN")]
     scans: Vec<PathBuf>,
 
+    /// The DICOM series to take where a folder has several (it is refused with a list of them)
+    #[arg(long, value_name = "ID")]
+    series: Option<String>,
+
     /// Weights: a .safetensors file (or a folder with model.safetensors), or PyTorch's .bin or .pth
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
@@ -228,7 +232,11 @@ fn one(
     bar: &indicatif::ProgressBar,
 ) -> anyhow::Result<Vec<Row>> {
     let path = &args.scans[index];
-    let scan = read_ct(path, &ReadOptions::default())?;
+    let options = ReadOptions {
+        series: args.series.clone(),
+        ..ReadOptions::default()
+    };
+    let scan = read_ct(path, &options)?;
     let read = |path| read_organs(path, &totalsegmentator::classes());
     let organs = args.mask.get(index).map(read).transpose()?;
     let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
