@@ -86,14 +86,6 @@ impl Weights {
         }
     }
 
-    /// Some of the parameters.
-    pub(crate) fn part(&self, range: &std::ops::Range<usize>) -> Self {
-        Self {
-            exact: self.exact.part(range),
-            rounded: self.rounded.part(range),
-        }
-    }
-
     /// The matrix of rows of `row` columns that begins at element `at`.
     pub(crate) fn matrix(&self, at: usize, row: usize) -> Mat {
         Mat::new(self.rounded.at(at), self.rounded.dtype, row, 0)
