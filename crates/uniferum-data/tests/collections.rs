@@ -613,6 +613,27 @@ fn ones_own_table_with_ones_own_names() {
         found.notes
     );
     assert_eq!(found.manifest.of(Split::Test).len(), 2);
+    assert!(!found.notes.iter().any(|n| n.contains("of its own there")));
+    let refused = |change: &dyn Fn(&mut TableSettings)| {
+        let mut settings = settings.clone();
+        change(&mut settings);
+        settings.read(&catalogue).unwrap_err().to_string()
+    };
+    let error = refused(&|s| s.columns.patient = "mnr".into());
+    assert!(error.contains("no column mnr"), "{error}");
+    let error = refused(&|s| s.columns.mask = "organs".into());
+    assert!(error.contains("no column organs"), "{error}");
+    // A split of the table's own is not drawn anew.
+    let error = refused(&|s| s.columns.split = "age".into());
+    assert!(error.contains("got both"), "{error}");
+    let mut unnamed = settings.clone();
+    unnamed.columns.patient = ColumnNames::default().patient;
+    let found = unnamed.read(&catalogue).unwrap();
+    let told = found
+        .notes
+        .iter()
+        .any(|n| n.contains("rows have no patient"));
+    assert!(told, "{:?}", found.notes);
     settings.labels[0].1 = "ct-rate.gout".into();
     assert!(
         settings

@@ -37,7 +37,7 @@ impl HuSetting {
     }
 }
 
-/// The names of a table's columns.
+/// The names of a table's columns. One under another name than the default's must be there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ColumnNames {
     /// The scan's path.
@@ -91,7 +91,7 @@ pub struct TableSettings {
     pub labels: Vec<(String, String)>,
     /// Where Hounsfield units come from.
     pub hu: HuSetting,
-    /// Draws the split by patient where the table has none.
+    /// Draws the split by patient; an error where the table has a split of its own.
     pub split: Option<SplitPlan>,
     /// Rows without a file.
     pub absent: Absent,
@@ -124,10 +124,9 @@ impl TableSettings {
         let mut out = Collected::default();
         let labels = self.label_columns(&table, catalogue, &mut out)?;
         let scan = table.need(&[&self.columns.scan])?;
-        let split = match self.split {
-            Some(_) => None,
-            None => Some(table.need(&[&self.columns.split])?),
-        };
+        self.check_named(&table)?;
+        let split = self.split_column(&table)?;
+        self.note_patients(&table, &mut out);
         let own = self.table.parent().unwrap_or(Path::new("")).to_owned();
         let root = self.root.clone().unwrap_or(own);
         let mut scans = Vec::with_capacity(table.len());
@@ -152,6 +151,59 @@ impl TableSettings {
             plan.apply(&mut out.manifest, |_| true)?;
         }
         Ok(out)
+    }
+
+    /// Refuses a table without a column that was named: a misspelt patient would let one person's scans
+    /// stand in several splits, a misspelt mask would be left out without a word.
+    fn check_named(&self, table: &Table) -> Result<()> {
+        let (own, usual) = (&self.columns, ColumnNames::default());
+        for (name, usual) in [
+            (&own.mask, &usual.mask),
+            (&own.nodules, &usual.nodules),
+            (&own.patient, &usual.patient),
+            (&own.study, &usual.study),
+            (&own.split, &usual.split),
+            (&own.slope, &usual.slope),
+            (&own.intercept, &usual.intercept),
+        ] {
+            if name != usual {
+                table.need(&[name])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The column of the split; none where one is to be drawn.
+    fn split_column(&self, table: &Table) -> Result<Option<usize>> {
+        let name = &self.columns.split;
+        if self.split.is_none() {
+            return table.need(&[name]).map(Some);
+        }
+        if table.find(name).is_none() {
+            return Ok(None);
+        }
+        let what = format!(
+            "expected a split from the table or one to be drawn, got both: leave the shares out, or the \
+             column {name}"
+        );
+        Err(Error::table(&self.table, None, what))
+    }
+
+    /// Tells where files stand for patients.
+    fn note_patients(&self, table: &Table, out: &mut Collected) {
+        let name = &self.columns.patient;
+        let unknown = match table.find(name) {
+            Some(column) => (0..table.len())
+                .filter(|&row| table.cell(row, column).is_empty())
+                .count(),
+            None => table.len(),
+        };
+        if unknown > 0 {
+            out.note(format!(
+                "{unknown} of {} rows have no {name}: each file counts as a patient of its own there",
+                table.len()
+            ));
+        }
     }
 
     fn scan(&self, table: &Table, row: usize, path: &Path, root: &Path) -> Result<Scan> {

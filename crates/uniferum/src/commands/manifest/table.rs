@@ -11,8 +11,8 @@ use crate::global::Global;
 
 /// A table of your own: CSV, TSV or parquet with a row a scan
 ///
-/// Columns with the names of a group's labels, or with task ids, are labels; --label names others. A
-/// split column is used where there is one; else --val-share and --test-share split by patient.
+/// Columns with the names of a group's labels, or with task ids, are labels; --label names others. The
+/// split is a column of the table, or is drawn by patient with --val-share and --test-share; not both.
 ///
 /// Example:
 ///   uniferum manifest table mine.csv --group ct-rate --collection site-a --patient-column mrn \
