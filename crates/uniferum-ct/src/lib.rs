@@ -19,6 +19,7 @@ pub use io::{
     read_mask_folder, read_mask_with, read_organs, read_prepared, read_prepared_with,
     replace_atomically, write_nifti,
 };
+pub use ndarray;
 pub use prep::{
     Compat, StandardiseConfig, StandardiseReport, Standardised, standardise, standardise_with,
 };

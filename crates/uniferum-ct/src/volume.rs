@@ -29,6 +29,18 @@ impl<T> Volume<T> {
         Self { voxels, affine }
     }
 
+    /// The same grid with other values.
+    ///
+    /// ```
+    /// use uniferum_ct::{Affine, Volume, ndarray::Array3};
+    /// let stored = Volume::new(Array3::<i16>::zeros((4, 4, 4)), Affine::IDENTITY);
+    /// let hu = stored.map(|v| f32::from(*v) - 1024.0);
+    /// assert_eq!(hu.voxels[[0, 0, 0]], -1024.0);
+    /// ```
+    pub fn map<U>(&self, value: impl FnMut(&T) -> U) -> Volume<U> {
+        Volume::new(self.voxels.map(value), self.affine)
+    }
+
     /// Number of voxels along each array axis.
     pub fn shape(&self) -> [usize; 3] {
         let (x, y, z) = self.voxels.dim();

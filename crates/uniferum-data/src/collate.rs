@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 pub struct Batch {
     /// `[B, 1, X, Y, Z]`, HU / 2000 + 0.5.
     pub images: Tensor,
-    /// For each question the index of its image, `[Q]` of type `u32`.
+    /// For each question the index of its image, `[Q]` of type `u32`: images are encoded once, and
+    /// `index_select(&image_of, 0)` of the tokens are those of each question.
     pub image_of: Tensor,
     /// The sentences, `Q` of them.
     pub prompts: Vec<String>,

@@ -14,7 +14,7 @@ pub enum Error {
     Table {
         /// The file.
         path: PathBuf,
-        /// The row, counted from 1 after the head.
+        /// The row as a spreadsheet shows it: the head is row 1.
         row: Option<usize>,
         /// What is wrong.
         what: String,

@@ -135,9 +135,7 @@ impl Epoch {
         rng: &mut ChaCha8Rng,
     ) {
         let organs: Vec<usize> = (0..tasks.len())
-            .filter(|&t| {
-                tasks[t].kind == TaskKind::Segmentation && !tasks[t].mask_labels.is_empty()
-            })
+            .filter(|&t| tasks[t].kind == TaskKind::Segmentation && !tasks[t].is_nodule())
             .collect();
         let masked: Vec<usize> = scans
             .iter()
@@ -158,8 +156,10 @@ impl Epoch {
             let task = organs[rng.random_range(0..organs.len())];
             self.questions.push(Question { scan, task });
         }
-        self.summary
-            .push(format!("organ masks: {count} of {} organs", organs.len()));
+        self.summary.push(format!(
+            "organ masks: {count} questions about {} organs",
+            organs.len()
+        ));
     }
 
     fn add_nodules(
@@ -169,7 +169,7 @@ impl Epoch {
         tasks: &[Task],
         config: &SamplerConfig,
     ) {
-        let nodule = |t: &Task| t.kind == TaskKind::Segmentation && t.mask_labels.is_empty();
+        let nodule = Task::is_nodule;
         for task in (0..tasks.len()).filter(|&t| nodule(&tasks[t])) {
             let masked: Vec<usize> = scans
                 .iter()

@@ -1,12 +1,16 @@
 //! How scans become model arrays; saved beside a checkpoint so that prediction prepares them alike.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use uniferum_ct::batch::PrepareSettings;
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
 
 use crate::error::{Error, Result};
+use crate::manifest::Manifest;
 
 /// Standardisation and model transform of a model's input.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -40,6 +44,38 @@ impl InputSettings {
         serde_json::from_str(&text).map_err(|e| Error::table(&path, None, e))
     }
 
+    /// Refuses scans that `uniferum prepare` made with other settings than these, by the `prepare.json` above
+    /// them: beside a trained model these settings would then be wrong. How lungs are found where there is no
+    /// mask may differ.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with what differs, [`Error::Table`] for a `prepare.json` that cannot be read.
+    pub fn check_prepared(&self, manifest: &Manifest) -> Result<()> {
+        let folders: BTreeSet<&Path> = manifest
+            .scans
+            .iter()
+            .filter_map(|s| s.path.parent())
+            .collect();
+        let files: BTreeSet<PathBuf> = folders.into_iter().filter_map(prepared_with).collect();
+        let ours = serde_json::json!(self.standardise);
+        for file in files {
+            let fail = |e: &dyn std::fmt::Display| Error::table(&file, None, e);
+            let text = std::fs::read_to_string(&file).map_err(|e| fail(&e))?;
+            let theirs: PrepareSettings = serde_json::from_str(&text).map_err(|e| fail(&e))?;
+            let theirs = serde_json::json!(theirs.standardise);
+            let differ = differences(&theirs, &ours);
+            if !differ.is_empty() {
+                let expected = format!("what {} says", file.display());
+                return Err(Error::config(
+                    "input.standardise",
+                    expected,
+                    differ.join(", "),
+                ));
+            }
+        }
+        Ok(())
+    }
+
     /// Writes the settings into a checkpoint's folder.
     ///
     /// # Errors
@@ -49,4 +85,25 @@ impl InputSettings {
         let text = serde_json::to_string_pretty(self).map_err(|e| Error::table(&path, None, e))?;
         std::fs::write(&path, text).map_err(|e| Error::table(&path, None, e))
     }
+}
+
+/// The nearest `prepare.json` above a folder: scans may lie some folders below it.
+fn prepared_with(folder: &Path) -> Option<PathBuf> {
+    const MOST: usize = 6;
+    let above = folder.ancestors().take(MOST);
+    above
+        .map(|folder| folder.join(PrepareSettings::FILE_NAME))
+        .find(|file| file.is_file())
+}
+
+/// Fields of the first that the second has otherwise.
+fn differences(first: &Value, second: &Value) -> Vec<String> {
+    let fields = first.as_object().into_iter().flatten();
+    fields
+        .filter(|(name, value)| *name != "estimate_lungs" && second.get(name) != Some(value))
+        .map(|(name, value)| {
+            let other = second.get(name).unwrap_or(&Value::Null);
+            format!("{name} {other} in place of {value}")
+        })
+        .collect()
 }

@@ -52,11 +52,22 @@ impl MaskGrid {
 /// Max-pools a mask and cuts it into patches: tokens x-major, and x-major inside a patch.
 ///
 /// # Shapes
-/// `mask` `[X, Y, Z]`; `[L * P]` comes back in the order of the mask head's logits `[L, P]`.
+/// `mask` `[X, Y, Z]` of the grid's array; `[L * P]` comes back in the order of the mask head's logits `[L, P]`.
+///
+/// # Errors
+/// [`Error::Config`] for a mask of another shape.
 ///
 /// # Reference
 /// Paper, section 3.2: 256x160x128 is pooled by 8 to 32x20x16 and cut into 160 patches of 4x4x4.
-pub fn mask_target<T: Copy + Into<f32>>(mask: ArrayView3<'_, T>, grid: &MaskGrid) -> Vec<f32> {
+pub fn mask_target<T: Copy + Into<f32>>(
+    mask: ArrayView3<'_, T>,
+    grid: &MaskGrid,
+) -> Result<Vec<f32>> {
+    let shape = grid.tokens.map(|n| n * TOKEN);
+    if mask.shape() != shape {
+        let (expected, got) = (format!("{shape:?}"), format!("{:?}", mask.shape()));
+        return Err(Error::config("shape of the mask", expected, got));
+    }
     let [length, patch_size] = grid.target_shape();
     let mut out = vec![0.0f32; length * patch_size];
     let (patch, pool) = (grid.patch, grid.pool());
@@ -73,7 +84,7 @@ pub fn mask_target<T: Copy + Into<f32>>(mask: ArrayView3<'_, T>, grid: &MaskGrid
         let target = &mut out[row * patch_size + column];
         *target = target.max(value);
     }
-    out
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -89,7 +100,7 @@ mod tests {
         for at in [[0, 0, 0], [40, 7, 95], [63, 31, 33]] {
             let mut mask = Array3::<u8>::zeros((64, 32, 96));
             mask[at] = 1;
-            let target = mask_target(mask.view(), &grid);
+            let target = mask_target(mask.view(), &grid).unwrap();
             let token = at[0] / 32 * 3 + at[2] / 32;
             let inner = at.map(|c| c % 32 / 8);
             let column = (inner[0] * 4 + inner[1]) * 4 + inner[2];
@@ -98,5 +109,14 @@ mod tests {
         }
         assert!(MaskGrid::new([60, 32, 32], 4).is_err());
         assert!(MaskGrid::new([64, 32, 32], 5).is_err());
+    }
+
+    #[test]
+    fn a_mask_of_another_shape_is_refused() {
+        let grid = MaskGrid::new([32, 32, 32], 4).unwrap();
+        for shape in [(32, 32, 64), (16, 16, 16), (64, 32, 32)] {
+            let error = mask_target(Array3::<u8>::zeros(shape).view(), &grid).unwrap_err();
+            assert!(error.to_string().contains("[32, 32, 32]"), "{error}");
+        }
     }
 }

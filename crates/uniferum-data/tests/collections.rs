@@ -654,6 +654,46 @@ fn ones_own_table_with_ones_own_names() {
 }
 
 #[test]
+fn rows_of_one_scan_are_put_together_unless_they_disagree() {
+    let folder = tempfile::tempdir().unwrap();
+    common::text(&folder.path().join("a.nii.gz"), "");
+    let table = folder.path().join("own.csv");
+    let read = |rows: &str, labels: &[(&str, &str)]| {
+        common::text(
+            &table,
+            &format!("scan,split,patient,Emphysema,emph\n{rows}"),
+        );
+        let mut settings = TableSettings::new(&table, "ct-rate");
+        let pair = |(column, task): &(&str, &str)| (column.to_string(), task.to_string());
+        settings.labels = labels.iter().map(pair).collect();
+        settings
+            .read(&Catalogue::standard())
+            .map_err(|e| e.to_string())
+    };
+    let found = read("a.nii.gz,train,p,1,\na.nii.gz,train,p,,\n", &[]).unwrap();
+    assert_eq!(found.manifest.scans.len(), 1);
+    assert!(found.manifest.scans[0].labels["ct-rate.emphysema"]);
+    let told = found
+        .notes
+        .iter()
+        .any(|n| n.contains("1 rows are of a scan"));
+    assert!(told, "{:?}", found.notes);
+    for second in [
+        "a.nii.gz,train,p,0,",
+        "a.nii.gz,test,p,1,",
+        "a.nii.gz,train,p,censored,",
+    ] {
+        let error = read(&format!("a.nii.gz,train,p,1,\n{second}\n"), &[]).unwrap_err();
+        assert!(
+            error.contains("row 3") && error.contains("disagrees"),
+            "{error}"
+        );
+    }
+    let error = read("a.nii.gz,train,p,1,0\n", &[("emph", "ct-rate.emphysema")]).unwrap_err();
+    assert!(error.contains("got emph and Emphysema"), "{error}");
+}
+
+#[test]
 fn the_releases_parquet_as_pandas_writes_it() {
     for name in ["release_pandas.parquet", "release_pandas_zstd.parquet"] {
         let mut settings = ReleaseTable::new(common::data(name));

@@ -79,6 +79,31 @@ fn a_healthy_manifest_has_no_errors() {
 }
 
 #[test]
+fn scans_of_rows_with_mistakes_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = write(folder.path(), &healthy(folder.path()));
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    // The first scan in two rows, the second without a label that can be read, a third without a split.
+    let rows: Vec<String> = text.lines().map(str::to_owned).collect();
+    text = rows[0].clone() + "\n";
+    text += &[&rows[1], &rows[1], &rows[3], &rows[4], &rows[5], &rows[6]]
+        .map(|r| format!("{r}\n"))
+        .concat();
+    text += &rows[2].replace(",0", ",maybe");
+    text = text.replace(&rows[3], &rows[3].replace("train", "later"));
+    std::fs::write(&path, text).unwrap();
+    let found = look(
+        &path,
+        &DoctorOptions {
+            voxels: Voxels::None,
+            ..DoctorOptions::default()
+        },
+    );
+    assert_eq!(found.unusable().len(), 3, "{}", found.text(9));
+    assert_eq!(found.clean().scans.len(), 3, "{}", found.text(9));
+}
+
+#[test]
 fn every_mistake_is_found_by_its_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut m = healthy(folder.path());

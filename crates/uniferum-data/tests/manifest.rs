@@ -47,7 +47,8 @@ fn mistakes_are_named_with_their_row() {
         let error = read(text).unwrap_err();
         assert!(error.contains(part), "{error}");
     };
-    fails("scan,split\na.nii.gz,train\nc.nii.gz,test\n", "row 2");
+    fails("scan,split\na.nii.gz,train\nc.nii.gz,test\n", "row 3");
+    fails("scan,split\na.nii.gz,train\n,\nb.nii.gz,test\n", "row 3");
     fails("scan,split,emphysema\na.nii.gz,train,maybe\n", "maybe");
     fails("scan,split,unknown\na.nii.gz,train,1\n", "unknown");
     fails("scan\na.nii.gz\n", "split");

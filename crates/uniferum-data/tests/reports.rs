@@ -382,6 +382,19 @@ fn the_audit_sample_is_balanced_and_scored() {
     assert_eq!(agreement(&path).unwrap(), (0, 0));
     let table = std::fs::read_to_string(&path).unwrap();
     assert!(table.contains("\"1. Embolism.\n2. Effusion.\""), "{table}");
+    // A review outlives another run, also of a row that is no longer drawn.
+    let (first, rest) = (&sample[0], &sample[1..]);
+    let reviewed = table.replacen(",\n", ",yes\n", 1);
+    assert_ne!(reviewed, table);
+    std::fs::write(&path, &reviewed).unwrap();
+    write_audit(&path, &sample).unwrap();
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), reviewed);
+    write_audit(&path, rest).unwrap();
+    let last = std::fs::read_to_string(&path).unwrap();
+    assert!(
+        last.trim_end().ends_with(",yes") && last.contains(&first.id),
+        "{last}"
+    );
     let rows = "task,id,model,key_sentence,report,reviewer\na,1,yes,s,r,yes\na,2,no,s,r,Y\na,3,no,s,r,n\na,4,no,s,r,\n";
     std::fs::write(&path, rows).unwrap();
     assert_eq!(agreement(&path).unwrap(), (2, 3));

@@ -158,7 +158,7 @@ fn the_summary_says_what_is_asked_and_settings_are_checked() {
         .join("\n");
     for part in [
         "ct-rate.emphysema: 5 positives, 5 negatives",
-        "organ masks: 1 of 60 organs",
+        "organ masks: 1 questions about 60 organs",
         "nodule.pulmonary-nodules: 20 masks",
     ] {
         assert!(summary.contains(part), "{summary}");

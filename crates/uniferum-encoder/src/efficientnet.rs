@@ -44,10 +44,16 @@ impl EfficientNet3d {
     /// Builds the network from a builder's weights, or lets the builder create them.
     ///
     /// # Errors
-    /// [`Error::Config`] for an impossible configuration, [`Error::Candle`] for a missing
-    /// weight or one of the wrong shape.
+    /// [`Error::Config`] for an impossible configuration, [`Error::Input`] for a builder of other weights than
+    /// `f32`, [`Error::Candle`] for a missing weight or one of the wrong shape.
     pub fn new(cfg: &EncoderConfig, vb: VarBuilder) -> Result<Self> {
         cfg.validate()?;
+        if vb.dtype() != DType::F32 {
+            return Err(Error::Input {
+                expected: "a builder of f32 weights; activations alone may be bf16".into(),
+                got: format!("{:?}", vb.dtype()),
+            });
+        }
         let stem = ConvShape {
             channels: (cfg.in_channels, cfg.stem_channels()),
             kernel: 3,
@@ -207,6 +213,13 @@ impl EfficientNet3d {
 
     fn check(&self, x: &Tensor) -> Result<()> {
         let channels = self.cfg.in_channels;
+        let known = x.dtype() == DType::F32 || (x.device().is_cuda() && x.dtype() == DType::BF16);
+        if !known {
+            return Err(Error::Input {
+                expected: "a volume of f32, or bf16 on a GPU".into(),
+                got: format!("{:?}", x.dtype()),
+            });
+        }
         if x.rank() == 5 && x.dims()[1] == channels && x.elem_count() > 0 {
             return Ok(());
         }

@@ -48,7 +48,8 @@ pub fn inflate_imagenet(
 /// Fills the variables of a network from pre-trained weights, 2-D or 3-D, for fine-tuning.
 ///
 /// `prefix` is the network's place in `vars`: `""` alone, `"vision_model.model"` inside a
-/// whole model. Either every variable is filled or none.
+/// whole model. Either every variable is filled or none. Of the weights of a whole model, such as a
+/// checkpoint of Uniferum, the part is taken that has the network's stem.
 ///
 /// ```no_run
 /// use candle_core::{DType, Device};
@@ -71,7 +72,7 @@ pub fn load_pretrained(
     vars: &VarMap,
     prefix: &str,
 ) -> Result<()> {
-    let weights = inflate_imagenet(weights, cfg)?;
+    let weights = inflate_imagenet(&part_of(weights), cfg)?;
     let data = vars.data().lock().unwrap_or_else(|e| e.into_inner());
     let mut missing = Vec::new();
     let mut found = Vec::new();
@@ -81,7 +82,9 @@ pub fn load_pretrained(
         };
         match weights.get(name) {
             Some(tensor) if tensor.dims() != var.dims() => {
-                return Err(bad(name, &format!("{:?}", var.dims()), tensor.dims()));
+                let expected =
+                    format!("{:?}, as EfficientNet {:?} has it", var.dims(), cfg.variant);
+                return Err(bad(name, &expected, tensor.dims()));
             }
             Some(tensor) => found.push((var, tensor)),
             None if name.ends_with("num_batches_tracked") => {}
@@ -112,6 +115,23 @@ pub fn load_pretrained(
         var.set(&tensor.to_device(var.device())?.to_dtype(var.dtype())?)?;
     }
     Ok(())
+}
+
+/// The weights of the network, without the name of its place in a whole model.
+fn part_of(weights: &HashMap<String, Tensor>) -> HashMap<String, Tensor> {
+    let places = weights
+        .keys()
+        .filter_map(|name| name.strip_suffix("conv_stem.weight"));
+    let place = places.filter(|place| place.ends_with('.')).min();
+    match place {
+        Some(place) if !weights.contains_key("conv_stem.weight") => {
+            let own = weights.iter().filter_map(|(name, tensor)| {
+                Some((name.strip_prefix(place)?.to_owned(), tensor.clone()))
+            });
+            own.collect()
+        }
+        _ => weights.clone(),
+    }
 }
 
 fn strip<'a>(name: &'a str, prefix: &str) -> Option<&'a str> {
@@ -186,6 +206,26 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("conv.weight"), "{error}");
+    }
+
+    #[test]
+    fn a_whole_model_gives_its_network() {
+        let (one, device) = (
+            || Tensor::ones(1, DType::F32, &Device::Cpu).unwrap(),
+            &Device::Cpu,
+        );
+        let other = Tensor::zeros(2, DType::F32, device).unwrap();
+        let name = |name: &str| name.to_owned();
+        let whole = HashMap::from([
+            (name("vision.model.conv_stem.weight"), one()),
+            (name("vision.model.bn1.bias"), one()),
+            (name("bert.word.weight"), other),
+        ]);
+        let mut part: Vec<String> = part_of(&whole).into_keys().collect();
+        part.sort();
+        assert_eq!(part, ["bn1.bias", "conv_stem.weight"]);
+        let alone = HashMap::from([(name("conv_stem.weight"), one()), (name("a"), one())]);
+        assert_eq!(part_of(&alone).len(), 2);
     }
 
     #[test]

@@ -23,3 +23,4 @@ pub use uniferum_kernels::simd::Simd;
 pub use uniferum_kernels::{DeviceChoice, release_memory};
 pub use vision::VisionEncoder;
 pub use weights::read_weights;
+pub use {candle_core, candle_nn};

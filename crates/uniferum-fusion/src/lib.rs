@@ -18,3 +18,4 @@ pub use error::{Error, Result};
 pub use model::{Freeze, Output, Uniferum, mask_volume, trainable_vars};
 pub use prompts::{PromptBatch, Prompts};
 pub use uniferum_encoder::seeded_var_builder;
+pub use {candle_core, candle_nn};

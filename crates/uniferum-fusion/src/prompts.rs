@@ -9,9 +9,8 @@ use crate::config::BertConfig;
 use crate::error::{Error, Result, file};
 use crate::wordpiece;
 
-/// Rows by which a model's word table may exceed the tokenizer's vocabulary: tables are
-/// sometimes padded to a round number.
-const TABLE_PADDING: usize = 128;
+/// What sizes of word tables are sometimes rounded up to.
+const TABLE_ROUNDING: [usize; 6] = [1, 8, 16, 32, 64, 128];
 
 /// A batch of sentences as the model takes it.
 #[derive(Debug, Clone)]
@@ -130,13 +129,17 @@ impl Prompts {
         }
     }
 
-    /// Checks that a model was made for a vocabulary of this size.
+    /// Checks that a model was made for a vocabulary of this size, or of this size rounded up to 8, 16, 32, 64
+    /// or 128.
     ///
     /// # Errors
     /// [`Error::Tokenizer`] with both sizes.
     pub fn check(&self, bert: &BertConfig) -> Result<()> {
         let size = self.vocab_size();
-        if (size..size + TABLE_PADDING).contains(&bert.vocab) {
+        if TABLE_ROUNDING
+            .iter()
+            .any(|to| size.next_multiple_of(*to) == bert.vocab)
+        {
             return Ok(());
         }
         let expected = format!("the {} word pieces that the model knows", bert.vocab);

@@ -53,6 +53,16 @@ pub struct Trained<'a> {
     pub decays: bool,
 }
 
+impl Trained<'_> {
+    /// The weight decay of this parameter.
+    pub(crate) fn decay(&self, options: &AdamW) -> f64 {
+        match self.decays {
+            true => options.weight_decay,
+            false => 0.0,
+        }
+    }
+}
+
 /// Updates `parameter` and its `state` in place by the gradient of update number `step` (from 1).
 ///
 /// # Shapes
@@ -116,11 +126,7 @@ pub fn adamw_steps(
     for trained in all {
         let options = AdamW {
             grad_scale: options.grad_scale * factor,
-            weight_decay: if trained.decays {
-                options.weight_decay
-            } else {
-                0.0
-            },
+            weight_decay: trained.decay(options),
             ..*options
         };
         let (state, gradient) = (trained.state, trained.gradient.contiguous()?);

@@ -52,6 +52,7 @@ pub use augment::{Augmenter, Noise, Patches, Resampling, Taps, TurnedResampling,
 pub use batch_norm::{
     batch_norm, batch_norm_silu, batch_norm_train, move_statistics, unbiased_variance,
 };
+pub use candle_core;
 pub use conv3d::conv3d;
 pub use depthwise::depthwise_conv3d;
 pub use device::{DeviceChoice, gpu_memory};

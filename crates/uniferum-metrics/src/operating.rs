@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::cases::Cases;
-use crate::error::{Result, Undefined, check_open_unit};
+use crate::error::{Result, Undefined, check_open_unit, check_threshold};
 use crate::ranked::Ranked;
 use crate::special::{normal_quantile, wilson};
 
@@ -102,7 +102,8 @@ impl Ranked<'_> {
     pub fn confusion(&self, threshold: f64) -> Confusion {
         let called = self.groups.partition_point(|g| g.score < threshold);
         let sum = |f: fn(&crate::ranked::TieGroup) -> f64| {
-            self.groups[called..].iter().map(f).sum::<f64>()
+            // A sum of nothing is -0.
+            self.groups[called..].iter().map(f).sum::<f64>() + 0.0
         };
         let (tp, fp) = (sum(|g| g.pos), sum(|g| g.neg));
         Confusion {
@@ -195,13 +196,14 @@ impl OperatingPoint {
     /// effective number of cases, so that two volumes of a patient do not count as two patients.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] for a level that is not strictly between 0 and 1.
+    /// [`crate::Error::Option`] for a level that is not strictly between 0 and 1, or a threshold that is NaN.
     ///
     /// # Reference
     /// Wilson 1927; effective sample size from the variance of a ratio of cluster sums, Rao & Scott
     /// 1992.
     pub fn new(ranked: &Ranked<'_>, threshold: f64, level: f64) -> Result<Self> {
         check_open_unit("level", level)?;
+        check_threshold(threshold)?;
         let cases = ranked.cases;
         let z = normal_quantile(0.5 + 0.5 * level);
         let called = |i: usize| cases.scores[i] >= threshold;

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, check_len};
+use crate::error::{Error, Result, check_len, check_threshold};
 
 /// How two masks of the same voxels overlap.
 ///
@@ -58,6 +58,7 @@ impl Overlap {
                 value: f64::from(probabilities[index]),
             });
         }
+        check_threshold(f64::from(threshold))?;
         let predicted: Vec<bool> = probabilities.iter().map(|&p| p >= threshold).collect();
         Self::new(&predicted, reference)
     }

@@ -14,6 +14,14 @@ pub enum Error {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A file of tasks could not be written.
+    #[error("{path}: cannot write the task file: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
     /// The file of tasks is not valid JSON or TOML, or has an unknown or missing field.
     #[error("{path}: not a valid task file: {reason}")]
     Parse {

@@ -58,7 +58,7 @@ fn source(task: &Task) -> String {
     if !task.kind.is_segmentation() {
         return format!("column `{}` of {}", task.label, task.group);
     }
-    if task.mask_labels.is_empty() {
+    if task.is_nodule() {
         return "a mask file of its own, voxels above 0".to_owned();
     }
     let names: Vec<String> = task.mask_labels.iter().map(|&id| named(id)).collect();

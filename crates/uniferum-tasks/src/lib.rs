@@ -12,6 +12,7 @@ mod related;
 mod tables;
 
 pub mod totalsegmentator;
+pub mod trained;
 pub mod user;
 
 pub use catalogue::{Catalogue, GROUPS};

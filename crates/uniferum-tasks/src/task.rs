@@ -99,6 +99,11 @@ pub struct Task {
 }
 
 impl Task {
+    /// Whether its mask is a scan's nodule mask, a file of its own that has no numbers of structures.
+    pub fn is_nodule(&self) -> bool {
+        self.kind.is_segmentation() && self.mask_labels.is_empty() && self.group == "nodule"
+    }
+
     /// A diagnostic task with the paper's template.
     pub fn diagnosis(
         group: &str,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uniferum_tasks::{Task, trained};
 
 use crate::ema::Averages;
 use crate::error::{Error, Result};
@@ -97,7 +98,7 @@ impl Settings {
 }
 
 /// Settings that came to be after the checkpoint are not in `before`, and do not matter.
-fn compare(name: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
+pub(crate) fn compare(name: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
     if FREE.contains(&name) || before == now {
         return;
     }
@@ -155,6 +156,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) averages: Option<&'a Averages>,
     pub(crate) state: &'a RunState,
     pub(crate) settings: Settings,
+    pub(crate) questions: &'a [Task],
     /// Checkpoints to keep.
     pub(crate) keep: usize,
 }
@@ -177,6 +179,10 @@ pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
                 state: parts.state.clone(),
                 settings: parts.settings.clone(),
             };
+            if !parts.questions.is_empty() {
+                trained::save(part, parts.questions)?;
+                files.push(part.join(trained::FILE_NAME));
+            }
             let path = part.join(STATE);
             let text = serde_json::to_vec_pretty(&stored).map_err(|e| Error::file(&path, e))?;
             std::fs::write(&path, text).map_err(|e| Error::file(&path, e))?;
@@ -263,8 +269,8 @@ pub(crate) fn load(
     settings: &Settings,
 ) -> Result<RunState> {
     let file = path.join(STATE);
-    let text = std::fs::read_to_string(&file).map_err(|e| Error::file(&file, e))?;
-    let stored: Stored = serde_json::from_str(&text).map_err(|e| Error::file(&file, e))?;
+    let text = std::fs::read_to_string(&file).map_err(|e| damaged(path, e))?;
+    let stored: Stored = serde_json::from_str(&text).map_err(|e| damaged(path, e))?;
     let differences = stored.settings.differences(settings);
     if !differences.is_empty() {
         let what = format!(
@@ -273,12 +279,40 @@ pub(crate) fn load(
         );
         return Err(Error::file(&file, what));
     }
-    learner.load_state(path)?;
-    optimizer.load(&path.join(OPTIMIZER))?;
-    if let Some(averages) = averages {
-        averages.load(&path.join(AVERAGES))?;
-    }
+    let rest = || {
+        learner.load_state(path)?;
+        optimizer.load(&path.join(OPTIMIZER))?;
+        averages.map_or(Ok(()), |averages| averages.load(&path.join(AVERAGES)))
+    };
+    rest().map_err(|e| damaged(path, e))?;
     Ok(stored.state)
+}
+
+/// An error of a checkpoint that cannot be read, with the way on.
+fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
+    let others = path.parent().map_or_else(Vec::new, all);
+    let before = others
+        .iter()
+        .rev()
+        .find(|(_, other)| other.as_path() < path);
+    let way = match before {
+        Some((step, _)) => format!("remove this folder to go on from step {step}"),
+        None => "remove this folder to begin anew: there is no earlier one".to_owned(),
+    };
+    Error::file(
+        path,
+        format!("this checkpoint cannot be read: {error}; {way}"),
+    )
+}
+
+/// Whether a file of weights, or its folder, is what a run goes on with: its weights are not yet averaged,
+/// its adapters not merged, and neither tokenizer nor settings of the input lie beside them.
+pub fn is_run_state(path: &Path) -> bool {
+    let folder = match path.is_dir() {
+        true => path,
+        false => path.parent().unwrap_or(Path::new("")),
+    };
+    folder.join(STATE).is_file() && folder.join(OPTIMIZER).is_file()
 }
 
 #[cfg(test)]

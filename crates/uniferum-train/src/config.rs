@@ -159,6 +159,8 @@ impl TrainConfig {
         if self.early_stop == Some(0) {
             return Err(Error::config("early_stop", "1 validation or more", 0));
         }
+        self.sampler.validate()?;
+        self.loss.validate()?;
         self.schedule.validate()?;
         self.validate_lora()
     }

@@ -81,6 +81,9 @@ pub enum Error {
     /// The image encoder.
     #[error(transparent)]
     Encoder(#[from] uniferum_encoder::Error),
+    /// The questions of a saved model.
+    #[error(transparent)]
+    Tasks(#[from] uniferum_tasks::Error),
     /// A tensor operation.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

@@ -1,10 +1,10 @@
 //! Held-out scans: every question once, statistics with intervals.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use uniferum_data::{Dataset, OnError, SkippedScan, image_tensor};
+use uniferum_data::{Dataset, OnError, Scan, SkippedScan, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
 
 use uniferum_metrics::{auroc, average_precision};
@@ -17,7 +17,7 @@ use crate::learner::examiner;
 /// The answer to one question about one scan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The scan's name.
+    /// The scan's name; its path where several scans that were asked share names.
     pub scan: String,
     /// The patient.
     pub patient: String,
@@ -142,8 +142,9 @@ pub fn ask_scans(
     let mut predictions = Vec::new();
     let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
     let mut skipped = Vec::new();
-    for &scan in scans {
-        match ask_scan(ask, dataset, scan, device) {
+    let names = names(dataset, scans);
+    for (&scan, name) in scans.iter().zip(names) {
+        match ask_scan(ask, dataset, (scan, name), device) {
             Ok(answers) => {
                 for (index, prediction, found) in answers {
                     predictions.push(prediction);
@@ -185,11 +186,21 @@ pub fn has_auroc(dataset: &Dataset, scans: &[usize]) -> bool {
     labels.any(|task| task.kind != TaskKind::Segmentation && has(task, true) && has(task, false))
 }
 
+/// A name for each scan: its file's, where no two are alike, and else its path.
+fn names(dataset: &Dataset, scans: &[usize]) -> Vec<String> {
+    let rows = || scans.iter().map(|&scan| &dataset.manifest.scans[scan]);
+    let distinct: BTreeSet<String> = rows().map(Scan::name).collect();
+    match distinct.len() == scans.len() {
+        true => rows().map(Scan::name).collect(),
+        false => rows().map(|row| row.path.display().to_string()).collect(),
+    }
+}
+
 /// The answers about one scan: the task's number, the answer, and the cells of a mask that is known.
 fn ask_scan(
     ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
     dataset: &Dataset,
-    scan: usize,
+    (scan, name): (usize, String),
     device: &Device,
 ) -> Result<Vec<(usize, Prediction, Option<Cells>)>> {
     let image = image_tensor(&[dataset.array(scan)?], device)?;
@@ -209,7 +220,7 @@ fn ask_scan(
         };
         let logit = f64::from(logit);
         let prediction = Prediction {
-            scan: row.name(),
+            scan: name.clone(),
             patient: row.patient.clone(),
             task: task.id.clone(),
             kind: task.kind,

@@ -8,6 +8,7 @@ use uniferum_data::hub::{Hub, Progress, Wanted};
 use uniferum_fusion::pretrained::{TextEncoder, init_image_encoder};
 use uniferum_fusion::{BertConfig, Prompts, UniferumConfig, checkpoint};
 
+use crate::checkpoint::compare;
 use crate::error::{Error, Result};
 
 /// Published weights to start from.
@@ -120,6 +121,7 @@ impl Init {
             } else {
                 path.parent()
             };
+            let config = fitted(wanted, config, "the checkpoint's")?;
             return Ok((config, tokenizer_in(folder.unwrap_or(Path::new(".")))?));
         }
         if self.text == NONE {
@@ -137,12 +139,10 @@ impl Init {
         let folder = locate("init.text", &self.text)?;
         let text = TextEncoder::read(&folder, wanted.bert.layers)?;
         let config = UniferumConfig {
-            bert: BertConfig {
-                dropout: wanted.bert.dropout,
-                ..text.config().clone()
-            },
+            bert: text.config().clone(),
             ..wanted.clone()
         };
+        let config = fitted(wanted, config, "the transformer's")?;
         let beside = if folder.is_dir() {
             folder
         } else {
@@ -180,6 +180,33 @@ impl Init {
         }
         one_of(&place, &WEIGHTS, "init.vision")
     }
+}
+
+/// The network of weights that are there, with the wanted dropout, which is no size of it.
+///
+/// # Errors
+/// [`Error::Config`] where another network is wanted than the default, which wants none.
+fn fitted(wanted: &UniferumConfig, found: UniferumConfig, whose: &str) -> Result<UniferumConfig> {
+    let with = |config: &UniferumConfig| {
+        let bert = BertConfig {
+            dropout: wanted.bert.dropout,
+            vocab: found.bert.vocab,
+            ..config.bert.clone()
+        };
+        UniferumConfig {
+            bert,
+            ..config.clone()
+        }
+    };
+    let (found, wanted, usual) = (with(&found), with(wanted), with(&UniferumConfig::default()));
+    if wanted != found && wanted != usual {
+        let mut lines = Vec::new();
+        let [found, wanted] = [&found, &wanted].map(|c| serde_json::json!(c));
+        compare("model", &found, &wanted, &mut lines);
+        let expected = format!("{whose} sizes, or none");
+        return Err(Error::config("model", expected, lines.join("; ")));
+    }
+    Ok(found)
 }
 
 /// The tokenizer of a folder: `tokenizer.json`, or `vocab.txt`.

@@ -118,7 +118,12 @@ pub fn judge(
             auprc_ci_high,
         });
     }
-    let resampled = mean_precision(&views, &options)?;
+    // A mean is known no better than what it is of: a task with few cases has no interval, see `describe_task`.
+    let averaged = || reports.iter().filter(|r| r.metrics.auprc.is_some());
+    let resampled = match averaged().all(|r| r.auprc_ci_low.is_some()) {
+        true => mean_precision(&views, &options)?,
+        false => None,
+    };
     let resampled = resampled.as_ref();
     Ok(GroupReport {
         macro_auroc: evaluation.macro_auroc,

@@ -156,6 +156,7 @@ pub fn copy_encoder(from: &dyn Learner, to: &dyn Learner) -> Result<()> {
 }
 
 pub(crate) const WEIGHTS: &str = "model.safetensors";
+const TOKENIZER: &str = "tokenizer.json";
 const ADAPTER: &str = "lora.safetensors";
 
 /// Uniferum with its tokenizer.
@@ -288,13 +289,15 @@ impl Learner for Fusion {
             }
             None => checkpoint::save(path, &self.vars, &self.config)?,
         }
-        Ok(self.prompts.save(path.with_file_name("tokenizer.json"))?)
+        Ok(self.prompts.save(path.with_file_name(TOKENIZER))?)
     }
 
     fn save_state(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let weights = folder.join(WEIGHTS);
         checkpoint::save(&weights, &self.vars, &self.config)?;
-        let mut files = vec![weights];
+        let words = folder.join(TOKENIZER);
+        self.prompts.save(&words)?;
+        let mut files = vec![weights, words];
         if let Some(adapter) = &self.adapter {
             files.push(folder.join(ADAPTER));
             adapter.save(&folder.join(ADAPTER))?;

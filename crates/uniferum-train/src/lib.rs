@@ -27,7 +27,7 @@ mod evaluate;
 mod judge;
 
 pub use baseline::{Baseline, BaselineConfig};
-pub use checkpoint::{Best, RunState, latest_checkpoint};
+pub use checkpoint::{Best, RunState, is_run_state, latest_checkpoint};
 pub use config::{Precision, TrainConfig};
 pub use error::{Error, Result};
 pub use evaluate::{

@@ -8,13 +8,13 @@ use serde::{Deserialize, Serialize};
 use uniferum_ct::transform::Augment;
 use uniferum_data::{Dataset, InputSettings, Loader, Manifest, OnError, Split, StreamOptions};
 use uniferum_fusion::{Prompts, UniferumConfig};
-use uniferum_tasks::{Catalogue, Task, TaskKind};
+use uniferum_tasks::{Catalogue, Task, TaskKind, trained};
 
 use crate::baseline::{Baseline, BaselineConfig};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::init::{Init, NONE};
-use crate::learner::{Fusion, Learner};
+use crate::init::{Init, NONE, tokenizer_in};
+use crate::learner::{Fusion, Learner, WEIGHTS};
 use crate::trainer::Trainer;
 
 /// What `uniferum train --config` reads. The default is the paper's recipe.
@@ -136,9 +136,14 @@ impl RunConfig {
     pub fn validate(&self) -> Result<()> {
         self.train.validate()?;
         self.augment.validate()?;
+        self.input.standardise.validate()?;
         self.input.transform.validate()?;
         match &self.model {
             ModelChoice::Uniferum(model) => model.validate()?,
+            ModelChoice::Baseline(_) if self.init.checkpoint.is_some() => {
+                let expected = "nothing: a baseline begins with init.vision";
+                return Err(Error::config("init.checkpoint", expected, "a checkpoint"));
+            }
             ModelChoice::Baseline(_) if self.train.lora.is_some() => {
                 return Err(Error::config(
                     "lora",
@@ -149,6 +154,33 @@ impl RunConfig {
             ModelChoice::Baseline(_) => {}
         }
         Ok(())
+    }
+
+    /// The same with the network of `init.checkpoint`, where there is one, as its own.
+    ///
+    /// # Errors
+    /// [`Error::Model`] where the checkpoint cannot be read, [`Error::Config`] where another network is asked
+    /// for.
+    pub fn resolved(mut self) -> Result<Self> {
+        if let (ModelChoice::Uniferum(model), Some(_)) = (&mut self.model, &self.init.checkpoint) {
+            *model = self.init.model(model, &[])?.0;
+        }
+        Ok(self)
+    }
+
+    /// The same for a run that goes on: the network and the words are its checkpoint's, and its first
+    /// weights are no longer needed.
+    pub fn resumed(mut self, checkpoint: &Path) -> Self {
+        let has_words = tokenizer_in(checkpoint).is_ok();
+        if matches!(self.model, ModelChoice::Uniferum(_)) && has_words {
+            self.init = Init {
+                checkpoint: Some(checkpoint.join(WEIGHTS)),
+                ..Init::none()
+            };
+        } else if matches!(self.model, ModelChoice::Baseline(_)) {
+            self.init = Init::none();
+        }
+        self
     }
 
     /// The tasks of a run over these scans.
@@ -215,6 +247,18 @@ impl RunConfig {
         lacking.map(|task| task.id.as_str()).collect()
     }
 
+    /// Ids of a dataset's label tasks that have answers of one class alone among the training scans.
+    pub fn one_sided<'a>(&self, dataset: &'a Dataset) -> Vec<&'a str> {
+        let training = || {
+            let scans = dataset.manifest.scans.iter();
+            scans.filter(|s| s.split == Split::Train)
+        };
+        let has = |task: &Task, label| training().any(|s| s.labels.get(&task.id) == Some(&label));
+        let one = |task: &&Task| has(task, true) != has(task, false);
+        let tasks = dataset.tasks.iter().filter(one);
+        tasks.map(|task| task.id.as_str()).collect()
+    }
+
     /// The loader of a dataset's training scans.
     pub fn loader(&self, dataset: &Arc<Dataset>, device: &Device) -> Loader {
         let a = &self.augment;
@@ -264,6 +308,7 @@ impl RunConfig {
         };
         let mut trainer = Trainer::with(learner, self.train.clone(), device)?;
         trainer.set_input(self.input.clone());
+        trainer.set_questions(self.questions(&dataset.tasks)?);
         trainer.set_stream(StreamOptions {
             on_error: self.on_error,
             ..StreamOptions::default()
@@ -273,6 +318,15 @@ impl RunConfig {
             trainer.validate_on(self.validation(dataset)?, scans)?;
         }
         Ok(trainer)
+    }
+
+    /// The questions of a run, behind those that its first weights learnt.
+    fn questions(&self, tasks: &[Task]) -> Result<Vec<Task>> {
+        let before = self.init.checkpoint.as_deref().map(trained::beside);
+        let mut all = before.transpose()?.flatten().unwrap_or_default();
+        let own: Vec<Task> = trained::unknown(tasks, &all).into_iter().cloned().collect();
+        all.extend(own);
+        Ok(all)
     }
 
     fn fusion(
@@ -307,9 +361,7 @@ impl RunConfig {
 fn has_answers(task: &Task, manifest: &Manifest) -> bool {
     let mut training = manifest.scans.iter().filter(|s| s.split == Split::Train);
     match task.kind {
-        TaskKind::Segmentation if task.mask_labels.is_empty() => {
-            training.any(|s| s.nodules.is_some())
-        }
+        TaskKind::Segmentation if task.is_nodule() => training.any(|s| s.nodules.is_some()),
         TaskKind::Segmentation => training.any(|s| s.mask.is_some()),
         _ => training.any(|s| s.labels.contains_key(&task.id)),
     }

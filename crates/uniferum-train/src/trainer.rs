@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
@@ -11,6 +12,7 @@ use uniferum_data::{
     Batch, Cut, Dataset, InputSettings, Loader, Notice, Pass, SkippedScan, StreamOptions,
 };
 use uniferum_fusion::{Prompts, Uniferum, UniferumConfig};
+use uniferum_tasks::{Task, trained};
 
 use crate::checkpoint::{self, Best, Parts, RunState, Settings};
 use crate::config::{Precision, TrainConfig};
@@ -75,6 +77,9 @@ pub struct Trainer<L: Learner = Fusion> {
     state: RunState,
     validation: Option<Validation>,
     input: Option<InputSettings>,
+    questions: Vec<Task>,
+    stop: Arc<AtomicBool>,
+    interrupted: bool,
     stream: StreamOptions,
     /// Validation scans that were reported as left out.
     reported: BTreeSet<String>,
@@ -132,6 +137,9 @@ impl<L: Learner> Trainer<L> {
             state: RunState::default(),
             validation: None,
             input: None,
+            questions: Vec::new(),
+            stop: Arc::default(),
+            interrupted: false,
             stream: StreamOptions::default(),
             reported: BTreeSet::new(),
             group: Box::new(Alone),
@@ -169,9 +177,25 @@ impl<L: Learner> Trainer<L> {
         self.input = Some(input);
     }
 
+    /// The questions that the model learns, or has learnt before; written beside each model that is saved.
+    pub fn set_questions(&mut self, questions: Vec<Task>) {
+        self.questions = questions;
+    }
+
     /// How scans are read ahead, and what happens to those that cannot be read, in validation too.
     pub fn set_stream(&mut self, options: StreamOptions) {
         self.stream = options;
+    }
+
+    /// A flag, as of a signal, that ends [`run`](Self::run) behind the step that is being taken, with a
+    /// checkpoint; one of any process ends all.
+    pub fn set_stop(&mut self, flag: Arc<AtomicBool>) {
+        self.stop = flag;
+    }
+
+    /// Whether the last [`run`](Self::run) was ended by the [flag](Self::set_stop).
+    pub fn interrupted(&self) -> bool {
+        self.interrupted
     }
 
     /// Writes checkpoints and logs to a folder; goes on from its newest checkpoint if there is one.
@@ -272,11 +296,13 @@ impl<L: Learner> Trainer<L> {
         let (first, start) = (self.state.step, Instant::now());
         let mut passes = loader.passes_with(first, self.config.steps, cut, self.stream.clone())?;
         let (mut clock, mut unread) = (Instant::now(), Vec::new());
-        while self.state.step < self.config.steps && !self.state.stopped {
+        self.interrupted = false;
+        while self.state.step < self.config.steps && !self.state.stopped && !self.interrupted {
             unread.push(self.step(&mut passes)?);
             let last = self.state.step == self.config.steps;
             let validates = last || is_due(self.config.validate_every, self.state.step);
-            let saves = last || is_due(self.config.checkpoint_every, self.state.step);
+            let due = is_due(self.config.checkpoint_every, self.state.step);
+            let saves = last || due || self.interrupted;
             if self.reads_rarely()
                 && (unread.len() as u64) < self.config.read_loss_every
                 && !(validates || saves)
@@ -313,12 +339,26 @@ impl<L: Learner> Trainer<L> {
         self.learner.refresh()
     }
 
-    /// Refuses what cannot work before anything is computed.
-    fn check(&mut self, loader: &Loader) -> Result<()> {
+    /// Refuses what cannot work before anything is computed, as [`run`](Self::run) does first.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where loader and recipe do not fit together; [`Error::File`] for a loader of other
+    /// scans, labels, tasks or sampling than the run was begun with.
+    pub fn check(&mut self, loader: &Loader) -> Result<()> {
         let expected = self.config.scans_per_step;
         if loader.scans_per_step != expected {
             let got = format!("{} of the loader", loader.scans_per_step);
             return Err(Error::config("scans_per_step", expected, got));
+        }
+        let (ours, theirs) = (self.config.questions_per_scan, loader.questions_per_scan);
+        if ours != theirs {
+            let got = format!("{theirs} of the loader");
+            return Err(Error::config("questions_per_scan", ours, got));
+        }
+        if loader.sampler != self.config.sampler {
+            let (expected, got) = (&self.config.sampler, &loader.sampler);
+            let got = format!("{got:?} of the loader");
+            return Err(Error::config("sampler", format!("{expected:?}"), got));
         }
         let judged = self.validation.as_ref();
         if !judged.is_some_and(|v| has_auroc(&v.dataset, &v.scans)) {
@@ -340,7 +380,8 @@ impl<L: Learner> Trainer<L> {
         if let Some(before) = &self.state.data
             && *before != digest
         {
-            let what = "the run was started with other scans, labels, tasks or sampling";
+            let what = "the run was started with other scans, labels, tasks, sampling or augmentation; \
+                expected those, or another folder";
             let folder = self.folder.as_deref().unwrap_or(Path::new("."));
             return Err(Error::file(folder, what));
         }
@@ -348,11 +389,15 @@ impl<L: Learner> Trainer<L> {
         Ok(())
     }
 
-    /// One optimiser step on one batch.
+    /// One optimiser step on one batch, up to the recipe's last.
     ///
     /// # Errors
     /// As [`run`](Self::run).
     pub fn train_on(&mut self, batch: &Batch) -> Result<Progress> {
+        if self.state.step >= self.config.steps {
+            let expected = format!("more than the {} that are taken", self.state.step);
+            return Err(Error::config("steps", expected, self.config.steps));
+        }
         let pass = Pass {
             step: self.state.step,
             index: 0,
@@ -405,7 +450,9 @@ impl<L: Learner> Trainer<L> {
                 break;
             }
         }
+        sums.stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
         sums.reduce(&*self.group)?;
+        self.interrupted = sums.stop > 0.0;
         if sums.asked == 0.0 {
             return Err(Error::NoScans { step: step + 1 });
         }
@@ -593,6 +640,7 @@ impl<L: Learner> Trainer<L> {
             averages: self.averages.as_ref(),
             state: &self.state,
             settings: self.settings(),
+            questions: &self.questions,
             keep: self.config.keep_checkpoints,
         };
         checkpoint::save(folder, &parts)?;
@@ -600,7 +648,7 @@ impl<L: Learner> Trainer<L> {
     }
 
     /// Writes the model alone, with what its use needs beside it: configuration, tokenizer and, where
-    /// they are known, the input's settings.
+    /// they are known, the input's settings and the questions.
     ///
     /// Averages take the place of the weights where the recipe keeps them, and adapters are merged.
     ///
@@ -608,8 +656,14 @@ impl<L: Learner> Trainer<L> {
     /// [`Error::Model`] or [`Error::File`].
     pub fn save_model(&self, path: &Path) -> Result<()> {
         self.averaged(|| self.learner.save(path))?;
-        if let (Some(input), Some(folder)) = (&self.input, path.parent()) {
+        let Some(folder) = path.parent() else {
+            return Ok(());
+        };
+        if let Some(input) = &self.input {
             input.save(folder)?;
+        }
+        if !self.questions.is_empty() {
+            trained::save(folder, &self.questions)?;
         }
         Ok(())
     }
@@ -702,6 +756,8 @@ struct Sums {
     /// Questions, whether their losses have been read or not.
     asked: f64,
     bad: f64,
+    /// Processes that were asked to stop.
+    stop: f64,
     /// Questions that the shares of a step's passes were made for.
     planned: Option<usize>,
     names: Vec<String>,
@@ -761,6 +817,7 @@ impl Sums {
             &mut self.scans,
             &mut self.asked,
             &mut self.bad,
+            &mut self.stop,
         ];
         let mut values: Vec<f64> = own.iter().map(|v| **v).collect();
         group.sum_f64(&mut values)?;

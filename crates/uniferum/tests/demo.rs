@@ -118,6 +118,7 @@ fn it_leaves_a_model_numbers_and_a_page() {
         "model.json",
         "tokenizer.json",
         "input.json",
+        "questions.json",
     ] {
         assert!(out.join(name).is_file(), "{name}");
     }

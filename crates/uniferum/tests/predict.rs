@@ -170,22 +170,124 @@ fn answers_of_an_earlier_run_are_kept() {
 }
 
 #[test]
+fn a_folder_of_scans_is_answered_and_what_fails_is_kept_with_its_reason() {
+    let setup = Setup::new();
+    let folder = setup.path("inbox");
+    std::fs::create_dir(&folder).unwrap();
+    for number in 0..2 {
+        let scan = setup.scan(number);
+        std::fs::copy(&scan, folder.join(scan.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(folder.join("broken.nii.gz"), "no scan").unwrap();
+    let out = setup.path("out");
+    let to = [
+        "--task",
+        "anatomy.heart",
+        "--save-masks",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let output = setup.predict(&folder, &[&to[..], &["--format", "json"]].concat());
+    assert!(refused(&output).contains("1 of 3 scans could not be used"));
+    let lines: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(lines.len(), 3);
+    let failed = &lines[2];
+    assert!(failed["scan"].as_str().unwrap().ends_with("broken.nii.gz"));
+    assert!(failed["error"].as_str().unwrap().contains("broken.nii.gz"));
+    let table = std::fs::read_to_string(out.join("failed.csv")).unwrap();
+    assert!(
+        table.starts_with("scan,error\n") && table.contains("broken.nii.gz"),
+        "{table}"
+    );
+    // The folder may be moved: what is written there names masks from there.
+    let moved = setup.path("moved");
+    std::fs::rename(&out, &moved).unwrap();
+    let text = std::fs::read(moved.join("predictions.json")).unwrap();
+    let saved: Vec<serde_json::Value> = serde_json::from_slice(&text).unwrap();
+    assert!(
+        moved
+            .join(saved[0]["mask_file"].as_str().unwrap())
+            .is_file()
+    );
+    // A list of scans; the reasons of the last run go with its answers.
+    let list = setup.path("list.txt");
+    std::fs::write(&list, "inbox/phantom-0001.nii.gz\n").unwrap();
+    let to = [
+        "--task",
+        "anatomy.heart",
+        "--overwrite",
+        "--out",
+        moved.to_str().unwrap(),
+    ];
+    let output = setup.predict(&list, &to);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!moved.join("failed.csv").exists());
+}
+
+#[test]
+fn questions_that_were_never_learnt_are_told() {
+    let setup = Setup::new();
+    let catalogue = uniferum_tasks::Catalogue::standard();
+    let heart = catalogue.get("anatomy.heart").unwrap().clone();
+    uniferum_tasks::trained::save(setup.folder.path(), &[heart]).unwrap();
+    let ask = |task: &str| {
+        let output = setup.predict(&setup.scan(0), &["--task", task]);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    assert!(!ask("anatomy.heart").contains("not trained"));
+    let told = ask("ct-rate.emphysema");
+    assert!(
+        told.contains("ct-rate.emphysema: the model was not trained on it"),
+        "{told}"
+    );
+    let list = |checkpoint: &Path| {
+        let tasks = ["tasks", "--quiet", "--format", "json", "--checkpoint"];
+        let command = Command::new(env!("CARGO_BIN_EXE_uniferum"))
+            .args(tasks)
+            .arg(checkpoint)
+            .output();
+        command.unwrap()
+    };
+    let known: Vec<serde_json::Value> =
+        serde_json::from_slice(&list(&setup.path("model.safetensors")).stdout).unwrap();
+    assert_eq!((known.len(), &known[0]["id"]), (1, &"anatomy.heart".into()));
+    assert!(refused(&list(&setup.path("cohort"))).contains("questions.json"));
+}
+
+#[test]
 fn a_scan_that_shows_no_body_or_was_never_standardised_is_refused() {
     let setup = Setup::new();
     let scan = setup.path("scan.nii.gz");
-    let write = |hu: fn(usize) -> f32| {
-        let voxels = ndarray::Array3::from_shape_fn((32, 32, 32), |(x, _, _)| hu(x));
-        let affine = uniferum_ct::Affine::from_spacing([3.0; 3], [1.0; 3], [5.0; 3]);
+    let write_spaced = |side: usize, spacing: [f64; 3], hu: fn(usize) -> f32| {
+        let voxels = ndarray::Array3::from_shape_fn((side, 32, 32), |(x, _, _)| hu(x));
+        let affine = uniferum_ct::Affine::from_spacing(spacing, [1.0; 3], [5.0; 3]);
         uniferum_ct::write_nifti(&scan, &uniferum_ct::Volume::new(voxels, affine)).unwrap();
     };
+    let write = |hu| write_spaced(32, [3.0; 3], hu);
     let ask = |stage: &str| {
         let output = setup.predict(&scan, &["--task", "anatomy.heart", "--input-stage", stage]);
         refused(&output)
     };
+    write(|x| x as f32 / 32.0);
+    let message = ask("raw");
+    assert!(message.contains("got no air"), "{message}");
     write(|_| -1000.0);
     let message = ask("array");
+    assert!(message.contains("got no soft tissue"), "{message}");
+    // The body lies beside the middle, which the model would see.
+    write_spaced(
+        96,
+        [12.0, 10.0, 8.0],
+        |x| if x < 10 { 40.0 } else { -1000.0 },
+    );
+    let message = ask("standardised");
     assert!(message.contains("-1000 HU in every voxel"), "{message}");
-    write(|x| x as f32 * 9.0 - 900.0);
+    write(|x| x as f32 * 40.0 - 900.0);
     let message = ask("standardised");
     assert!(
         message.contains("expected 12.000 x 10.000 x 8.000 mm"),

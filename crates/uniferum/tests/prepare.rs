@@ -37,6 +37,12 @@ fn succeeds(out: &Path, arguments: &[&str]) -> String {
     text
 }
 
+fn fails(out: &Path, arguments: &[&str]) -> String {
+    let output = run(out, arguments);
+    assert_eq!(output.status.code(), Some(1));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 fn rows(out: &Path) -> BTreeMap<String, LedgerRow> {
     read_ledgers(out).unwrap()
 }
@@ -214,15 +220,12 @@ fn shards_at_the_same_time_make_one_collection() {
         lines.contains("scans/phantom-0004.uct,masks/phantom-0004.uct,nodules/phantom-0004.uct"),
         "{lines}"
     );
-    // Other settings make everything anew, and say so.
-    let text = succeeds(
-        &out,
-        &[table, "--size", "64x56x48", "--interpolation", "linear"],
-    );
-    assert!(
-        text.contains("settings differ") && text.contains("5 prepared"),
-        "{text}"
-    );
+    // Other settings make everything anew, which must be asked for.
+    let other = ["--size", "64x56x48", "--interpolation", "linear"];
+    let text = fails(&out, &[&[table], &other[..]].concat());
+    assert!(text.contains("prepare.json: has other settings"), "{text}");
+    let text = succeeds(&out, &[&[table, "--overwrite"], &other[..]].concat());
+    assert!(text.contains("5 prepared"), "{text}");
     assert_eq!(
         peek_cache(out.join("scans/phantom-0000.uct"))
             .unwrap()

@@ -415,6 +415,23 @@ fn compare_tests_pairs_and_corrects() {
 }
 
 #[test]
+fn tables_of_spreadsheets_are_read() {
+    let scratch = Scratch::new();
+    let labels = scratch.write("l.csv", "sep=;\r\ncase;t\r\na;1\r\nb;0\r\nc;n/a\r\n;\r\n");
+    let predictions = scratch.write("p.txt", "case\tt\na\t0.9\nb\t0.2\nc\t0.4\n");
+    let found = json(&[
+        "evaluate",
+        "-p",
+        &predictions,
+        "-l",
+        &labels,
+        "--format",
+        "json",
+    ]);
+    assert_eq!(found["tasks"][0]["auroc"], 1.0, "{found}");
+}
+
+#[test]
 fn errors_name_file_row_and_column() {
     let scratch = Scratch::new();
     let labels = scratch.write("l.csv", "case,t\na,1\nb,0\nc,1\n");
@@ -478,8 +495,9 @@ fn errors_name_file_row_and_column() {
     assert!(study.contains("give --study COL"), "{study}");
     let missing = error(&["evaluate", "-p", "nowhere.csv", "-l", &labels]);
     assert!(missing.contains("nowhere.csv"), "{missing}");
-    let kind = error(&["evaluate", "-p", "scores.xlsx", "-l", &labels]);
-    assert!(kind.contains("expected a table named .csv"), "{kind}");
+    let workbook = scratch.write("scores.xlsx", "PK\u{3}\u{4}\u{14}");
+    let kind = error(&["evaluate", "-p", &workbook, "-l", &labels]);
+    assert!(kind.contains("got a workbook: save it as CSV"), "{kind}");
 }
 
 #[test]

@@ -182,6 +182,11 @@ fn what_cannot_work_is_refused_before_the_first_step() {
         "bfloat16 training needs a GPU",
     );
     refuses(&|r| r.input.transform.shape = [33; 3], "33");
+    refuses(&|r| r.train.loss.mask_weight = -1.0, "mask_weight");
+    refuses(&|r| r.train.sampler.organ_share = -1.0, "organ_share");
+    let mut baseline = RunConfig::baseline();
+    baseline.init.checkpoint = Some("model.safetensors".into());
+    refuses(&|r| *r = baseline.clone(), "init.checkpoint");
 }
 
 #[test]
@@ -203,6 +208,26 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
         assert!(run.join(name).is_file(), "{name}");
     }
     fails(&site.train(&recipe(), &out), "go on with --resume");
+    let settings = std::fs::read(run.join("config.toml")).unwrap();
+    let mut augmented = recipe();
+    augmented.augment.noise_probability += 0.25;
+    let resumed = site.train(&augmented, &[&out[..], &["--resume"]].concat());
+    fails(
+        &resumed,
+        "started with other scans, labels, tasks, sampling or augmentation",
+    );
+    let kept = std::fs::read(run.join("config.toml")).unwrap();
+    assert!(
+        settings == kept,
+        "a run that is refused keeps its configuration"
+    );
+    let nowhere = site.path("rnu");
+    let mut command = uniferum();
+    command
+        .args(["train", "--resume", "--device", "cpu", "--out"])
+        .arg(nowhere);
+    command.arg("--manifest").arg(&site.manifest);
+    fails(&command.output().unwrap(), "holds no run");
     let before = std::fs::read(run.join("model.safetensors")).unwrap();
     let mut other = recipe();
     other.input.transform.crop = [28; 3];
@@ -220,6 +245,30 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
         std::fs::read(run.join("model.safetensors")).unwrap(),
         before
     );
+
+    // A model is one to start from, without a network of one's own beside it.
+    let mut on_top = recipe();
+    on_top.init.checkpoint = Some(run.join("best/model.safetensors"));
+    let ModelChoice::Uniferum(model) = &mut on_top.model else {
+        unreachable!("the recipe is of the model");
+    };
+    model.bert.hidden = 64;
+    fails(
+        &site.train(&on_top, &["--dry-run"]),
+        "model.bert.hidden: expected 32, got 64",
+    );
+    on_top.model = ModelChoice::default();
+    succeeds(&site.train(&on_top, &["--dry-run"]));
+    // What training goes on with is no model for use.
+    let state = run.join("step-00000004");
+    for (verb, input) in [("predict", "scan.nii.gz"), ("evaluate", "--manifest=x.csv")] {
+        let mut command = uniferum();
+        command.args([verb, input, "--checkpoint"]).arg(&state);
+        if verb == "predict" {
+            command.args(["--task", "anatomy.heart"]);
+        }
+        fails(&command.output().unwrap(), "a training run goes on from it");
+    }
 
     let judged = site.path("judged");
     let mut command = uniferum();
@@ -254,10 +303,111 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     let all = Manifest::read(&site.manifest, &catalogue, "phantom").unwrap();
     let broken = all.scans[all.of(Split::Test)[0]].path.clone();
     std::fs::write(&broken, "not a scan").unwrap();
-    let output = command.output().unwrap();
+    fails(&command.output().unwrap(), "an earlier evaluation");
+    let output = command.arg("--overwrite").output().unwrap();
     fails(&output, broken.file_name().unwrap().to_str().unwrap());
     fails(&output, "1 of 3 scans could not be used");
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed[0]["scans"], 2);
     assert_eq!(printed[0]["skipped"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_model_is_never_trained_over_and_folders_are_one_process_s_own() {
+    let site = Site::new();
+    let run = site.path("run");
+    std::fs::create_dir(&run).unwrap();
+    std::fs::write(run.join("model.safetensors"), "of last year").unwrap();
+    let out = ["--out", run.to_str().unwrap()];
+    fails(&site.train(&recipe(), &out), "holds a run already");
+    std::fs::remove_file(run.join("model.safetensors")).unwrap();
+    let lock = std::fs::File::create(run.join(".lock")).unwrap();
+    lock.lock().unwrap();
+    fails(
+        &site.train(&recipe(), &out),
+        "another process trains in this folder",
+    );
+}
+
+#[test]
+fn tables_that_split_a_patient_are_refused_together() {
+    let site = Site::new();
+    let table = std::fs::read_to_string(&site.manifest).unwrap();
+    let (from, to) = (Split::Train.as_str(), Split::Val.as_str());
+    let other = site.path("other.csv");
+    std::fs::write(
+        &other,
+        table.replace(from, "x").replace(to, from).replace('x', to),
+    )
+    .unwrap();
+    let other = other.to_str().unwrap();
+    let refused = site.train(&recipe(), &["--dry-run", "--manifest", other]);
+    fails(&refused, "disagree about its split");
+    // The same table twice is one collection.
+    let same = site.manifest.to_str().unwrap().to_owned();
+    let text = succeeds(&site.train(&recipe(), &["--dry-run", "--manifest", &same]));
+    assert!(text.contains("6 training and 3 validation scans"), "{text}");
+}
+
+#[test]
+fn scans_that_were_prepared_otherwise_are_refused() {
+    let site = Site::new();
+    let mut settings = uniferum_ct::batch::PrepareSettings {
+        standardise: recipe().input.standardise,
+        ..Default::default()
+    };
+    let file = site.path("prepare.json");
+    let mut dry_run = || {
+        std::fs::write(&file, serde_json::to_string(&settings).unwrap()).unwrap();
+        settings.standardise.size = Some([40; 3]);
+        site.train(&recipe(), &["--dry-run"])
+    };
+    succeeds(&dry_run());
+    let refused = dry_run();
+    fails(&refused, "prepare.json says");
+    fails(&refused, "size");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_signal_ends_a_run_with_a_checkpoint() {
+    let site = Site::new();
+    let mut recipe = recipe();
+    recipe.train.steps = 100_000;
+    (recipe.train.checkpoint_every, recipe.train.validate_every) = (0, 0);
+    let config = site.path("recipe.toml");
+    std::fs::write(&config, recipe.to_toml().unwrap()).unwrap();
+    let run = site.path("run");
+    let mut command = uniferum();
+    command.args(["train", "--device", "cpu", "--group", "phantom", "--config"]);
+    command
+        .arg(config)
+        .arg("--manifest")
+        .arg(&site.manifest)
+        .arg("--out")
+        .arg(&run);
+    let mut child = command
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let log = run.join("log.jsonl");
+    while !log.is_file() {
+        assert!(
+            child.try_wait().unwrap().is_none(),
+            "it ended before its first step"
+        );
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let output = child.wait_with_output().unwrap();
+    fails(&output, "go on with --resume");
+    let checkpoint = uniferum_train::latest_checkpoint(&run).expect("a checkpoint");
+    assert!(checkpoint.join("state.json").is_file());
 }

@@ -55,6 +55,9 @@ pub struct PrepareSettings {
 }
 
 impl PrepareSettings {
+    /// The file beside prepared scans.
+    pub const FILE_NAME: &'static str = "prepare.json";
+
     /// The hash that prepared files and ledger rows carry.
     pub fn hash(&self, hu: HuSource) -> Hash {
         let read = read_options(hu);

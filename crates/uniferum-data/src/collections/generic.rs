@@ -1,5 +1,6 @@
 //! Tables of one's own: any column names, any split, or none.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use uniferum_ct::HuSource;
@@ -115,10 +116,12 @@ impl TableSettings {
 
     /// Reads the table.
     ///
-    /// Columns that are neither named nor labels are left out, and a note lists them.
+    /// Columns that are neither named nor labels are left out, and a note lists them. Rows of one scan are
+    /// put together, and counted in a note.
     ///
     /// # Errors
-    /// [`Error::Table`] with the row; also where no column is a label and there is no mask.
+    /// [`Error::Table`] with the row, also where rows contradict each other about a scan; where no column is
+    /// a label and there is no mask; where two columns are labels of one task.
     pub fn read(&self, catalogue: &Catalogue) -> Result<Collected> {
         let table = Table::read(&self.table)?;
         let mut out = Collected::default();
@@ -129,7 +132,8 @@ impl TableSettings {
         self.note_patients(&table, &mut out);
         let own = self.table.parent().unwrap_or(Path::new("")).to_owned();
         let root = self.root.clone().unwrap_or(own);
-        let mut scans = Vec::with_capacity(table.len());
+        let mut scans: Vec<Scan> = Vec::with_capacity(table.len());
+        let mut at: HashMap<PathBuf, usize> = HashMap::new();
         for row in 0..table.len() {
             let path = table.cell(row, scan);
             if path.is_empty() {
@@ -144,7 +148,24 @@ impl TableSettings {
                 let label = label.map_err(|e| table.error(row, format!("{id}: {e}")))?;
                 scan.set_label(id, label);
             }
-            scans.push(scan);
+            match at.get(&scan.path) {
+                Some(&index) => scans[index].absorb(scan).map_err(|what| {
+                    table.error(
+                        row,
+                        format!("another row of the scan disagrees about {what}"),
+                    )
+                })?,
+                None => {
+                    at.insert(scan.path.clone(), scans.len());
+                    scans.push(scan);
+                }
+            }
+        }
+        let repeated = table.len() - scans.len();
+        if repeated > 0 {
+            out.note(format!(
+                "{repeated} rows are of a scan that has a row already: put together"
+            ));
         }
         out.keep(scans, self.absent)?;
         if let Some(plan) = &self.split {
@@ -239,6 +260,19 @@ impl TableSettings {
         Ok(scan)
     }
 
+    /// Refuses two columns of one task: which of them is right, nobody could say.
+    fn check_once(&self, table: &Table, labels: &[(usize, String)]) -> Result<()> {
+        let mut column_of: BTreeMap<&str, usize> = BTreeMap::new();
+        for (column, id) in labels {
+            if let Some(other) = column_of.insert(id, *column) {
+                let [a, b] = [other, *column].map(|c| &table.head()[c]);
+                let what = format!("{id}: expected one column of its labels, got {a} and {b}");
+                return Err(Error::table(&self.table, None, what));
+            }
+        }
+        Ok(())
+    }
+
     fn label_columns(
         &self,
         table: &Table,
@@ -275,6 +309,7 @@ impl TableSettings {
                 None => ignored.push(name.clone()),
             }
         }
+        self.check_once(table, &labels)?;
         out.note_some("columns that are no labels, left out", &ignored);
         let masked = [&c.mask, &c.nodules]
             .iter()

@@ -126,7 +126,7 @@ impl ReleaseTable {
 }
 
 fn set_mask(scan: &mut Scan, task: &Task, image: &str) -> std::result::Result<(), String> {
-    let nodule = task.mask_labels.is_empty();
+    let nodule = task.is_nodule();
     let folder = if nodule { "/nodule_seg/" } else { "/seg/" };
     if !image.contains("/bin/") {
         return Err(format!(

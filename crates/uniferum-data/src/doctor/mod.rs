@@ -7,7 +7,7 @@ mod report;
 mod tables;
 mod voxels;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -163,15 +163,7 @@ impl Examination {
     ///
     /// Of duplicates the first stays. Leaks of patients are errors of the split; they stay as they are.
     pub fn clean(&self) -> Manifest {
-        let out: HashSet<&Path> = self
-            .findings
-            .iter()
-            .filter(|f| f.severity == Severity::Error)
-            .flat_map(|f| {
-                let first = usize::from(f.check == Check::DuplicateVoxels);
-                f.scans.iter().skip(first).map(PathBuf::as_path)
-            })
-            .collect();
+        let out = self.unusable();
         let kept = self
             .kept
             .scans
@@ -180,6 +172,18 @@ impl Examination {
         Manifest {
             scans: kept.cloned().collect(),
         }
+    }
+
+    /// The scans that [`clean`](Self::clean) leaves out, those whose row could not be read among them.
+    pub fn unusable(&self) -> BTreeSet<&Path> {
+        let errors = self.findings.iter();
+        errors
+            .filter(|f| f.severity == Severity::Error)
+            .flat_map(|f| {
+                let first = usize::from(f.check == Check::DuplicateVoxels);
+                f.scans.iter().skip(first).map(PathBuf::as_path)
+            })
+            .collect()
     }
 }
 

@@ -24,7 +24,10 @@ pub(super) fn problems(problems: Vec<Problem>, manifest: &Manifest) -> Vec<Findi
                 _ => Check::BadValue,
             };
             let row = p.row.map_or(String::new(), |r| format!("row {r}: "));
-            finding(Severity::Error, check, format!("{row}{}", p.what))
+            Finding {
+                scans: p.scan.into_iter().collect(),
+                ..finding(Severity::Error, check, format!("{row}{}", p.what))
+            }
         })
         .collect();
     for scan in &manifest.scans {
@@ -56,7 +59,7 @@ pub(super) fn wanted(
         };
         for task in tasks {
             let answered = match task.kind {
-                TaskKind::Segmentation if task.mask_labels.is_empty() => nodules,
+                TaskKind::Segmentation if task.is_nodule() => nodules,
                 TaskKind::Segmentation => masked,
                 _ => has.contains(task.id.as_str()),
             };

@@ -9,6 +9,7 @@ use uniferum_ct::io::hu::{HuVerdict, judge};
 use uniferum_ct::{CtVolume, HuCheck, ReadOptions, ScanFacts, Volume, read_ct, read_mask};
 
 use super::{Check, Finding, Severity, finding};
+use crate::loader::check_mask_grid;
 use crate::manifest::{Manifest, Scan};
 
 /// What is measured of a scan's voxels.
@@ -203,9 +204,7 @@ fn spacing_differs(scan: &Scan, spacing: [f64; 3]) -> Option<String> {
 fn mask(volume: &CtVolume, path: &Path, anatomy: bool) -> Result<(), (Check, String)> {
     let mask = read_mask(path).map_err(|e| (Check::Unreadable, e.to_string()))?;
     let wrong = |what: String| (Check::Mask, format!("{}: {what}", path.display()));
-    volume
-        .check_same_grid(&mask, "grid of the mask")
-        .map_err(|e| wrong(e.to_string()))?;
+    check_mask_grid(volume, &mask, "grid of the mask").map_err(|e| wrong(e.to_string()))?;
     let largest = mask.voxels.iter().copied().max().unwrap_or(0);
     if anatomy && largest > 117 {
         return Err(wrong(format!(

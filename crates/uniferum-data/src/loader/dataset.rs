@@ -56,7 +56,7 @@ impl Example {
 
     /// The mask that a task asks about, and the labels of it.
     pub(super) fn mask_of<'a>(&self, task: &'a Task) -> (Option<&Volume<u8>>, &'a [u16]) {
-        if task.mask_labels.is_empty() {
+        if task.is_nodule() {
             (self.nodules.as_ref(), &[1])
         } else {
             (self.mask.as_ref(), &task.mask_labels)
@@ -68,7 +68,8 @@ impl Dataset {
     /// A dataset over standardised files; up to `cache_bytes` of them stay in memory.
     ///
     /// # Errors
-    /// [`Error::Config`] for a transform that does not fit the mask head.
+    /// [`Error::Config`] for a transform that does not fit the mask head, and for a segmentation that says of
+    /// no voxels that they are its own.
     pub fn new(
         manifest: Manifest,
         tasks: Vec<Task>,
@@ -77,6 +78,12 @@ impl Dataset {
         cache_bytes: usize,
     ) -> Result<Self> {
         let grid = MaskGrid::new(transform.shape, patch)?;
+        let blind =
+            |t: &&Task| t.kind.is_segmentation() && t.mask_labels.is_empty() && !t.is_nodule();
+        if let Some(task) = tasks.iter().find(blind) {
+            let got = format!("none for {}", task.id);
+            return Err(Error::config("mask_labels", "the numbers of a mask", got));
+        }
         let cache = Cache::new(cache_bytes);
         Ok(Self {
             manifest,
@@ -116,7 +123,9 @@ impl Dataset {
 
     /// As [`Dataset::example`]; the flag says whether the scan was in memory.
     pub(super) fn example_or_read(&self, scan: usize) -> Result<(Arc<Example>, bool)> {
-        let row = &self.manifest.scans[scan];
+        let scans = &self.manifest.scans;
+        let unknown = || Error::config("scan", format!("one of {}", scans.len()), scan);
+        let row = scans.get(scan).ok_or_else(unknown)?;
         let found = self.cache.get(scan, || read_example(row, self.spacing_mm));
         found.map_err(|source| Error::Scan {
             scan: row.path.display().to_string(),
@@ -170,10 +179,7 @@ impl Dataset {
             Some(draw) => self.transform.model_mask_augmented(volume, labels, draw),
             None => self.transform.model_mask(volume, labels),
         };
-        Ok(Some(mask_target(
-            self.named(scan, mask)?.view(),
-            &self.grid,
-        )))
+        mask_target(self.named(scan, mask)?.view(), &self.grid).map(Some)
     }
 
     /// Puts groups of questions, one scan each, together; `draws` augments each group's scan.
@@ -187,6 +193,9 @@ impl Dataset {
         draws: Option<&[AugmentDraw]>,
         device: &Device,
     ) -> Result<Batch> {
+        if let Some(draws) = draws.filter(|draws| draws.len() != groups.len()) {
+            return Err(Error::config("draws", groups.len(), draws.len()));
+        }
         let prepared: Result<Vec<Prepared>> = groups
             .par_iter()
             .enumerate()
@@ -206,6 +215,7 @@ impl Dataset {
         let Some(first) = group.first() else {
             return Err(Error::config("questions of a scan", "at least one", 0));
         };
+        self.check_questions(group)?;
         let (example, cached) = self.example_or_read(first.scan)?;
         let (image, targets) = match augmenter {
             Some(augmenter) => self.on_device(&example, group, draw, augmenter)?,
@@ -217,6 +227,27 @@ impl Dataset {
             targets,
             cached,
         })
+    }
+
+    /// Refuses questions about several scans, which would all be asked of the first, and places that are none.
+    fn check_questions(&self, group: &[Question]) -> Result<()> {
+        let (scans, tasks) = (self.manifest.scans.len(), self.tasks.len());
+        for question in group {
+            if question.scan != group[0].scan {
+                let expected = format!("all about scan {}", group[0].scan);
+                return Err(Error::config(
+                    "questions of a scan",
+                    expected,
+                    question.scan,
+                ));
+            }
+            if question.scan >= scans || question.task >= tasks {
+                let expected = format!("a scan below {scans} and a task below {tasks}");
+                let got = format!("{} and {}", question.scan, question.task);
+                return Err(Error::config("question", expected, got));
+            }
+        }
+        Ok(())
     }
 
     fn on_host(
@@ -418,13 +449,33 @@ fn read_example(row: &Scan, spacing_mm: Option<[f64; 3]>) -> uniferum_ct::Result
     let (mask, nodules) = (mask(&row.mask)?, mask(&row.nodules)?);
     for (what, other) in [("mask", &mask), ("nodule mask", &nodules)] {
         if let Some(other) = other {
-            volume.check_same_grid(other, what)?;
+            check_mask_grid(&volume, other, what)?;
         }
     }
     Ok(Example {
         volume,
         mask,
         nodules,
+    })
+}
+
+/// Refuses a mask of another grid than its scan's. Of a scan without an affine, as the release's `.bin`, the
+/// shape alone is known.
+pub(crate) fn check_mask_grid<T>(
+    scan: &Volume<T>,
+    mask: &Volume<u8>,
+    what: &'static str,
+) -> uniferum_ct::Result<()> {
+    if scan.affine != Affine::IDENTITY {
+        return scan.check_same_grid(mask, what);
+    }
+    if scan.shape() == mask.shape() {
+        return Ok(());
+    }
+    Err(uniferum_ct::Error::Volume {
+        what,
+        expected: format!("shape {:?} as the scan", scan.shape()),
+        got: format!("{:?}", mask.shape()),
     })
 }
 

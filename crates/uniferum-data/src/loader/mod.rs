@@ -8,6 +8,7 @@ mod queue;
 mod statistics;
 mod stream;
 
+pub(crate) use dataset::check_mask_grid;
 pub use dataset::{Dataset, Example, check_standardised};
 pub use passes::{Cut, Pass, Passes};
 pub use statistics::{LoaderStatistics, SkippedScan};

@@ -61,7 +61,7 @@ impl Loader {
     ) -> Result<Passes> {
         options.validate()?;
         cut.validate()?;
-        self.sampler.validate()?;
+        self.validate()?;
         let jobs = self.jobs(start, end, cut)?;
         let queue = Queue::start(
             Arc::clone(&self.dataset),
@@ -73,6 +73,31 @@ impl Loader {
             queue,
             ended: false,
         })
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.sampler.validate()?;
+        for (field, count) in [
+            ("scans_per_step", self.scans_per_step),
+            ("questions_per_scan", self.questions_per_scan),
+        ] {
+            if count == 0 {
+                return Err(Error::config(field, "at least one", 0));
+            }
+        }
+        let scans = self.dataset.manifest.scans.len();
+        if let Some(scan) = self.scans.iter().find(|scan| **scan >= scans) {
+            return Err(Error::config(
+                "scans",
+                format!("places below {scans}"),
+                scan,
+            ));
+        }
+        let Some(augment) = &self.augment else {
+            return Ok(());
+        };
+        let refused = |e| Error::config("augment", "settings that can work", e);
+        augment.validate().map_err(refused)
     }
 
     /// The passes of one process in order.

@@ -170,13 +170,13 @@ impl Loader {
         (epoch.summary, packed.len())
     }
 
-    /// Batches from `start` on, two of them ahead; a pure function of the settings and the step.
+    /// Batches of the steps `start..end`, two of them ahead; a pure function of the settings and the step.
     ///
     /// The channel ends after an error, which is its last item, or when the receiver is dropped.
     /// [`Loader::stream_with`] has settings and tells what it did.
-    pub fn stream(&self, start: u64, steps: u64) -> Receiver<Result<Batch>> {
+    pub fn stream(&self, start: u64, end: u64) -> Receiver<Result<Batch>> {
         let (sender, receiver) = sync_channel(0);
-        let batches = self.stream_with(start, steps, StreamOptions::default());
+        let batches = self.stream_with(start, end, StreamOptions::default());
         std::thread::spawn(move || {
             let (batches, error) = match batches {
                 Ok(batches) => (Some(batches), None),
@@ -191,15 +191,15 @@ impl Loader {
         receiver
     }
 
-    /// Batches of steps `start..steps`, prepared by several threads and handed out in order.
+    /// Batches of the steps `start..end`, prepared by several threads and handed out in order.
     ///
     /// What a batch holds depends on the settings and the step, never on threads or time. Reading stops
     /// while `options.ahead` batches are waiting. [`Loader::passes_with`] cuts steps for several processes.
     ///
     /// # Errors
     /// [`Error::Config`] for settings that cannot work, or where there is nothing to ask.
-    pub fn stream_with(&self, start: u64, steps: u64, options: StreamOptions) -> Result<Batches> {
-        let passes = self.passes_with(start, steps, Cut::WHOLE, options)?;
+    pub fn stream_with(&self, start: u64, end: u64, options: StreamOptions) -> Result<Batches> {
+        let passes = self.passes_with(start, end, Cut::WHOLE, options)?;
         Ok(Batches { passes })
     }
 

@@ -18,17 +18,26 @@ pub enum Label {
 }
 
 impl Label {
-    /// Reads `1`, `0`, `true`, `false`, `1.0`, `0.0` in any case; empty, `nan`, `na`, `none` and `-1` are
-    /// missing, everything that begins with `censor` is censored.
+    /// Reads 1 and 0 as any number is written, `true` and `false` in any case; empty, `nan`, `na`, `n/a`,
+    /// `none`, `null` and -1 are missing, everything that begins with `censor` is censored.
     ///
     /// # Errors
     /// A sentence, for any other text: a guess would become a label.
     pub fn parse(text: &str) -> Result<Self, String> {
-        match text.trim().to_ascii_lowercase().as_str() {
-            "1" | "1.0" | "true" => Ok(Label::Positive),
-            "0" | "0.0" | "false" => Ok(Label::Negative),
-            "" | "nan" | "na" | "none" | "null" | "-1" | "-1.0" => Ok(Label::Missing),
-            censored if censored.starts_with("censor") => Ok(Label::Censored),
+        let lower = text.trim().to_ascii_lowercase();
+        match lower.as_str() {
+            "true" => return Ok(Label::Positive),
+            "false" => return Ok(Label::Negative),
+            "" | "nan" | "na" | "n/a" | "#n/a" | "<na>" | "none" | "null" => {
+                return Ok(Label::Missing);
+            }
+            censored if censored.starts_with("censor") => return Ok(Label::Censored),
+            _ => {}
+        }
+        match lower.parse::<f64>() {
+            Ok(1.0) => Ok(Label::Positive),
+            Ok(0.0) => Ok(Label::Negative),
+            Ok(-1.0) => Ok(Label::Missing),
             _ => Err(format!(
                 "label: expected 1, 0, true, false, censored or nothing, got {text:?}"
             )),
@@ -113,7 +122,7 @@ mod tests {
 
     #[test]
     fn every_spelling_of_the_collections() {
-        for text in ["TRUE", "True", "1", "1.0", " true "] {
+        for text in ["TRUE", "True", "1", "1.0", "1.000", " true "] {
             assert_eq!(Label::parse(text), Ok(Label::Positive), "{text}");
         }
         for text in ["FALSE", "False", "0", "0.0"] {
@@ -123,10 +132,12 @@ mod tests {
             assert_eq!(Label::parse(text), Ok(Label::Censored), "{text}");
             assert_eq!(Label::parse(text).unwrap().known(), None);
         }
-        for text in ["", "NaN", "-1", "-1.0", "None"] {
+        for text in ["", "NaN", "-1", "-1.0", "None", "n/a", "#N/A", "<NA>"] {
             assert_eq!(Label::parse(text), Ok(Label::Missing), "{text}");
         }
-        assert!(Label::parse("yes").unwrap_err().contains("yes"));
+        for text in ["yes", "2", "0.5", "inf"] {
+            assert!(Label::parse(text).unwrap_err().contains(text));
+        }
     }
 
     #[test]

@@ -20,9 +20,10 @@ impl Manifest {
             match at.get(&key) {
                 Some(&index) => {
                     let path = scan.path.clone();
-                    scans[index]
-                        .absorb(scan)
-                        .map_err(|what| Error::table(&path, None, what))?;
+                    scans[index].absorb(scan).map_err(|what| {
+                        let what = format!("two manifests disagree about {what}");
+                        Error::table(&path, None, what)
+                    })?;
                 }
                 None => {
                     at.insert(key, scans.len());
@@ -35,7 +36,9 @@ impl Manifest {
 }
 
 impl Scan {
-    fn absorb(&mut self, other: Scan) -> std::result::Result<(), String> {
+    /// Takes over what another row, or another manifest, says of the same scan; the error says what they
+    /// disagree about.
+    pub(crate) fn absorb(&mut self, other: Scan) -> std::result::Result<(), String> {
         fn same<T: PartialEq + std::fmt::Debug>(
             what: &str,
             a: &T,
@@ -44,9 +47,7 @@ impl Scan {
             if a == b {
                 return Ok(());
             }
-            Err(format!(
-                "two manifests disagree about its {what}: {a:?} and {b:?}"
-            ))
+            Err(format!("its {what}: {a:?} and {b:?}"))
         }
         same("patient", &self.patient, &other.patient)?;
         same("split", &self.split, &other.split)?;
@@ -78,9 +79,13 @@ impl Scan {
                 Label::Negative
             };
             if !self.set_label(&task, label) {
-                return Err(format!("two manifests disagree about {task}"));
+                return Err(task);
             }
         }
-        Ok(())
+        let both = self.censored.iter().find(|t| self.labels.contains_key(*t));
+        match both {
+            Some(task) => Err(format!("{task}: labelled and censored")),
+            None => Ok(()),
+        }
     }
 }

@@ -5,6 +5,7 @@ mod merge;
 mod parse;
 mod split;
 mod table;
+mod text;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -164,6 +165,11 @@ impl Manifest {
         group: &str,
     ) -> Result<(Self, Vec<Problem>)> {
         parse::manifest(&Table::read(path)?, catalogue, group)
+    }
+
+    /// Patients and studies that are in more than one split.
+    pub fn leaks(&self) -> Vec<Problem> {
+        parse::leaks(&self.scans)
     }
 
     /// Indices of the scans of a split.

@@ -7,6 +7,7 @@ use serde::Serialize;
 use uniferum_tasks::Catalogue;
 
 use super::cells::{self, Label};
+use super::table::shown;
 use super::{Manifest, Scan, Split, Table};
 use crate::error::Result;
 
@@ -29,8 +30,10 @@ pub enum ProblemKind {
 /// One thing that is wrong with a table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Problem {
-    /// The row, counted from 1 after the head, if it is one row's.
+    /// The row as a spreadsheet shows it (the head is row 1), if it is one row's.
     pub row: Option<usize>,
+    /// The scan that the row is about, if it names one.
+    pub scan: Option<PathBuf>,
     /// What kind of mistake.
     pub kind: ProblemKind,
     /// What is wrong, in words.
@@ -119,6 +122,7 @@ impl<'a> Parser<'a> {
                 Some(id) => self.labels.push((index, id)),
                 None => self.problems.push(Problem {
                     row: None,
+                    scan: None,
                     kind: ProblemKind::UnknownColumn,
                     what: format!(
                         "column {name} is no label of the group {}, no task id and no column of the manifest{}",
@@ -141,7 +145,7 @@ impl<'a> Parser<'a> {
         let mut groups = self.catalogue.groups();
         groups.retain(|group| self.catalogue.by_label(group, name).is_some());
         if groups.is_empty() {
-            return String::new();
+            return "; tasks of one's own need their --tasks-file".to_owned();
         }
         format!("; is --group {} meant?", groups.join(" or "))
     }
@@ -152,8 +156,10 @@ impl<'a> Parser<'a> {
     }
 
     fn problem(&mut self, row: usize, kind: ProblemKind, what: String) {
+        let path = self.text(row, "scan");
         self.problems.push(Problem {
-            row: Some(row + 1),
+            row: Some(shown(row)),
+            scan: (!path.is_empty()).then(|| self.folder.join(path)),
             kind,
             what,
         });
@@ -294,7 +300,7 @@ pub(crate) fn files(scan: &Scan) -> Vec<(&'static str, &Path)> {
 }
 
 /// Patients and studies that are in more than one split.
-pub(crate) fn leaks(scans: &[Scan]) -> Vec<Problem> {
+pub(super) fn leaks(scans: &[Scan]) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (what, key) in [
         ("patient", (|s| &s.patient) as fn(&Scan) -> &String),
@@ -311,6 +317,7 @@ pub(crate) fn leaks(scans: &[Scan]) -> Vec<Problem> {
             let names: Vec<&str> = splits.iter().map(|s| s.as_str()).collect();
             problems.push(Problem {
                 row: None,
+                scan: None,
                 kind: ProblemKind::PatientLeak,
                 what: format!(
                     "{what} {name} is in {} splits: {}",

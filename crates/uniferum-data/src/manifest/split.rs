@@ -12,7 +12,8 @@ use crate::error::{Error, Result};
 /// How much of a collection is held out.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SplitBy {
-    /// Shares of the patients for validation and test; the rest is trained on.
+    /// Shares of the patients for validation and test, of at least one patient each unless they are 0; the
+    /// rest is trained on.
     Shares {
         /// 0 to 1.
         val: f64,
@@ -89,7 +90,10 @@ impl SplitPlan {
                         got,
                     ));
                 }
-                let of = |s: f64| (s * sizes.len() as f64).round() as usize;
+                let of = |share: f64| match share {
+                    0.0 => 0,
+                    _ => ((share * sizes.len() as f64).round() as usize).max(1),
+                };
                 (of(test), of(val))
             }
             SplitBy::Patients { val, test } => (test, val),

@@ -9,6 +9,7 @@ use csv::StringRecord;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
 
+use super::text;
 use crate::error::{Error, Result};
 
 /// A table in memory; empty text stands for a missing value.
@@ -23,8 +24,9 @@ pub struct Table {
 impl Table {
     /// Reads a parquet file (known by its content), else a table of separated text.
     ///
-    /// The separator is the tab where the name ends in `.tsv` or the first line has tabs and no comma, the
-    /// semicolon where the first line has some and no comma, else the comma.
+    /// Text is UTF-8, or UTF-16 with its mark. The separator is what a first line `sep=;` says; else the tab
+    /// where the name ends in `.tsv` or the head has tabs and no comma, the semicolon where it has some and no
+    /// comma, else the comma. Empty rows at the end are left out.
     ///
     /// # Errors
     /// [`Error::Table`] where the file cannot be read, a row has the wrong length, or two columns share a
@@ -86,9 +88,9 @@ impl Table {
         cell.unwrap_or("").trim()
     }
 
-    /// An error about a row, counted from 1 after the head.
+    /// An error about a row.
     pub(crate) fn error(&self, row: usize, what: impl ToString) -> Error {
-        Error::table(&self.path, Some(row + 1), what)
+        Error::table(&self.path, Some(shown(row)), what)
     }
 
     /// Rows by the value of a column, empty values left out.
@@ -117,18 +119,11 @@ impl Table {
 
 fn read_text(path: &Path) -> Result<Table> {
     let bytes = std::fs::read(path).map_err(|e| Error::table(path, None, e))?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let first = text.split(|b| *b == b'\n').next().unwrap_or(text);
-    let has = |c: u8| first.contains(&c);
-    let tabs = path.extension().is_some_and(|e| e == "tsv") || (has(b'\t') && !has(b','));
-    let delimiter = match tabs {
-        true => b'\t',
-        false if has(b';') && !has(b',') => b';',
-        false => b',',
-    };
+    let text = text::decode(&bytes).map_err(|e| Error::table(path, None, e))?;
+    let (delimiter, text) = text::separator(path, &text);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
-        .from_reader(text);
+        .from_reader(text.as_bytes());
     let head = reader.headers().map_err(|e| Error::table(path, None, e))?;
     let head: Vec<String> = head.iter().map(|h| h.trim().to_owned()).collect();
     if head.is_empty() {
@@ -136,13 +131,23 @@ fn read_text(path: &Path) -> Result<Table> {
     }
     let mut rows = Vec::new();
     for (index, record) in reader.records().enumerate() {
-        rows.push(record.map_err(|e| Error::table(path, Some(index + 1), e))?);
+        rows.push(record.map_err(|e| Error::table(path, Some(shown(index)), e))?);
+    }
+    // Spreadsheets write rows that were emptied once.
+    let empty = |row: &StringRecord| row.iter().all(|cell| cell.trim().is_empty());
+    while rows.last().is_some_and(empty) {
+        rows.pop();
     }
     Ok(Table {
         path: path.to_owned(),
         head,
         rows,
     })
+}
+
+/// The number of a row as a spreadsheet shows it: the head is row 1.
+pub(super) fn shown(index: usize) -> usize {
+    index + 2
 }
 
 fn read_parquet(path: &Path) -> Result<Table> {
@@ -157,13 +162,13 @@ fn read_parquet(path: &Path) -> Result<Table> {
         .collect();
     let mut rows = Vec::new();
     for (index, row) in reader.get_row_iter(None).map_err(|e| fail(&e))?.enumerate() {
-        let row = row.map_err(|e| Error::table(path, Some(index + 1), e))?;
+        let row = row.map_err(|e| Error::table(path, Some(shown(index)), e))?;
         let cells: Result<StringRecord> = row
             .get_column_iter()
             .map(|(name, field)| {
                 cell_text(field).ok_or_else(|| {
                     let what = format!("column {name}: not a plain value: {field}");
-                    Error::table(path, Some(index + 1), what)
+                    Error::table(path, Some(shown(index)), what)
                 })
             })
             .collect();
@@ -183,7 +188,9 @@ fn cell_text(field: &Field) -> Option<String> {
         Field::Str(text) => text.clone(),
         Field::Bytes(bytes) => bytes.as_utf8().ok()?.to_owned(),
         Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => return None,
-        Field::Float(v) => v.to_string(),
+        // The shortest text that reads back as the same number, of the single precision's own value.
+        Field::Float(v) => f64::from(*v).to_string(),
+        Field::Float16(v) => f64::from(f32::from(*v)).to_string(),
         Field::Double(v) => v.to_string(),
         other => other.to_string(),
     })

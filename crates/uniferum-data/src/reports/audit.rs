@@ -74,28 +74,55 @@ pub fn audit_sample(
     sample
 }
 
-/// Writes a sample with an empty column `reviewer`, for `yes` or `no`.
+const COLUMNS: [&str; 6] = ["task", "id", "model", "key_sentence", "report", "reviewer"];
+
+/// Writes a sample with a column `reviewer`, for `yes` or `no`. Reviews that the file has stay: they are about
+/// the report, whatever the model says of it now, also where the new sample leaves it out.
 ///
 /// # Errors
-/// [`Error::Table`](crate::Error::Table) where the file cannot be written.
+/// [`Error::Table`](crate::Error::Table) where the file cannot be written, or one that is there not be read.
 pub fn write_audit(path: &Path, sample: &[AuditRow]) -> Result<()> {
+    let mut reviewed = match path.exists() {
+        true => reviews(path)?,
+        false => BTreeMap::new(),
+    };
     write_atomically(path, |file| {
         let mut out = csv::Writer::from_writer(file);
-        out.write_record(["task", "id", "model", "key_sentence", "report", "reviewer"])?;
+        out.write_record(COLUMNS)?;
         for row in sample {
             let model = if row.present { "yes" } else { "no" };
+            let key = (row.task.clone(), row.id.clone());
+            let review = reviewed.remove(&key).map(|old| old[5].clone());
             out.write_record([
                 &row.task,
                 &row.id,
                 model,
                 &row.key_sentence,
                 &row.report,
-                "",
+                review.as_deref().unwrap_or(""),
             ])?;
+        }
+        for row in reviewed.values() {
+            out.write_record(row)?;
         }
         out.flush()?;
         Ok(())
     })
+}
+
+/// The rows of a file that somebody has reviewed, by task and report.
+fn reviews(path: &Path) -> Result<BTreeMap<(String, String), [String; 6]>> {
+    let table = Table::read(path)?;
+    let columns: Vec<usize> = COLUMNS
+        .iter()
+        .map(|name| table.need(&[name]))
+        .collect::<Result<_>>()?;
+    let row = |row| std::array::from_fn(|i| table.cell(row, columns[i]).to_owned());
+    let rows = (0..table.len()).map(row);
+    let reviewed = rows.filter(|row: &[String; 6]| !row[5].is_empty());
+    Ok(reviewed
+        .map(|row| ((row[0].clone(), row[1].clone()), row))
+        .collect())
 }
 
 /// How many of the reviewed answers were right, and how many were reviewed: `(right, reviewed)`.

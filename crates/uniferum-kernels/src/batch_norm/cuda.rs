@@ -485,9 +485,7 @@ pub(super) fn batch_norm(
         normalise(&gpu, &rows, norm.view(), input, active, none, &y)?;
         (y, norm, made)
     };
-    let made = made
-        .map(|both| batch_statistics(both, rows.channels))
-        .transpose()?;
+    let made = made.map(batch_statistics).transpose()?;
     let backward = move |[x, gamma, beta]: [&Tensor; 3], dy: &Tensor| {
         let gpu = Gpu::of(OP, dy)?;
         let (xs, u) = (gpu.read(x)?, gpu.read(dy)?);
@@ -506,8 +504,9 @@ pub(super) fn batch_norm(
     Ok((y, made))
 }
 
-/// Mean and biased variance, of `channels` each, as tensors.
-pub(crate) fn batch_statistics(both: Buf, channels: usize) -> Result<(Tensor, Tensor)> {
+/// Means and biased variances, which lie one after the other, as tensors.
+pub(crate) fn batch_statistics(both: Buf) -> Result<(Tensor, Tensor)> {
+    let channels = both.len / 2;
     let both = both.tensor((2, channels));
     Ok((both.get(0)?, both.get(1)?))
 }

@@ -30,13 +30,19 @@ pub(crate) fn conv3d(
         let (xs, w) = (gpu.read(&x)?, gpu.read_f32(&weight)?);
         let b = bias.as_ref().map(|b| gpu.read_f32(b)).transpose()?;
         let bias = b.as_ref().map(View::from);
-        convolution.forward(&gpu, View::from(&xs), View::from(&w), bias)?
+        let (x, w) = (View::from(&xs), View::from(&w));
+        let rounded = convolution.rounded(&gpu, w, x.dtype)?;
+        convolution.forward(&gpu, x, Weights::new(w, rounded.as_ref()), bias)?
     };
     let grads = move |x: &Tensor, weight: &Tensor, dy: &Tensor| {
         let gpu = Gpu::of(op, dy)?;
         let (xs, w, dys) = (gpu.read(x)?, gpu.read_f32(weight)?, gpu.read(dy)?);
         let (xs, w, dys) = (View::from(&xs), View::from(&w), View::from(&dys));
-        let dx = || Result::Ok(convolution.grad_input(&gpu, w, dys)?.tensor(x.shape()));
+        let dx = || {
+            let rounded = convolution.rounded(&gpu, w, dys.dtype)?;
+            let weight = Weights::new(w, rounded.as_ref());
+            Result::Ok(convolution.grad_input(&gpu, weight, dys)?.tensor(x.shape()))
+        };
         let dw = || {
             let dw = gpu.uninit(DType::F32, weight.elem_count())?;
             convolution.grad_weight(&gpu, xs, dys, View::from(&dw))?;
@@ -123,12 +129,20 @@ impl Convolution {
         Self { conv, walk }
     }
 
-    /// The convolution of `x` with a weight of `f32`.
+    /// The weight for [`Weights`], where a product reads it.
+    pub(crate) fn rounded(&self, gpu: &Gpu, weight: View, dtype: DType) -> Result<Option<Buf>> {
+        if self.walk.is_some() || !self.conv.is_product() {
+            return Ok(None);
+        }
+        gpu.rounded(weight, dtype)
+    }
+
+    /// The convolution of `x`; `weight` may be the begin of more parameters.
     pub(crate) fn forward(
         &self,
         gpu: &Gpu,
         x: View,
-        weight: View,
+        weight: Weights,
         bias: Option<View>,
     ) -> Result<Buf> {
         let conv = &self.conv;
@@ -137,10 +151,10 @@ impl Convolution {
         let shift = bias.map_or(Arg::NULL, Arg::from);
         if let Some(sizes) = &self.walk {
             let (x, to) = ((Arg::from(x), x.dtype), Arg::from(&y));
-            depthwise::forward(gpu, sizes, x, Arg::from(weight), shift, None, to)?;
+            let weight = Arg::from(weight.exact);
+            depthwise::forward(gpu, sizes, x, weight, shift, None, to)?;
         } else if conv.is_product() {
-            let rounded = gpu.rounded(weight, x.dtype)?;
-            let matrix = Weights::new(weight, rounded.as_ref()).matrix(0, conv.c_in);
+            let matrix = weight.matrix(0, conv.c_in);
             let input = conv.volumes(x.at(0), x.dtype, conv.c_in);
             let output = conv.volumes(y.at(0), y.dtype, conv.c_out);
             let sizes = [conv.c_out, n, conv.c_in];
@@ -149,7 +163,7 @@ impl Convolution {
                 gpu.add_bias(&y, bias, n)?;
             }
         } else {
-            let args = conv.args(args![x, weight, shift, &y]);
+            let args = conv.args(args![x, weight.exact, shift, &y]);
             let grid = Grid::flat(y.len);
             gpu.launch_for(&MODULE, "conv3d_forward", x.dtype, grid, &args)?;
         }
@@ -157,22 +171,21 @@ impl Convolution {
     }
 
     /// The gradient of the input.
-    pub(crate) fn grad_input(&self, gpu: &Gpu, weight: View, dy: View) -> Result<Buf> {
+    pub(crate) fn grad_input(&self, gpu: &Gpu, weight: Weights, dy: View) -> Result<Buf> {
         let conv = &self.conv;
         let n = conv.geometry.in_voxels();
         let dx = gpu.uninit(dy.dtype, conv.batch * conv.c_in * n)?;
         if let Some(sizes) = &self.walk {
             let (dy, to) = ((Arg::from(dy), dy.dtype), Arg::from(&dx));
-            depthwise::grad_input(gpu, sizes, dy, Arg::from(weight), None, to)?;
+            depthwise::grad_input(gpu, sizes, dy, Arg::from(weight.exact), None, to)?;
         } else if conv.is_product() {
-            let rounded = gpu.rounded(weight, dy.dtype)?;
-            let matrix = Weights::new(weight, rounded.as_ref()).matrix(0, conv.c_in);
+            let matrix = weight.matrix(0, conv.c_in);
             let slope = conv.volumes(dy.at(0), dy.dtype, conv.c_out);
             let to = conv.volumes(dx.at(0), dx.dtype, conv.c_in);
             let sizes = [conv.c_in, n, conv.c_out];
             gpu.gemm(matrix.t(), slope, to, sizes, conv.batch, false)?;
         } else {
-            let args = conv.args(args![dy, weight, &dx]);
+            let args = conv.args(args![dy, weight.exact, &dx]);
             let grid = Grid::flat(dx.len);
             gpu.launch_for(&MODULE, "conv3d_input_gradient", dy.dtype, grid, &args)?;
         }

@@ -1,4 +1,5 @@
-//! Updates of all parameters of a model on CUDA, a launch for all tensors together.
+//! Updates of all parameters of a model on CUDA, a launch for all tensors together. Nothing here is called
+//! without a tensor.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -53,10 +54,7 @@ pub(crate) fn adamw(
     o: &AdamW,
     clip: Option<&Tensor>,
 ) -> Result<()> {
-    let Some(first) = all.first() else {
-        return Ok(());
-    };
-    let gpu = Gpu::of(op, first.parameter)?;
+    let gpu = Gpu::of(op, all[0].parameter)?;
     let gradients = contiguous(all.iter().map(|t| t.gradient))?;
     // Parameters and state are written in place through the device: nothing of the host's memory is
     // aliased, and the one stream orders these writes against every other use.
@@ -65,8 +63,8 @@ pub(crate) fn adamw(
     let s = read(&gpu, all.iter().map(|t| t.state))?;
     let mut table = Table::default();
     for (trained, ((p, g), s)) in all.iter().zip(p.iter().zip(&g).zip(&s)) {
-        let decay = if trained.decays { o.weight_decay } else { 0.0 };
-        table.push([p.at(0), g.at(0), s.at(0)], p.len, 1.0 - o.lr * decay);
+        let keep = 1.0 - o.lr * trained.decay(o);
+        table.push([p.at(0), g.at(0), s.at(0)], p.len, keep);
     }
     let correction1 = 1.0 - o.beta1.powf(step as f64);
     let correction2 = 1.0 - o.beta2.powf(step as f64);
@@ -86,10 +84,7 @@ pub(crate) fn adamw(
 
 /// [`move_averages`](crate::move_averages) on CUDA.
 pub(crate) fn averages(op: &'static str, pairs: &[[&Tensor; 2]], decay: f64) -> Result<()> {
-    let Some([first, _]) = pairs.first() else {
-        return Ok(());
-    };
-    let gpu = Gpu::of(op, first)?;
+    let gpu = Gpu::of(op, pairs[0][0])?;
     let values = contiguous(pairs.iter().map(|[_, value]| *value))?;
     let averages = read(&gpu, pairs.iter().map(|[average, _]| *average))?;
     let mut table = Table::default();
@@ -103,14 +98,9 @@ pub(crate) fn averages(op: &'static str, pairs: &[[&Tensor; 2]], decay: f64) -> 
 
 /// The sum of squares of several tensors; one number is read at the end.
 pub(crate) fn squared_norm(op: &'static str, tensors: &[&Tensor]) -> Result<f64> {
-    match tensors.first() {
-        Some(first) => {
-            let gpu = Gpu::of(op, first)?;
-            let partial = squares(&gpu, tensors)?;
-            Ok(gpu.download_f64(&partial)?.iter().sum())
-        }
-        None => Ok(0.0),
-    }
+    let gpu = Gpu::of(op, tensors[0])?;
+    let partial = squares(&gpu, tensors)?;
+    Ok(gpu.download_f64(&partial)?.iter().sum())
 }
 
 /// [`clip_factor`](crate::clip_factor) on CUDA: nothing is read.

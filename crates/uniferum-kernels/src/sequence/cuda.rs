@@ -53,8 +53,7 @@ pub(super) fn sequence(x: &Tensor, stages: &[Stage<'_>]) -> Result<(Tensor, Vec<
 }
 
 fn made((both, count): (Buf, usize)) -> Result<BatchStatistics> {
-    let channels = both.len / 2;
-    let (mean, var) = batch_statistics(both, channels)?;
+    let (mean, var) = batch_statistics(both)?;
     Ok(BatchStatistics { mean, var, count })
 }
 
@@ -103,10 +102,10 @@ impl Layers {
         Ok((Self(layers), parts, dims))
     }
 
-    /// Each layer's parameters in the type of the activations, in an array of their own: cuBLAS takes
+    /// What each layer's products read in the type of the activations, in an array of its own: cuBLAS takes
     /// matrices faster that begin at a multiple of 16 bytes.
     fn rounded(&self, gpu: &Gpu, weights: View, dtype: DType) -> Result<Vec<Option<Buf>>> {
-        let one = |(_, place): &(Layer, Range<usize>)| gpu.rounded(weights.part(place), dtype);
+        let one = |(layer, place): &(Layer, _)| layer.rounded(gpu, weights.part(place), dtype);
         self.0.iter().map(one).collect()
     }
 
@@ -189,6 +188,15 @@ impl Layer {
             }
             Stage::MbConv(block) => Self::MbConv(Box::new(PlannedOnCuda::new(gpu, block, dims)?)),
         })
+    }
+
+    fn rounded(&self, gpu: &Gpu, parameters: View, dtype: DType) -> Result<Option<Buf>> {
+        match self {
+            Self::Conv(layer) => layer
+                .convolution
+                .rounded(gpu, layer.split(parameters).0, dtype),
+            Self::MbConv(_) => gpu.rounded(parameters, dtype),
+        }
     }
 
     fn reads_normed(&self) -> bool {
@@ -307,8 +315,8 @@ impl ConvNorm {
         (weights, x): Given,
         leave: bool,
     ) -> Result<(Activation, Kept, Vec<Buf>)> {
-        let (weight, gamma, beta) = self.split(weights.exact);
-        let inner = self.convolution.forward(gpu, x.values, weight, None)?;
+        let (_, gamma, beta) = self.split(weights.exact);
+        let inner = self.convolution.forward(gpu, x.values, weights, None)?;
         let input = (Arg::from(&inner), inner.dtype);
         let affine = (Arg::from(gamma), Arg::from(beta));
         let known = self.constants.as_ref();
@@ -344,7 +352,6 @@ impl ConvNorm {
         (dy, grads): (View, View),
         want_dx: bool,
     ) -> Result<Option<Buf>> {
-        let (weight, _, _) = self.split(weights.exact);
         let (dweight, dgamma, dbeta) = self.split(grads);
         let Some(Activation {
             values,
@@ -361,7 +368,7 @@ impl ConvNorm {
         norm_backward(gpu, rows, norm.view(), inputs, applied, parameters, over)?;
         self.convolution
             .grad_weight(gpu, x.values, inner, dweight)?;
-        let dx = || self.convolution.grad_input(gpu, weight, inner);
+        let dx = || self.convolution.grad_input(gpu, weights, inner);
         want_dx.then(dx).transpose()
     }
 }

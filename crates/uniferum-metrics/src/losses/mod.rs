@@ -28,6 +28,31 @@ impl Default for LossConfig {
     }
 }
 
+impl LossConfig {
+    /// Checks that the settings can work.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option).
+    pub fn validate(&self) -> crate::Result<()> {
+        let (alpha, gamma) = (f64::from(self.focal_alpha), f64::from(self.focal_gamma));
+        let positive = 0.0..=f64::MAX;
+        for (name, expected, range, got) in [
+            ("focal_alpha", "0 to 1", 0.0..=1.0, alpha),
+            ("focal_gamma", "0 or more", positive.clone(), gamma),
+            ("mask_weight", "0 or more", positive, self.mask_weight),
+        ] {
+            if !range.contains(&got) {
+                return Err(crate::Error::Option {
+                    name,
+                    expected,
+                    got,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The targets of a mixed batch.
 #[derive(Debug, Clone)]
 pub struct Targets<'a> {

@@ -84,10 +84,7 @@ pub(crate) fn setup_of(
         loader: Loader {
             dataset: Arc::new(dataset),
             scans,
-            sampler: SamplerConfig {
-                organ_share: 0.5,
-                ..Default::default()
-            },
+            sampler: sampler(),
             augment: augment.then(Augment::default),
             scans_per_step: 4,
             questions_per_scan: 3,
@@ -103,6 +100,13 @@ pub(crate) fn setup_of(
     }
 }
 
+fn sampler() -> SamplerConfig {
+    SamplerConfig {
+        organ_share: 0.5,
+        ..Default::default()
+    }
+}
+
 pub(crate) fn config(steps: u64) -> TrainConfig {
     TrainConfig {
         steps,
@@ -111,6 +115,7 @@ pub(crate) fn config(steps: u64) -> TrainConfig {
         learning_rate: 2e-3,
         warmup_steps: 2,
         checkpoint_every: 3,
+        sampler: sampler(),
         ..Default::default()
     }
 }

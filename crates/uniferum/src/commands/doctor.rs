@@ -84,11 +84,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if let Some(path) = &args.clean {
         let clean = found.clean();
         clean.write(path)?;
-        let left = found.scans - clean.scans.len();
         global.hint(format!(
-            "{}: {} scans, {left} left out",
+            "{}: {} scans, {} left out",
             path.display(),
-            clean.scans.len()
+            clean.scans.len(),
+            found.unusable().len()
         ));
         if found.findings.iter().any(|f| f.check == Check::PatientLeak) {
             global.warn(

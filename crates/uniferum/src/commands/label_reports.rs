@@ -1,5 +1,6 @@
 //! `uniferum label-reports`: labels from radiology reports by a language model.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -222,5 +223,16 @@ fn read_reports(path: &std::path::Path, id: &str, text: &str) -> anyhow::Result<
     };
     let mut reports: Vec<Report> = (0..table.len()).map(report).collect();
     reports.retain(|r| !r.id.is_empty() && !r.text.is_empty());
+    let mut text_of: HashMap<String, String> = HashMap::new();
+    for report in &reports {
+        let before = text_of.insert(report.id.clone(), report.text.clone());
+        anyhow::ensure!(
+            before.is_none_or(|before| before == report.text),
+            "{}: expected one text for each report, got two for {}",
+            path.display(),
+            report.id
+        );
+    }
+    reports.retain(|r| text_of.remove(&r.id).is_some());
     Ok(reports)
 }

@@ -17,3 +17,9 @@ pub(crate) mod prepare;
 mod shard;
 pub(crate) mod tasks;
 pub(crate) mod train;
+
+/// The classes of TotalSegmentator v2, whose files in a folder of scans are masks.
+fn mask_classes() -> uniferum_ct::batch::MaskClasses {
+    let classes = uniferum_tasks::totalsegmentator::classes().into_iter();
+    classes.map(|(name, id)| (name.to_owned(), id)).collect()
+}

@@ -12,7 +12,6 @@ use uniferum_ct::batch::{
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
-use uniferum_tasks::totalsegmentator;
 
 use super::shard::Part;
 use crate::global::Global;
@@ -84,6 +83,10 @@ pub(crate) struct Args {
     /// mpirun, srun or torchrun
     #[arg(long, value_name = "I/N", default_value = "1/1", value_parser = super::shard::parse)]
     shard: Part,
+
+    /// Prepare a folder's scans again with other settings than those it was prepared with
+    #[arg(long)]
+    overwrite: bool,
 
     /// Try scans again that failed before
     #[arg(long)]
@@ -180,7 +183,6 @@ impl std::str::FromStr for Size {
 }
 
 /// The file with the settings in the output folder.
-const SETTINGS_FILE: &str = "prepare.json";
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let settings = settings(&args)?;
@@ -195,7 +197,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         shard.for_each(|(_, job)| print_job(job, &args.out));
         return Ok(());
     }
-    save_settings(&settings, &args.out, global)?;
+    save_settings(&settings, &args.out, args.overwrite)?;
     let options = RunOptions {
         workers: args
             .jobs
@@ -256,10 +258,7 @@ fn sources(args: &Args) -> Sources {
         inputs: args.inputs.clone(),
         exclude: Some(args.out.clone()),
         masks: args.masks.clone(),
-        mask_classes: totalsegmentator::classes()
-            .into_iter()
-            .map(|(name, id)| (name.to_owned(), id))
-            .collect(),
+        mask_classes: super::mask_classes(),
         nodules: args.nodules.clone(),
         allow_missing_masks: args.allow_missing_masks,
         hu: args.hu.map(|hu| match hu {
@@ -289,16 +288,19 @@ fn print_job(job: &Job, out: &Path) {
     }
 }
 
-fn save_settings(settings: &PrepareSettings, out: &Path, global: &Global) -> anyhow::Result<()> {
-    let path = out.join(SETTINGS_FILE);
+fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    let path = out.join(PrepareSettings::FILE_NAME);
     let text = serde_json::to_string_pretty(settings)? + "\n";
     let before = std::fs::read_to_string(&path).ok();
     if before.as_deref() == Some(text.as_str()) {
         return Ok(());
     }
-    if before.is_some() {
-        global.warn("the settings differ from those of the folder: its scans are prepared again");
-    }
+    ensure!(
+        before.is_none() || overwrite,
+        "{}: has other settings, its scans would all be prepared again; expected those, another --out, or \
+         --overwrite",
+        path.display()
+    );
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     // By way of another file, as shards may start at the same time.
     replace_atomically(&path, ".part", |p| std::fs::write(p, text))

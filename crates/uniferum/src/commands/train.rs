@@ -1,11 +1,15 @@
 //! `uniferum train`: from a manifest and a configuration to weights.
 
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use uniferum_data::hub::{Hub, Progress};
 use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
@@ -22,7 +26,8 @@ use crate::progress::time_left;
 /// The configuration (TOML or JSON) is the paper's recipe where it says nothing else; see
 /// --print-config. The folder gets the resolved configuration, logs for people and for TensorBoard,
 /// checkpoints, the best model by macro AUROC on the validation split, and the last one. A run that was
-/// stopped at any moment goes on with --resume and ends in the same weights.
+/// stopped at any moment goes on with --resume and ends in the same weights, with as many threads. Ctrl-C and
+/// SIGTERM end a run behind the step that is being taken, with a checkpoint.
 ///
 /// Published weights that [init] names by repository (the paper's recipe does) are taken from the Hugging
 /// Face cache, and downloaded into it first where they are missing. HF_HUB_OFFLINE=1 forbids that; HF_HOME,
@@ -91,7 +96,7 @@ const OFF: &str = "\
 #   [init]       checkpoint = \"model.safetensors\"    # in place of vision and text
 #   [train]      ema_decay = 0.999, early_stop = 3    # validations without a better macro AUROC
 #   [train.lora] rank = 8, alpha = 16.0               # with freeze = \"bert\"
-# schedule: { kind = \"linear\" }, \"constant\" or \"plateau\"; precision: \"f32\", or \"bf16\" on a GPU;
+# schedule: { kind = \"linear\" }, { kind = \"constant\" } or { kind = \"plateau\" }; precision: \"f32\", or \"bf16\" on a GPU;
 # model.kind: \"uniferum\", or \"baseline\" (--print-config baseline)
 ";
 
@@ -101,14 +106,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         print!("{OFF}{}", config.to_toml()?);
         return Ok(());
     }
-    if let Some(out) = args.out.as_deref().filter(|_| !args.resume) {
-        ensure!(
-            latest_checkpoint(out).is_none(),
-            "{} holds a run already: go on with --resume, or choose another folder",
-            out.display()
-        );
+    if let Some(out) = &args.out {
+        check_folder(out, &args, global)?;
     }
     config.validate()?;
+    let config = config.resolved()?;
     let launch = Launch::from_env()?;
     let device = args.device.open_for(launch.local_rank)?;
     config.train.validate_for(&device, launch.world)?;
@@ -117,6 +119,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         catalogue.add_file(file)?;
     }
     let manifest = read_manifests(&args.manifest, &catalogue, &args.group)?;
+    config.input.check_prepared(&manifest)?;
     let tasks = config.select_tasks(&catalogue, &manifest)?;
     let dataset = Arc::new(config.dataset(manifest, tasks)?);
     let loader = config.loader(&dataset, &device);
@@ -129,9 +132,16 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         return Ok(());
     }
     let out = args.out.as_deref().context("--out is missing")?;
-    fetch(&config.init, global)?;
-    let mut trainer = config.trainer(&catalogue, &dataset, &device)?;
+    let _lock = first.then(|| lock(out)).transpose()?;
+    let begun = latest_checkpoint(out).filter(|_| args.resume);
+    let first_weights = match &begun {
+        Some(checkpoint) => config.clone().resumed(checkpoint),
+        None => config.clone(),
+    };
+    fetch(&first_weights.init, global)?;
+    let mut trainer = first_weights.trainer(&catalogue, &dataset, &device)?;
     trainer.join(launch.join(&device)?)?;
+    trainer.set_stop(stop_on_signal()?);
     let result = train(&mut trainer, &config, &loader, out, first, global);
     if let Err(error) = &result
         && launch.world > 1
@@ -139,6 +149,67 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         leave_group(error);
     }
     result
+}
+
+/// Refuses to train over what an earlier run left, or to go on with a run that is not there.
+fn check_folder(out: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
+    let folder = out.display();
+    let has = |name: &str| out.join(name).exists();
+    let begun = latest_checkpoint(out).is_some();
+    if !args.resume {
+        ensure!(
+            !begun && !has("model.safetensors") && !has("best"),
+            "{folder} holds a run already: go on with --resume, or choose another folder"
+        );
+        return Ok(());
+    }
+    ensure!(
+        begun || has(CONFIG) || args.config.is_some(),
+        "--resume: {folder} holds no run; expected the folder of one, or --config for a new one"
+    );
+    if !begun {
+        global.hint(format!(
+            "{folder} has no checkpoint yet: the run begins with its first step"
+        ));
+    }
+    Ok(())
+}
+
+/// Two processes that wrote one run's checkpoints would lose them.
+fn lock(out: &Path) -> anyhow::Result<File> {
+    let path = out.join(".lock");
+    let place = || path.display().to_string();
+    std::fs::create_dir_all(out).with_context(place)?;
+    let file = File::create(&path).with_context(place)?;
+    // File systems without locks have to do without.
+    if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        bail!("{}: another process trains in this folder", out.display());
+    }
+    Ok(file)
+}
+
+/// A flag that is set by Ctrl-C and by the end that a batch system asks for; the second ends at once.
+fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))?;
+        flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
+}
+
+/// What can be done about a scan that stopped a run.
+fn with_remedy(error: uniferum_train::Error) -> anyhow::Error {
+    let of_scan = matches!(
+        error,
+        uniferum_train::Error::Data(uniferum_data::Error::Scan { .. })
+    );
+    let error = anyhow::Error::from(error);
+    if !of_scan {
+        return error;
+    }
+    let remedy = "on_error = \"skip-and-report\" in the configuration leaves such scans out, also with --resume";
+    anyhow::anyhow!("{}; {remedy}", crate::one_line(&error))
 }
 
 /// Ends a process that others train with: its message is lost and the job hangs if it merely returns.
@@ -160,11 +231,14 @@ fn train(
     global: &Global,
 ) -> anyhow::Result<()> {
     let done = trainer.resume_in(out)?;
+    // A run that is refused keeps its configuration.
+    trainer.check(loader)?;
     if first {
         let path = out.join(CONFIG);
         std::fs::write(&path, config.to_toml()?).with_context(|| format!("{}", path.display()))?;
-    }
-    if first {
+        if done > 0 {
+            global.hint(format!("going on after step {done}"));
+        }
         let parameters = trainer.parameters() as f64 / 1e6;
         global.hint(format!("{parameters:.1} million trained parameters"));
     }
@@ -175,7 +249,7 @@ fn train(
         ProgressBar::hidden()
     };
     bar.set_position(done);
-    trainer.run(loader, |p| {
+    let trained = trainer.run(loader, |p| {
         bar.set_position(p.step);
         let part = |name: &str, loss: Option<f32>| {
             loss.map_or(String::new(), |loss| format!(" {name} {loss:.3}"))
@@ -191,8 +265,14 @@ fn train(
             time_left(p.eta_seconds),
             p.loss
         ));
-    })?;
+    });
     bar.finish_and_clear();
+    trained.map_err(with_remedy)?;
+    let step = trainer.state().step;
+    ensure!(
+        !trainer.interrupted() || step == steps,
+        "stopped by a signal after step {step} of {steps}, which is saved: go on with --resume"
+    );
     if first {
         finish(trainer, out, global)?;
     }
@@ -233,18 +313,33 @@ fn configuration(args: &Args) -> anyhow::Result<RunConfig> {
     Ok(config)
 }
 
-/// The scans of all tables.
+/// The scans of all tables, which must agree about those that stand in several.
 pub(crate) fn read_manifests(
     paths: &[PathBuf],
     catalogue: &Catalogue,
     group: &str,
 ) -> anyhow::Result<Manifest> {
-    let mut all = Manifest::default();
-    for path in paths {
-        all.scans
-            .extend(Manifest::read(path, catalogue, group)?.scans);
+    let read = |path| Manifest::read(path, catalogue, group);
+    let parts: Vec<Manifest> = paths.iter().map(read).collect::<Result<_, _>>()?;
+    let all = Manifest::merge(parts)?;
+    match all.leaks().into_iter().next() {
+        Some(leak) => bail!("the tables together: {}", leak.what),
+        None => Ok(all),
     }
-    Ok(all)
+}
+
+fn warn_of(what: &str, tasks: &[&str], all: usize, global: &Global) {
+    if tasks.is_empty() {
+        return;
+    }
+    let some = tasks.iter().take(5).copied().collect::<Vec<_>>();
+    let more = if tasks.len() > some.len() {
+        ", …"
+    } else {
+        ""
+    };
+    let (count, some) = (tasks.len(), some.join(", "));
+    global.warn(format!("{what} {count} of {all} tasks: {some}{more}"));
 }
 
 /// What the run learns from, and what of it looks odd.
@@ -263,21 +358,20 @@ fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Res
     for line in summary {
         global.hint(format!("  {line}"));
     }
-    let lacking = config.unanswered(dataset);
-    if !lacking.is_empty() {
-        let some = lacking.iter().take(5).copied().collect::<Vec<_>>();
-        let more = if lacking.len() > some.len() {
-            ", …"
-        } else {
-            ""
-        };
-        global.warn(format!(
-            "no training scan answers {} of {} tasks: {}{more}",
-            lacking.len(),
-            dataset.tasks.len(),
-            some.join(", "),
-        ));
-    }
+    let all = dataset.tasks.len();
+    warn_of(
+        "no training scan answers",
+        &config.unanswered(dataset),
+        all,
+        global,
+    );
+    let one_sided = config.one_sided(dataset);
+    warn_of(
+        "the training scans have one class alone for",
+        &one_sided,
+        all,
+        global,
+    );
     ensure!(steps > 0, "there is nothing to train on");
     let values = values_of_last_norm(config);
     if values < FEW_VALUES {

@@ -10,7 +10,7 @@ use ndarray::Array3;
 use uniferum_ct::{CtVolume, Volume};
 use uniferum_data::{InputSettings, image_tensor};
 use uniferum_fusion::{PromptBatch, Prompts, Uniferum, mask_volume};
-use uniferum_tasks::{Task, TaskKind};
+use uniferum_tasks::{Task, TaskKind, trained};
 
 use crate::error::{Error, Result};
 
@@ -46,6 +46,7 @@ pub struct Predictor {
     model: Uniferum,
     prompts: Prompts,
     settings: InputSettings,
+    trained: Option<Vec<Task>>,
     device: Device,
 }
 
@@ -77,12 +78,13 @@ impl Encoded {
 }
 
 impl Predictor {
-    /// Loads a checkpoint, a `tokenizer.json` (or `vocab.txt`) and, where it lies beside the
-    /// checkpoint, `input.json` with the preparation that the model was trained with.
+    /// Loads a checkpoint, a `tokenizer.json` (or `vocab.txt`) and, where they lie beside the checkpoint,
+    /// `input.json` with the preparation that the model was trained with and `questions.json` with what it
+    /// was asked.
     ///
     /// # Errors
     /// [`Error::Model`] for a checkpoint that is not whole or a tokenizer of another model,
-    /// [`Error::Data`] for an `input.json` that cannot be read.
+    /// [`Error::Data`] and [`Error::Task`] for one of the other files that cannot be read.
     pub fn load(
         checkpoint: impl AsRef<Path>,
         tokenizer: impl AsRef<Path>,
@@ -91,12 +93,12 @@ impl Predictor {
         let checkpoint = checkpoint.as_ref();
         let prompts = Prompts::from_file(tokenizer)?;
         let settings = InputSettings::beside(checkpoint)?;
-        Self::new(
-            Uniferum::load(checkpoint, device)?,
-            prompts,
-            settings,
-            device,
-        )
+        let trained = trained::beside(checkpoint)?;
+        let model = Uniferum::load(checkpoint, device)?;
+        Ok(Self {
+            trained,
+            ..Self::new(model, prompts, settings, device)?
+        })
     }
 
     /// Puts the parts together.
@@ -117,6 +119,7 @@ impl Predictor {
             model,
             prompts,
             settings,
+            trained: None,
             device: device.clone(),
         })
     }
@@ -140,6 +143,13 @@ impl Predictor {
     /// Mutable access, to prepare scans in another way than the checkpoint says.
     pub fn settings_mut(&mut self) -> &mut InputSettings {
         &mut self.settings
+    }
+
+    /// Those of the questions that the model was not trained on, whose answers may mean nothing; none where
+    /// the checkpoint does not say what it was trained on.
+    pub fn unlearnt<'a>(&self, tasks: &'a [Task]) -> Vec<&'a Task> {
+        let trained = self.trained.as_deref();
+        trained.map_or_else(Vec::new, |trained| trained::unknown(tasks, trained))
     }
 
     /// Turns a scan into the model's array.

@@ -44,7 +44,10 @@ pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) ->
         WriterOptions::new(temporary)
             .reference_header(&header)
             .write_nifti(&volume.voxels)
-            .map_err(std::io::Error::other)?;
+            .map_err(|error| match error {
+                nifti::NiftiError::Io(error) => error,
+                other => std::io::Error::other(other),
+            })?;
         if compressed {
             return Ok(());
         }

@@ -121,7 +121,7 @@ fn mask_figures(
     predictor: &Predictor,
     dataset: &Dataset,
 ) -> anyhow::Result<Vec<(String, String)>> {
-    let is_mask = |t: &&Task| t.kind == TaskKind::Segmentation && !t.mask_labels.is_empty();
+    let is_mask = |t: &&Task| t.kind == TaskKind::Segmentation && !t.is_nodule();
     let tasks: Vec<Task> = dataset.tasks.iter().filter(is_mask).cloned().collect();
     let mut figures = Vec::new();
     for &scan in story.test_scans.iter().take(2) {

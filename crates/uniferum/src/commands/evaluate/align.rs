@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
+use uniferum_data::Label;
 use uniferum_metrics::cluster_ids;
 
 use super::table::{Table, some};
@@ -66,6 +67,8 @@ pub(crate) enum Aggregate {
 #[derive(Debug)]
 pub(crate) struct Aligned {
     pub(crate) tasks: Vec<String>,
+    /// The names of the cases in the tables, before they became studies.
+    pub(crate) cases: Vec<String>,
     pub(crate) n_cases: usize,
     /// By model, task and case.
     pub(crate) scores: Vec<Vec<Vec<f64>>>,
@@ -193,6 +196,7 @@ impl ColumnArgs {
             }
         }
         let mut aligned = Aligned {
+            cases: cases.iter().map(|c| (*c).to_owned()).collect(),
             n_cases: cases.len(),
             record: Record {
                 n_cases: cases.len(),
@@ -358,6 +362,19 @@ impl ColumnArgs {
         let everywhere = |case: &&str| sheets.iter().all(|s| s.index.contains_key(*case));
         let names = refs(&truth.cases);
         let cases: Vec<&str> = names.iter().copied().filter(everywhere).collect();
+        if cases.is_empty() {
+            let other = sheets
+                .iter()
+                .map(|s| (s.path.display(), refs(&s.cases)))
+                .next();
+            let other = other.map(|(path, cases)| format!("; {path} has {}", some(&cases)));
+            bail!(
+                "the tables have no case in common: {} has {}{} (--case names their column)",
+                truth.path.display(),
+                some(&names),
+                other.unwrap_or_default()
+            );
+        }
         let mut left_out = truth.cases.len() - cases.len();
         for sheet in sheets {
             let without_label = sheet.cases.iter().filter(|c| !truth.index.contains_key(*c));
@@ -384,7 +401,6 @@ impl ColumnArgs {
                 some(&without_label)
             );
         }
-        ensure!(!cases.is_empty(), "the tables have no case in common");
         Ok((cases, left_out))
     }
 
@@ -544,17 +560,11 @@ fn is_missing(text: &str) -> bool {
 
 fn label_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {
     let text = table.columns[column].cell(row);
-    if is_missing(text) || text.eq_ignore_ascii_case("nan") {
-        return Ok(Cell::Missing);
-    }
-    let value = match text.to_ascii_lowercase().as_str() {
-        "true" => Some(1.0),
-        "false" => Some(0.0),
-        other => other.parse().ok().filter(|v| [0.0, 1.0].contains(v)),
-    };
-    match value {
-        Some(value) => Ok(Cell::Value(value)),
-        None => bail!(
+    match Label::parse(text).map(Label::known) {
+        Ok(Some(true)) => Ok(Cell::Value(1.0)),
+        Ok(Some(false)) => Ok(Cell::Value(0.0)),
+        Ok(None) => Ok(Cell::Missing),
+        Err(_) => bail!(
             "{}: expected 0, 1 or nothing (missing), got '{text}' \
              (--task chooses among the columns)",
             table.place(row, column)

@@ -12,7 +12,8 @@ use uniferum_kernels::DeviceChoice;
 use uniferum_metrics::Bootstrap;
 use uniferum_tasks::{Catalogue, Task};
 use uniferum_train::{
-    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, ask_scans, judge, open_model,
+    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, ask_scans, is_run_state, judge,
+    open_model,
 };
 
 use super::percent;
@@ -63,6 +64,10 @@ pub(super) struct ModelArgs {
     /// Folder for predictions, numbers, figures and a page
     #[arg(long, value_name = "DIR", default_value = "evaluation")]
     out: PathBuf,
+
+    /// Write over an earlier evaluation in --out
+    #[arg(long, requires = "checkpoint")]
+    overwrite: bool,
 }
 
 /// The tasks of one group: a collection, or its part that is shared with CT-RATE or unique.
@@ -94,12 +99,20 @@ pub(super) fn run(
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;
     }
+    for path in &args.checkpoint {
+        ensure!(
+            !is_run_state(path),
+            "{}: a training run goes on from it, and its weights are not for use; expected the run's \
+             folder, or best in it",
+            path.display()
+        );
+    }
+    make_way(&args.out, args.overwrite)?;
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
     let mut results = Vec::new();
     for (number, path) in args.checkpoint.iter().enumerate() {
         let (result, predictions) = args.ask(path, &catalogue, level, seed, global)?;
-        let name = format!("predictions-{}.csv", number + 1);
-        write_predictions(&args.out.join(name), &predictions)?;
+        write_predictions(&args.out.join(table_name(number + 1)), &predictions)?;
         results.push(result);
     }
     let json = serde_json::to_string_pretty(&results)? + "\n";
@@ -115,6 +128,26 @@ pub(super) fn run(
         args.out.join("evaluation.html").display()
     ));
     complete(&results, global)
+}
+
+/// Keeps an earlier evaluation unless it may be written over; then nothing of it stays beside the new one.
+fn make_way(out: &Path, overwrite: bool) -> anyhow::Result<()> {
+    let numbers = out.join("evaluation.json");
+    ensure!(
+        overwrite || !numbers.exists(),
+        "{}: an earlier evaluation; expected another --out, or --overwrite",
+        numbers.display()
+    );
+    let tables = (1..).map(|number| out.join(table_name(number)));
+    for table in tables.take_while(|table| table.exists()) {
+        std::fs::remove_file(&table).with_context(|| table.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// The predictions of a model, counted from 1.
+fn table_name(number: usize) -> String {
+    format!("predictions-{number}.csv")
 }
 
 /// Names the scans that could not be read; the answers about the others are written by then.
@@ -228,6 +261,7 @@ impl ModelArgs {
         };
         let tasks = config.select_tasks(catalogue, &answered)?;
         let input = InputSettings::beside(path)?;
+        input.check_prepared(&manifest)?;
         // A baseline's configuration is of another kind; it has no masks to be cut into patches.
         let own = checkpoint::read_config(path).ok().flatten();
         let patch = own.unwrap_or_default().patch;

@@ -6,6 +6,7 @@ mod numbers;
 mod page;
 mod table;
 
+use std::collections::HashSet;
 use std::io::StdoutLock;
 use std::path::PathBuf;
 
@@ -300,6 +301,19 @@ struct Fitted {
     threshold_from: Option<&'static str>,
 }
 
+/// What is fitted on judged cases says nothing about others; names alone may be alike by chance.
+fn warn_of_judged(validation: &[String], judged: &[String], global: &Global) {
+    let judged: HashSet<&String> = judged.iter().collect();
+    let both = validation.iter().filter(|case| judged.contains(case));
+    let (both, all) = (both.count(), validation.len());
+    if both > 0 {
+        global.warn(format!(
+            "{both} of {all} validation cases have the names of judged ones: what is fitted on judged cases \
+             flatters them"
+        ));
+    }
+}
+
 impl Args {
     /// The tables of scores and labels, which the command line has made sure of.
     fn tables(&self) -> (PathBuf, PathBuf) {
@@ -327,6 +341,7 @@ impl Args {
         };
         let predictions = [Table::read(predictions)?];
         let validation = self.columns.align(&predictions, &Table::read(labels)?)?;
+        warn_of_judged(&validation.cases, &cases.cases, global);
         let mut fitted = Vec::new();
         for task in &cases.tasks {
             let at = validation.tasks.iter().position(|t| t == task);

@@ -1,11 +1,8 @@
-//! Tables as other programs write them: CSV, TSV, JSON and Parquet, told apart by the file's name.
+//! Tables as other programs write them: separated text, Parquet and JSON.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use parquet::file::reader::{FileReader, SerializedFileReader};
-use parquet::record::Field;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
@@ -51,20 +48,16 @@ impl Column {
 }
 
 impl Table {
-    /// Reads a file by its ending: `.csv`, `.tsv`, `.json`, `.jsonl`, `.ndjson`, `.parquet`.
+    /// Reads JSON where the name ends in `.json`, `.jsonl` or `.ndjson`, else what
+    /// [`uniferum_data::Table::read`] takes.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Table> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let columns = match ending.to_ascii_lowercase().as_str() {
-            "csv" => read_delimited(path, b','),
-            "tsv" | "tab" => read_delimited(path, b'\t'),
-            "json" | "jsonl" | "ndjson" => read_json(path),
-            "parquet" | "pq" => read_parquet(path),
-            _ => bail!(
-                "{}: expected a table named .csv, .tsv, .json, .jsonl or .parquet",
-                path.display()
-            ),
-        }
-        .with_context(|| path.display().to_string())?;
+            "json" | "jsonl" | "ndjson" => {
+                read_json(path).with_context(|| path.display().to_string())?
+            }
+            _ => from_table(&uniferum_data::Table::read(path)?),
+        };
         let rows = columns.first().map_or(0, |c| c.ends.len());
         ensure!(rows > 0, "{}: the table has no rows", path.display());
         for (i, column) in columns.iter().enumerate() {
@@ -114,21 +107,17 @@ pub(crate) fn some(names: &[&str]) -> String {
     }
 }
 
-fn read_delimited(path: &Path, delimiter: u8) -> anyhow::Result<Vec<Column>> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_path(path)?;
-    let header = reader.headers()?.clone();
-    // Excel marks UTF-8 with an invisible character before the first name.
-    let name = |cell: &str| Column::new(cell.trim_start_matches('\u{feff}').trim());
-    let mut columns: Vec<Column> = header.iter().map(name).collect();
-    let mut record = csv::StringRecord::new();
-    while reader.read_record(&mut record)? {
-        for (column, cell) in columns.iter_mut().zip(&record) {
-            column.push(cell);
-        }
-    }
-    Ok(columns)
+fn from_table(table: &uniferum_data::Table) -> Vec<Column> {
+    let column = |(index, name): (usize, &String)| {
+        let mut column = Column::new(name);
+        (0..table.len()).for_each(|row| column.push(table.cell(row, index)));
+        column
+    };
+    let columns = table.head().iter().enumerate().map(column);
+    // What pandas calls the index is a column like the others, but never the first.
+    let (index, columns): (Vec<_>, Vec<_>) =
+        columns.partition(|c| c.name.starts_with("__index_level_"));
+    columns.into_iter().chain(index).collect()
 }
 
 /// A JSON object whose fields keep their order, so that there is a first column.
@@ -224,41 +213,5 @@ fn scalar(value: &Value) -> anyhow::Result<String> {
         Value::Bool(flag) => flag.to_string(),
         Value::Array(_) => bail!("expected a number or a text, got an array"),
         Value::Object(_) => bail!("expected a number or a text, got an object"),
-    })
-}
-
-fn read_parquet(path: &Path) -> anyhow::Result<Vec<Column>> {
-    let reader = SerializedFileReader::new(File::open(path)?)?;
-    let schema = reader.metadata().file_metadata().schema();
-    let fields = schema.get_fields().iter();
-    let mut columns: Vec<Column> = fields.map(|f| Column::new(f.name())).collect();
-    for (number, row) in reader.get_row_iter(None)?.enumerate() {
-        let row = row?;
-        for (column, (name, field)) in columns.iter_mut().zip(row.get_column_iter()) {
-            let text = cell_text(field);
-            let text = text.with_context(|| format!("row {}, '{name}'", number + 1))?;
-            column.push(&text);
-        }
-    }
-    // What pandas calls the index is a column like the others, but never the first.
-    let (index, columns): (Vec<_>, Vec<_>) = columns
-        .into_iter()
-        .partition(|c| c.name.starts_with("__index_level_"));
-    Ok(columns.into_iter().chain(index).collect())
-}
-
-fn cell_text(field: &Field) -> anyhow::Result<String> {
-    Ok(match field {
-        Field::Null => String::new(),
-        Field::Str(text) => text.clone(),
-        Field::Bytes(bytes) => String::from_utf8_lossy(bytes.data()).into_owned(),
-        // The shortest text that reads back as the same number, of the single precision's own value.
-        Field::Float(value) => f64::from(*value).to_string(),
-        Field::Float16(value) => f64::from(f32::from(*value)).to_string(),
-        Field::Double(value) => value.to_string(),
-        Field::Group(_) | Field::ListInternal(_) | Field::MapInternal(_) => {
-            bail!("expected a number or a text, got nested values")
-        }
-        other => other.to_string(),
     })
 }

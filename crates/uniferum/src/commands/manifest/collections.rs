@@ -60,7 +60,7 @@ pub(super) fn ct_rate(args: CtRateArgs, global: &Global) -> anyhow::Result<()> {
     settings.validation_patients = args.val_patients;
     settings.seed = args.split_seed;
     settings.absent = args.output.absent();
-    args.output.write(&settings.read()?, global)
+    args.output.write(&settings.read()?, None, global)
 }
 
 /// RAD-ChestCT: 39 labels
@@ -79,7 +79,7 @@ pub(super) struct RadChestArgs {
 pub(super) fn rad_chest(args: RadChestArgs, global: &Global) -> anyhow::Result<()> {
     let mut settings = RadChest::new(args.root);
     settings.absent = args.output.absent();
-    args.output.write(&settings.read()?, global)
+    args.output.write(&settings.read()?, None, global)
 }
 
 /// INSPECT: pulmonary embolism, seven outcomes, and twelve findings labelled from the impressions
@@ -116,7 +116,7 @@ pub(super) fn inspect(args: InspectArgs, global: &Global) -> anyhow::Result<()> 
         settings.split = plan;
     }
     settings.absent = args.output.absent();
-    args.output.write(&settings.read()?, global)
+    args.output.write(&settings.read()?, None, global)
 }
 
 /// LUNA16: nodule masks, drawn as spheres from annotations.csv
@@ -160,7 +160,7 @@ pub(super) fn luna16(args: Luna16Args, global: &Global) -> anyhow::Result<()> {
     for note in &found.notes {
         global.hint(format!("note: {note}"));
     }
-    super::output::write(&args.out, &found.manifest, global)
+    super::output::write(&args.out, &found.manifest, None, global)
 }
 
 /// Scans with TotalSegmentator masks, or TotalSegmentator's own data set
@@ -209,5 +209,5 @@ pub(super) fn totalsegmentator(args: TotalSegmentatorArgs, global: &Global) -> a
     for note in &found.notes {
         global.hint(format!("note: {note}"));
     }
-    super::output::write(&args.out, &found.manifest, global)
+    super::output::write(&args.out, &found.manifest, None, global)
 }

@@ -47,5 +47,6 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         }
         parts.push(manifest);
     }
-    super::output::write(&args.out, &Manifest::merge(parts)?, global)
+    let all = Manifest::merge(parts)?;
+    super::output::write(&args.out, &all, args.tasks_file.as_deref(), global)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -68,7 +68,12 @@ impl Output {
     }
 
     /// Writes everything, and says on standard error what was left out.
-    pub(super) fn write(&self, found: &Collected, global: &Global) -> anyhow::Result<()> {
+    pub(super) fn write(
+        &self,
+        found: &Collected,
+        tasks_file: Option<&Path>,
+        global: &Global,
+    ) -> anyhow::Result<()> {
         for note in &found.notes {
             global.hint(format!("note: {note}"));
         }
@@ -77,14 +82,15 @@ impl Output {
             write_reports(path, &found.reports)
                 .with_context(|| format!("could not write {}", path.display()))?;
         }
-        write(&self.out, &found.manifest, global)
+        write(&self.out, &found.manifest, tasks_file, global)
     }
 }
 
-/// Writes a manifest and prints what is in it.
+/// Writes a manifest and prints what is in it; `tasks_file` has tasks that its labels are of.
 pub(super) fn write(
-    path: &std::path::Path,
+    path: &Path,
     manifest: &Manifest,
+    tasks_file: Option<&Path>,
     global: &Global,
 ) -> anyhow::Result<()> {
     anyhow::ensure!(
@@ -110,11 +116,12 @@ pub(super) fn write(
             .filter(|s| s.nodules.is_some())
             .count(),
     )?;
-    global.hint(format!("next: uniferum doctor {}", path.display()));
+    let own = tasks_file.map_or(String::new(), |f| format!(" --tasks-file {}", f.display()));
+    global.hint(format!("next: uniferum doctor {}{own}", path.display()));
     Ok(())
 }
 
-fn write_reports(path: &std::path::Path, reports: &[Report]) -> anyhow::Result<()> {
+fn write_reports(path: &Path, reports: &[Report]) -> anyhow::Result<()> {
     let mut out = csv::Writer::from_path(path)?;
     out.write_record(["id", "patient", "report"])?;
     for report in reports {

@@ -53,7 +53,7 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             found.tasks[0].prompt
         ),
     }
-    args.output.write(&found, global)
+    args.output.write(&found, args.tasks_out.as_deref(), global)
 }
 
 /// A training file (YAML) of the paper's public release, turned into this project's settings

@@ -6,16 +6,21 @@ use uniferum_data::{SplitBy, SplitPlan};
 #[derive(Debug, clap::Args)]
 pub(super) struct SplitArgs {
     /// Share of the patients held out for validation
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     val_share: Option<f64>,
 
     /// Share of the patients held out for test
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", value_parser = share, allow_negative_numbers = true)]
     test_share: Option<f64>,
 
     /// Seed of the draw of held-out patients
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub(super) split_seed: u64,
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let share = text.parse().ok().filter(|s| (0.0..1.0).contains(s));
+    share.ok_or_else(|| "expected a share of 0 to 1, such as 0.1".to_owned())
 }
 
 impl SplitArgs {

@@ -116,5 +116,7 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     settings.split = args.split.plan();
     settings.absent = args.output.absent();
-    args.output.write(&settings.read(&catalogue)?, global)
+    let found = settings.read(&catalogue)?;
+    args.output
+        .write(&found, args.tasks_file.as_deref(), global)
 }

@@ -1,5 +1,6 @@
 //! `uniferum predict`: questions about scans, each scan encoded once.
 
+mod inputs;
 mod names;
 mod output;
 mod questions;
@@ -9,33 +10,37 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use uniferum::{Answer, InputStage, ModelInput, Predictor};
-use uniferum_ct::{ReadOptions, read_ct, read_organs};
+use uniferum_ct::batch::Input;
+use uniferum_ct::{Format as FileFormat, ReadOptions, read_ct, read_organs};
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::{Task, totalsegmentator};
+use uniferum_train::{Baseline, is_run_state};
 
 use crate::commands::shard::Part;
 use crate::dtype::Dtype;
 use crate::global::Global;
-use output::{Row, Saved};
+use output::{Failed, Row, Saved};
 
 /// Answer questions about chest CTs with a trained model
 ///
 /// Each scan is read, standardised and encoded once; then all questions are asked of it. Prints task,
 /// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
-/// cannot be used are reported and left out, and the exit code is then 1. With --out a row is written as
-/// soon as it is there, so that a run that is stopped keeps its answers (predictions.json appears at the end);
-/// the answers of an earlier run are not written over unless --overwrite says so.
+/// cannot be used are reported, and the exit code is then 1: in JSON they are {scan, error}, and with --out
+/// they stand in failed.csv. With --out a row is written as soon as it is there, so that a run that is stopped
+/// keeps its answers (predictions.json appears at the end); the answers of an earlier run are not written over
+/// unless --overwrite says so.
 ///
 /// Examples:
 ///
 ///   uniferum predict scan.nii.gz --checkpoint model.safetensors --tokenizer tokenizer.json \
 ///       --task "Diagnose the presence of pleural effusion around the lungs"
 ///
-///   uniferum predict scans/*.nii.gz --checkpoint demo/model.safetensors --tasks ct-rate --format csv
+///   uniferum predict scans/ --checkpoint demo/model.safetensors --tasks ct-rate --format csv
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// Scans: NIfTI, NRRD, MetaImage, .npz, .bin, .uct, or a folder with one DICOM series
+    /// Scans (NIfTI, NRRD, MetaImage, .npz, .bin, .uct, a folder with a DICOM series), folders of scans, lists
+    /// (.txt, a path a line) and tables (.csv with a column `scan`, if wanted `mask` and `hu_source`)
     #[arg(required = true, value_name = "SCAN")]
     scans: Vec<PathBuf>,
 
@@ -125,7 +130,7 @@ impl From<Stage> for InputStage {
 pub(crate) enum MaskKind {
     /// 1 where the probability is at least 0.5
     Binary,
-    /// The probability of each voxel
+    /// The probability of each voxel; 0 where the model saw nothing
     Probability,
 }
 
@@ -134,31 +139,41 @@ pub(crate) enum MaskKind {
 pub(crate) enum Format {
     /// Columns for people
     Text,
-    /// An array of {scan, task, kind, logit, probability}
+    /// An array of {scan, task, kind, logit, probability}, and {scan, error} for what cannot be used
     Json,
     /// The same as a table
     Csv,
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    ensure!(
-        args.mask.is_empty() || args.mask.len() == args.scans.len(),
-        "--mask: expected one for each of the {} scans, got {}",
-        args.scans.len(),
-        args.mask.len()
-    );
+    let inputs = inputs::find(&args.scans, &args.mask, args.out.as_deref())?;
     let tasks = args.questions.resolve()?;
     if args.save_masks.is_some() && !tasks.iter().any(|t| t.kind.is_segmentation()) {
         bail!("--save-masks: no segmentation question is asked");
     }
     // Of all parts' scans: they share the folder of masks.
     let names = match args.save_masks {
-        Some(_) => names::of(&args.scans)?,
+        Some(_) => names::of(inputs.iter().map(|input| input.scan.as_path()))?,
         None => Vec::new(),
     };
     ensure!(
         args.checkpoint.exists(),
         "{}: no such file",
+        args.checkpoint.display()
+    );
+    ensure!(
+        !is_run_state(&args.checkpoint),
+        "{}: a training run goes on from it, and its weights are not for use; expected model.safetensors of \
+         the run, or best/model.safetensors",
+        args.checkpoint.display()
+    );
+    let file = match args.checkpoint.is_dir() {
+        true => args.checkpoint.join("model.safetensors"),
+        false => args.checkpoint.clone(),
+    };
+    ensure!(
+        Baseline::read_config(&file)?.is_none(),
+        "{}: a baseline, which takes no sentences: ask it with `uniferum evaluate --checkpoint`",
         args.checkpoint.display()
     );
     let tokenizer = tokenizer(&args)?;
@@ -172,33 +187,49 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
-    let chosen: Vec<usize> = (0..args.scans.len()).filter(|&i| shard.has(i)).collect();
+    for task in predictor.unlearnt(&tasks) {
+        global.warn(format!(
+            "{}: the model was not trained on it (see questions.json beside the checkpoint): the answer may \
+             mean nothing",
+            task.id
+        ));
+    }
+    let chosen: Vec<usize> = (0..inputs.len()).filter(|&i| shard.has(i)).collect();
     let bar = global.bar(chosen.len() as u64, "predict");
-    let (mut rows, mut failed) = (Vec::new(), 0);
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     let mut written = Ok(());
     for &index in &chosen {
-        match one(&predictor, &args, index, &names, &tasks, global, &bar) {
+        let (input, stem) = (&inputs[index], names.get(index).map(String::as_str));
+        let mut save = |work: &dyn Fn(&mut Saved) -> anyhow::Result<()>| {
+            if let (Ok(()), Some(saved)) = (&written, &mut saved) {
+                written = work(saved);
+            }
+        };
+        match one(&predictor, &args, (input, stem), &tasks, global, &bar) {
             Ok(answers) => {
-                if let (Ok(()), Some(saved)) = (&written, &mut saved) {
-                    written = saved.add(&answers);
-                }
+                save(&|saved| saved.add(&answers));
                 rows.extend(answers);
             }
             Err(error) => {
-                failed += 1;
-                bar.suspend(|| global.warn(crate::one_line(&error)));
+                let error = crate::one_line(&error);
+                bar.suspend(|| global.warn(&error));
+                let scan = input.scan.display().to_string();
+                let one = Failed { scan, error };
+                save(&|saved| saved.fail(&one));
+                failed.push(one);
             }
         }
         bar.inc(1);
     }
     bar.finish_and_clear();
     // What cannot be written can still be printed.
-    let written = written.and_then(|()| saved.map_or(Ok(()), |saved| saved.finish(&rows)));
-    output::print(&rows, args.format)?;
+    let written = written.and_then(|()| saved.map_or(Ok(()), |saved| saved.finish(&rows, &failed)));
+    output::print(&rows, &failed, args.format)?;
     written?;
     ensure!(
-        failed == 0,
-        "{failed} of {} scans could not be used",
+        failed.is_empty(),
+        "{} of {} scans could not be used",
+        failed.len(),
         chosen.len()
     );
     Ok(())
@@ -225,39 +256,42 @@ fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
 fn one(
     predictor: &Predictor,
     args: &Args,
-    index: usize,
-    names: &[String],
+    (input, stem): (&Input, Option<&str>),
     tasks: &[Task],
     global: &Global,
     bar: &indicatif::ProgressBar,
 ) -> anyhow::Result<Vec<Row>> {
-    let path = &args.scans[index];
+    let path = &input.scan;
+    let name = path.display().to_string();
+    if let Some(problem) = &input.problem {
+        bail!("{name}: {problem}");
+    }
+    let told = input.warnings.clone();
     let options = ReadOptions {
+        hu: input.hu,
         series: args.series.clone(),
         ..ReadOptions::default()
     };
     let scan = read_ct(path, &options)?;
     let read = |path| read_organs(path, &totalsegmentator::classes());
-    let organs = args.mask.get(index).map(read).transpose()?;
+    let organs = input.mask.as_ref().map(read).transpose()?;
     let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
-    let name = path.display().to_string();
     let input = predictor
         .prepare(&scan.volume, mask.as_ref(), args.input_stage.into())
         .with_context(|| name.clone())?;
-    if path.extension().is_some_and(|e| e == "uct") && matches!(args.input_stage, Stage::Raw) {
+    if scan.format == FileFormat::Cache && matches!(args.input_stage, Stage::Raw) {
         let told = "`uniferum prepare` wrote it, and it is standardised a second time: \
                     expected --input-stage standardised";
         bar.suspend(|| global.warn(format!("{name}: {told}")));
     }
     let mask_warnings = mask_warnings.unwrap_or_default();
-    let warnings = scan.warnings.iter().chain(&mask_warnings);
+    let warnings = told.iter().chain(&scan.warnings).chain(&mask_warnings);
     for warning in warnings.chain(input.warnings()) {
         bar.suspend(|| global.warn(format!("{name}: {warning}")));
     }
     drop((scan, mask));
     let encoded = predictor.encode(&input).with_context(|| name.clone())?;
     let answers = predictor.ask(&encoded, tasks)?;
-    let stem = names.get(index).map(String::as_str);
     answers
         .iter()
         .map(|answer| {

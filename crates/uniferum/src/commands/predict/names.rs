@@ -1,26 +1,26 @@
 //! What the files that belong to a scan are called.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 use uniferum_data::base_name;
 
 /// A name for each scan, all different: its file's, behind its folder's where several scans have it.
-pub(crate) fn of(scans: &[PathBuf]) -> anyhow::Result<Vec<String>> {
+pub(crate) fn of<'a>(scans: impl Iterator<Item = &'a Path> + Clone) -> anyhow::Result<Vec<String>> {
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
-    for scan in scans {
+    for scan in scans.clone() {
         *count.entry(base_name(scan)).or_default() += 1;
     }
-    let name = |scan: &PathBuf| {
+    let name = |scan: &Path| {
         let name = base_name(scan);
         match scan.parent().and_then(Path::file_name) {
             Some(folder) if count[&name] > 1 => format!("{}_{name}", folder.to_string_lossy()),
             _ => name,
         }
     };
-    let names: Vec<String> = scans.iter().map(name).collect();
-    let mut owners: BTreeMap<&str, &PathBuf> = BTreeMap::new();
+    let names: Vec<String> = scans.clone().map(name).collect();
+    let mut owners: BTreeMap<&str, &Path> = BTreeMap::new();
     for (name, scan) in names.iter().zip(scans) {
         if let Some(other) = owners.insert(name, scan) {
             bail!(
@@ -39,8 +39,7 @@ mod tests {
     use super::*;
 
     fn names(scans: &[&str]) -> anyhow::Result<Vec<String>> {
-        let scans: Vec<PathBuf> = scans.iter().map(PathBuf::from).collect();
-        of(&scans)
+        of(scans.iter().map(Path::new))
     }
 
     #[test]

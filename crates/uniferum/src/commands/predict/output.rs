@@ -37,12 +37,19 @@ impl Row {
     }
 }
 
+/// A scan that could not be used.
+#[derive(Debug, Clone, serde::Serialize)]
+pub(crate) struct Failed {
+    pub(crate) scan: String,
+    pub(crate) error: String,
+}
+
 /// To standard output, where nothing else goes.
-pub(crate) fn print(rows: &[Row], format: Format) -> anyhow::Result<()> {
+pub(crate) fn print(rows: &[Row], failed: &[Failed], format: Format) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     match format {
         Format::Text => write_text(&mut out, rows)?,
-        Format::Json => write_json(&mut out, rows)?,
+        Format::Json => write_json(&mut out, rows, failed)?,
         Format::Csv => write_csv(&mut out, rows)?,
     }
     Ok(())
@@ -51,7 +58,9 @@ pub(crate) fn print(rows: &[Row], format: Format) -> anyhow::Result<()> {
 /// The file of a run's answers: a table that grows row by row, or JSON, which is whole at the end alone.
 #[derive(Debug)]
 pub(crate) struct Saved {
+    folder: PathBuf,
     path: PathBuf,
+    failed: PathBuf,
     file: File,
     format: Format,
 }
@@ -66,22 +75,32 @@ impl Saved {
         overwrite: bool,
     ) -> anyhow::Result<Self> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-        let stem = match shard {
-            Shard { count: 1, .. } => "predictions".to_owned(),
-            Shard { index, count } => format!("predictions-{index}-of-{count}"),
+        let part = match shard {
+            Shard { count: 1, .. } => String::new(),
+            Shard { index, count } => format!("-{index}-of-{count}"),
         };
         let ending = match format {
             Format::Json => "json",
             Format::Text | Format::Csv => "csv",
         };
-        let path = folder.join(format!("{stem}.{ending}"));
+        let path = folder.join(format!("predictions{part}.{ending}"));
+        let failed = folder.join(format!("failed{part}.csv"));
         ensure!(
             overwrite || !has_answers(&path),
             "{}: has the answers of an earlier run; expected another --out, or --overwrite",
             path.display()
         );
         let file = File::create(&path).with_context(|| path.display().to_string())?;
-        let mut saved = Self { path, file, format };
+        if failed.exists() {
+            std::fs::remove_file(&failed).with_context(|| failed.display().to_string())?;
+        }
+        let mut saved = Self {
+            folder: folder.to_owned(),
+            path,
+            failed,
+            file,
+            format,
+        };
         saved.write(|file, format| match format {
             Format::Json => Ok(()),
             Format::Text | Format::Csv => write_csv(file, &[]),
@@ -91,16 +110,46 @@ impl Saved {
 
     /// Writes the answers about a scan, where the file can grow.
     pub(crate) fn add(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+        let rows = self.own(rows);
         self.write(|file, format| match format {
             Format::Json => Ok(()),
-            Format::Text | Format::Csv => write_rows(csv::Writer::from_writer(file), rows),
+            Format::Text | Format::Csv => write_rows(csv::Writer::from_writer(file), &rows),
         })
     }
 
+    /// Notes a scan that could not be used, in a table of its own: one of answers has answers alone.
+    pub(crate) fn fail(&mut self, failed: &Failed) -> anyhow::Result<()> {
+        let place = || self.failed.display().to_string();
+        let new = !self.failed.exists();
+        let file = File::options().append(true).create(true).open(&self.failed);
+        let mut table = csv::Writer::from_writer(file.with_context(place)?);
+        if new {
+            table.write_record(["scan", "error"]).with_context(place)?;
+        }
+        table
+            .write_record([&failed.scan, &failed.error])
+            .with_context(place)?;
+        table.flush().with_context(place)
+    }
+
+    /// Rows as the file has them: paths of masks are relative to its folder, which may be moved.
+    fn own(&self, rows: &[Row]) -> Vec<Row> {
+        let mut rows = rows.to_vec();
+        for row in &mut rows {
+            if let Some(file) = &mut row.mask_file
+                && let Ok(below) = file.strip_prefix(&self.folder)
+            {
+                *file = below.to_owned();
+            }
+        }
+        rows
+    }
+
     /// Writes what could not be written before the last answer.
-    pub(crate) fn finish(mut self, rows: &[Row]) -> anyhow::Result<()> {
+    pub(crate) fn finish(mut self, rows: &[Row], failed: &[Failed]) -> anyhow::Result<()> {
+        let rows = self.own(rows);
         self.write(|file, format| match format {
-            Format::Json => write_json(file, rows),
+            Format::Json => write_json(file, &rows, failed),
             Format::Text | Format::Csv => Ok(()),
         })
     }
@@ -165,8 +214,18 @@ fn write_text(out: &mut impl Write, rows: &[Row]) -> std::io::Result<()> {
     Ok(())
 }
 
-fn write_json(out: &mut impl Write, rows: &[Row]) -> anyhow::Result<()> {
-    serde_json::to_writer_pretty(&mut *out, rows)?;
+/// What is known of a scan.
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum Line<'a> {
+    Answer(&'a Row),
+    Failed(&'a Failed),
+}
+
+fn write_json(out: &mut impl Write, rows: &[Row], failed: &[Failed]) -> anyhow::Result<()> {
+    let answers = rows.iter().map(Line::Answer);
+    let lines: Vec<Line<'_>> = answers.chain(failed.iter().map(Line::Failed)).collect();
+    serde_json::to_writer_pretty(&mut *out, &lines)?;
     writeln!(out)?;
     Ok(())
 }
