@@ -29,8 +29,16 @@ impl InputSettings {
     /// Reads the settings beside a checkpoint; the paper's where there are none.
     ///
     /// # Errors
-    /// [`Error::Table`] for a file that cannot be read or has unknown fields.
+    /// As [`find`](Self::find).
     pub fn beside(checkpoint: &Path) -> Result<Self> {
+        Ok(Self::find(checkpoint)?.unwrap_or_default())
+    }
+
+    /// Reads the settings beside a checkpoint, if there are some.
+    ///
+    /// # Errors
+    /// [`Error::Table`] for a file that cannot be read or has unknown fields.
+    pub fn find(checkpoint: &Path) -> Result<Option<Self>> {
         let folder = if checkpoint.is_dir() {
             Some(checkpoint)
         } else {
@@ -38,10 +46,11 @@ impl InputSettings {
         };
         let path = folder.unwrap_or(Path::new(".")).join(Self::FILE_NAME);
         if !path.is_file() {
-            return Ok(Self::default());
+            return Ok(None);
         }
         let text = std::fs::read_to_string(&path).map_err(|e| Error::table(&path, None, e))?;
-        serde_json::from_str(&text).map_err(|e| Error::table(&path, None, e))
+        let found = serde_json::from_str(&text).map_err(|e| Error::table(&path, None, e))?;
+        Ok(Some(found))
     }
 
     /// Refuses scans that `uniferum prepare` made with other settings than these, by the `prepare.json` above

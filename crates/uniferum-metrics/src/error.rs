@@ -63,6 +63,9 @@ pub enum Error {
         /// The offending value.
         value: f64,
     },
+    /// A metric of both classes where one is absent, for callers to whom that is an error.
+    #[error(transparent)]
+    Undefined(#[from] Undefined),
     /// An option has a value outside its range.
     #[error("{name} is {got}: expected {expected}")]
     Option {

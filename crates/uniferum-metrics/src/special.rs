@@ -125,8 +125,12 @@ pub fn two_sided_t(t: f64, df: f64) -> f64 {
     beta_share(0.5 * df, 0.5, df / (df + square), square / (df + square))
 }
 
-/// The `t` beyond which, on both sides together, Student's law leaves `1 - level`.
+/// The `t` beyond which, on both sides together, Student's law leaves `1 - level`; NaN without a degree of
+/// freedom.
 pub fn t_quantile(level: f64, df: f64) -> f64 {
+    if level.is_nan() || df.is_nan() || df <= 0.0 {
+        return f64::NAN;
+    }
     let z = normal_quantile(0.5 + 0.5 * level);
     if df > MANY_DF {
         return (df * ((z / wallace(df)).powi(2) / df).exp_m1()).sqrt();

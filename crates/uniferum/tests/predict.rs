@@ -229,6 +229,47 @@ fn a_folder_of_scans_is_answered_and_what_fails_is_kept_with_its_reason() {
 }
 
 #[test]
+fn a_run_that_was_stopped_asks_what_it_left() {
+    let setup = Setup::new();
+    let out = setup.path("out");
+    let task = ["--task", "anatomy.heart", "--save-masks"];
+    let to = ["--out", out.to_str().unwrap()];
+    let first = setup.predict(&setup.scan(0), &[&task[..], &to].concat());
+    assert!(first.status.success());
+    let table = out.join("predictions.csv");
+    let first = std::fs::read_to_string(&table).unwrap();
+    // It ended while it wrote a row.
+    std::fs::write(&table, format!("{first}{},anat", setup.scan(1).display())).unwrap();
+    let folder = setup.path("cohort/scans");
+    let resume = [&task[..], &to, &["--resume"]].concat();
+    let output = setup.predict(&folder, &resume);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let second = std::fs::read_to_string(&table).unwrap();
+    assert!(second.starts_with(&first), "{second}");
+    let scans = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(second.lines().count(), 1 + scans);
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout)
+            .matches("logit")
+            .count(),
+        scans
+    );
+    // Nothing is left; another question is another run.
+    assert!(setup.predict(&folder, &resume).status.success());
+    assert_eq!(std::fs::read_to_string(&table).unwrap(), second);
+    let other = ["--task", "anatomy.lungs", "--save-masks"];
+    let refused = refused(&setup.predict(&folder, &[&other[..], &to, &["--resume"]].concat()));
+    assert!(
+        refused.contains("predict.json: the run was begun with other"),
+        "{refused}"
+    );
+}
+
+#[test]
 fn questions_that_were_never_learnt_are_told() {
     let setup = Setup::new();
     let catalogue = uniferum_tasks::Catalogue::standard();

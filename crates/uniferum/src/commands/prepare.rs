@@ -182,8 +182,6 @@ impl std::str::FromStr for Size {
     }
 }
 
-/// The file with the settings in the output folder.
-
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let settings = settings(&args)?;
     let inputs = gather(&sources(&args))?;

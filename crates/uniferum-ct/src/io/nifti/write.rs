@@ -29,10 +29,12 @@ impl NiftiVoxel for f32 {}
 /// Millimetres are declared in `xyzt_units`; values are stored unscaled (slope 1, intercept 0).
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Volume`] where a side is longer than NIfTI-1 can say (32 767).
+/// [`Error::Io`]; [`Error::Volume`] for a side of no voxel or of more than NIfTI-1 can say (32 767), and
+/// for an affine that cannot be inverted.
 pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) -> Result<()> {
     let path = path.as_ref();
     check_sides(volume.shape())?;
+    check_affine(&volume.affine)?;
     let header = header_of(&volume.affine);
     let compressed = path
         .extension()
@@ -63,12 +65,26 @@ pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) ->
     written.map_err(|source| Error::io(path, source))
 }
 
+/// Nobody could read it again.
+fn check_affine(affine: &Affine) -> Result<()> {
+    let determinant = affine.determinant();
+    if determinant.is_finite() && determinant != 0.0 {
+        return Ok(());
+    }
+    Err(Error::Volume {
+        what: "affine",
+        expected: "axes of three directions, in mm".into(),
+        got: format!("a determinant of {determinant}"),
+    })
+}
+
 fn check_sides(shape: [usize; 3]) -> Result<()> {
-    match shape.into_iter().find(|&side| side > i16::MAX as usize) {
+    let sides = 1..=i16::MAX as usize;
+    match shape.into_iter().find(|side| !sides.contains(side)) {
         None => Ok(()),
         Some(side) => Err(Error::Volume {
             what: "side of a NIfTI-1 volume",
-            expected: "at most 32767 voxels".into(),
+            expected: "1 to 32767 voxels".into(),
             got: side.to_string(),
         }),
     }

@@ -127,6 +127,12 @@ pub(super) fn run(
         "written to {}",
         args.out.join("evaluation.html").display()
     ));
+    let groups = || results.iter().flat_map(|r| &r.groups);
+    let labelled = groups().flat_map(|g| &g.report.tasks);
+    let none = !labelled.map(|t| &t.metrics).any(|m| m.n_pos + m.n_neg > 0);
+    if none && groups().next().is_some() {
+        global.warn("no scan has a label of the tasks that were asked");
+    }
     complete(&results, global)
 }
 
@@ -260,8 +266,11 @@ impl ModelArgs {
             ..RunConfig::default()
         };
         let tasks = config.select_tasks(catalogue, &answered)?;
-        let input = InputSettings::beside(path)?;
-        input.check_prepared(&manifest)?;
+        let input = InputSettings::find(path)?;
+        if let Some(input) = &input {
+            input.check_prepared(&manifest)?;
+        }
+        let input = input.unwrap_or_default();
         // A baseline's configuration is of another kind; it has no masks to be cut into patches.
         let own = checkpoint::read_config(path).ok().flatten();
         let patch = own.unwrap_or_default().patch;

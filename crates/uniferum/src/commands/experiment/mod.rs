@@ -102,7 +102,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let experiment = Table2::new(&args.out, &plan, &site)?;
     let mut table = Table::default();
     for row in &rows {
-        table.rows.push(experiment.row(row)?);
+        experiment.row(row)?;
+        table = experiment.finished()?;
         table.write(&args.out)?;
     }
     print!("{}", table.markdown());
@@ -138,11 +139,20 @@ impl<'a> Table2<'a> {
         })
     }
 
+    /// Every row that is done, by this command or another, in the paper's order.
+    fn finished(&self) -> anyhow::Result<Table> {
+        let read = |row: Row| RowResult::read(&self.folder.join(row.slug())).transpose();
+        let rows = Row::chosen(&[])?.into_iter().filter_map(read);
+        Ok(Table {
+            rows: rows.collect::<anyhow::Result<_>>()?,
+        })
+    }
+
     /// Trains and evaluates a row that was not done before.
-    fn row(&self, row: &Row) -> anyhow::Result<RowResult> {
+    fn row(&self, row: &Row) -> anyhow::Result<()> {
         let folder = self.folder.join(row.slug());
-        if let Some(done) = RowResult::read(&folder)? {
-            return Ok(done);
+        if RowResult::read(&folder)?.is_some() {
+            return Ok(());
         }
         let start = Instant::now();
         let trainer = if row.baseline {
@@ -164,7 +174,7 @@ impl<'a> Table2<'a> {
             trained.as_secs_f64(),
             train.elapsed().as_secs_f64()
         ));
-        Ok(result)
+        Ok(())
     }
 
     /// Trains a row in its folder; at once where that was done before.

@@ -1,25 +1,31 @@
 //! `uniferum predict`: questions about scans, each scan encoded once.
 
+mod asking;
 mod inputs;
 mod names;
 mod output;
 mod questions;
+mod saved;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use clap::ValueEnum;
-use uniferum::{Answer, InputStage, ModelInput, Predictor};
-use uniferum_ct::batch::Input;
-use uniferum_ct::{Format as FileFormat, ReadOptions, read_ct, read_organs};
+use uniferum::{InputStage, Predictor};
+use uniferum_ct::batch::Shard;
+use uniferum_ct::io::cache::Hash;
+use uniferum_data::InputSettings;
 use uniferum_kernels::DeviceChoice;
-use uniferum_tasks::{Task, totalsegmentator};
+use uniferum_tasks::Task;
 use uniferum_train::{Baseline, is_run_state};
 
 use crate::commands::shard::Part;
 use crate::dtype::Dtype;
 use crate::global::Global;
-use output::{Failed, Row, Saved};
+use asking::Run;
+use output::Row;
+use saved::{Basis, Earlier, Saved};
 
 /// Answer questions about chest CTs with a trained model
 ///
@@ -27,8 +33,8 @@ use output::{Failed, Row, Saved};
 /// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
 /// cannot be used are reported, and the exit code is then 1: in JSON they are {scan, error}, and with --out
 /// they stand in failed.csv. With --out a row is written as soon as it is there, so that a run that is stopped
-/// keeps its answers (predictions.json appears at the end); the answers of an earlier run are not written over
-/// unless --overwrite says so.
+/// keeps its answers and --resume goes on with them (predictions.json appears at the end); the answers of an
+/// earlier run are not written over unless --overwrite says so.
 ///
 /// Examples:
 ///
@@ -80,6 +86,10 @@ pub(crate) struct Args {
     /// Write over the answers of an earlier run in --out
     #[arg(long, requires = "out")]
     overwrite: bool,
+
+    /// Go on with an earlier run in --out: ask what it left, with the same weights, questions and settings
+    #[arg(long, requires = "out", conflicts_with = "overwrite")]
+    resume: bool,
 
     /// Write the mask of each segmentation question as NIfTI on the scan's grid, into DIR/masks; the
     /// file is named after scan and question, where scans have one name also after the scan's folder
@@ -156,72 +166,49 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Some(_) => names::of(inputs.iter().map(|input| input.scan.as_path()))?,
         None => Vec::new(),
     };
-    ensure!(
-        args.checkpoint.exists(),
-        "{}: no such file",
-        args.checkpoint.display()
-    );
-    ensure!(
-        !is_run_state(&args.checkpoint),
-        "{}: a training run goes on from it, and its weights are not for use; expected model.safetensors of \
-         the run, or best/model.safetensors",
-        args.checkpoint.display()
-    );
-    let file = match args.checkpoint.is_dir() {
-        true => args.checkpoint.join("model.safetensors"),
-        false => args.checkpoint.clone(),
-    };
-    ensure!(
-        Baseline::read_config(&file)?.is_none(),
-        "{}: a baseline, which takes no sentences: ask it with `uniferum evaluate --checkpoint`",
-        args.checkpoint.display()
-    );
+    let weights = weights(&args.checkpoint)?;
     let tokenizer = tokenizer(&args)?;
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let folder = args.out.as_deref();
-    let mut saved = folder
-        .map(|folder| Saved::create(folder, args.format, shard, args.overwrite))
-        .transpose()?;
+    let created = folder.map(|folder| create(folder, &args, &weights, &tasks, shard));
+    let (mut saved, mut rows) = match created.transpose()? {
+        Some((saved, rows)) => (Some(saved), rows),
+        None => (None, Vec::new()),
+    };
     let device = args.device.open_for(process)?;
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
-    for task in predictor.unlearnt(&tasks) {
+    if matches!(args.input_stage, Stage::Raw) && InputSettings::find(&weights)?.is_none() {
         global.warn(format!(
-            "{}: the model was not trained on it (see questions.json beside the checkpoint): the answer may \
-             mean nothing",
-            task.id
+            "no {} beside the checkpoint says how its scans are prepared: they are as in the paper",
+            InputSettings::FILE_NAME
         ));
     }
-    let chosen: Vec<usize> = (0..inputs.len()).filter(|&i| shard.has(i)).collect();
-    let bar = global.bar(chosen.len() as u64, "predict");
-    let (mut rows, mut failed) = (Vec::new(), Vec::new());
-    let mut written = Ok(());
-    for &index in &chosen {
-        let (input, stem) = (&inputs[index], names.get(index).map(String::as_str));
-        let mut save = |work: &dyn Fn(&mut Saved) -> anyhow::Result<()>| {
-            if let (Ok(()), Some(saved)) = (&written, &mut saved) {
-                written = work(saved);
-            }
-        };
-        match one(&predictor, &args, (input, stem), &tasks, global, &bar) {
-            Ok(answers) => {
-                save(&|saved| saved.add(&answers));
-                rows.extend(answers);
-            }
-            Err(error) => {
-                let error = crate::one_line(&error);
-                bar.suspend(|| global.warn(&error));
-                let scan = input.scan.display().to_string();
-                let one = Failed { scan, error };
-                save(&|saved| saved.fail(&one));
-                failed.push(one);
-            }
-        }
-        bar.inc(1);
+    warn_of_unlearnt(&predictor, &tasks, global);
+    let done: BTreeSet<String> = rows.iter().map(|row| row.scan.clone()).collect();
+    let is_left = |i: &usize| !done.contains(&inputs[*i].scan.display().to_string());
+    let own = (0..inputs.len()).filter(|&i| shard.has(i));
+    let left: Vec<usize> = own.filter(is_left).collect();
+    if !done.is_empty() {
+        let (done, left) = (done.len(), left.len());
+        global.hint(format!(
+            "{done} scans were answered before, {left} are left"
+        ));
     }
-    bar.finish_and_clear();
+    let run = Run {
+        bar: global.bar(left.len() as u64, "predict"),
+        predictor,
+        args: &args,
+        tasks: &tasks,
+        global,
+    };
+    let scans = left
+        .iter()
+        .map(|&i| (&inputs[i], names.get(i).map(String::as_str)));
+    let (answered, failed, written) = run.all(scans, saved.as_mut());
+    rows.extend(answered);
     // What cannot be written can still be printed.
     let written = written.and_then(|()| saved.map_or(Ok(()), |saved| saved.finish(&rows, &failed)));
     output::print(&rows, &failed, args.format)?;
@@ -230,9 +217,74 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         failed.is_empty(),
         "{} of {} scans could not be used",
         failed.len(),
-        chosen.len()
+        left.len()
     );
     Ok(())
+}
+
+/// The file of weights of a model that answers sentences.
+fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
+    let name = checkpoint.display();
+    ensure!(checkpoint.exists(), "{name}: no such file");
+    ensure!(
+        !is_run_state(checkpoint),
+        "{name}: a training run goes on from it, and its weights are not for use; expected model.safetensors of \
+         the run, or best/model.safetensors"
+    );
+    let file = match checkpoint.is_dir() {
+        true => checkpoint.join("model.safetensors"),
+        false => checkpoint.to_owned(),
+    };
+    ensure!(
+        Baseline::read_config(&file)?.is_none(),
+        "{name}: a baseline, which takes no sentences: ask it with `uniferum evaluate --checkpoint`"
+    );
+    Ok(file)
+}
+
+fn warn_of_unlearnt(predictor: &Predictor, tasks: &[Task], global: &Global) {
+    for task in predictor.unlearnt(tasks) {
+        global.warn(format!(
+            "{}: the model was not trained on it (see questions.json beside the checkpoint): the answer may \
+             mean nothing",
+            task.id
+        ));
+    }
+}
+
+/// The files of answers, and those of an earlier run that this one goes on with.
+fn create(
+    folder: &Path,
+    args: &Args,
+    weights: &Path,
+    tasks: &[Task],
+    shard: Shard,
+) -> anyhow::Result<(Saved, Vec<Row>)> {
+    let earlier = match (args.overwrite, args.resume) {
+        (true, _) => Earlier::Overwrite,
+        (_, true) => Earlier::GoOn,
+        _ => Earlier::Keep,
+    };
+    ensure!(
+        !(args.resume && args.format == Format::Json),
+        "--resume: expected --format text or csv: JSON is whole at the end alone"
+    );
+    let basis = Basis {
+        weights: Hash::of_file(weights)?.to_string(),
+        input: InputSettings::beside(weights)?,
+        options: vec![
+            format!("{:?}", args.input_stage),
+            args.dtype.name().to_owned(),
+            format!("lungs estimated: {}", args.estimate_lungs),
+            format!("masks: {:?}", args.save_masks),
+        ],
+        questions: tasks
+            .iter()
+            .map(|t| (t.id.clone(), t.prompt.clone()))
+            .collect(),
+        masks: args.save_masks.is_some(),
+    };
+    Saved::create(folder, args.format, shard, earlier, &basis)
 }
 
 fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
@@ -251,70 +303,4 @@ fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
         path.display()
     );
     Ok(path)
-}
-
-fn one(
-    predictor: &Predictor,
-    args: &Args,
-    (input, stem): (&Input, Option<&str>),
-    tasks: &[Task],
-    global: &Global,
-    bar: &indicatif::ProgressBar,
-) -> anyhow::Result<Vec<Row>> {
-    let path = &input.scan;
-    let name = path.display().to_string();
-    if let Some(problem) = &input.problem {
-        bail!("{name}: {problem}");
-    }
-    let told = input.warnings.clone();
-    let options = ReadOptions {
-        hu: input.hu,
-        series: args.series.clone(),
-        ..ReadOptions::default()
-    };
-    let scan = read_ct(path, &options)?;
-    let read = |path| read_organs(path, &totalsegmentator::classes());
-    let organs = input.mask.as_ref().map(read).transpose()?;
-    let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
-    let input = predictor
-        .prepare(&scan.volume, mask.as_ref(), args.input_stage.into())
-        .with_context(|| name.clone())?;
-    if scan.format == FileFormat::Cache && matches!(args.input_stage, Stage::Raw) {
-        let told = "`uniferum prepare` wrote it, and it is standardised a second time: \
-                    expected --input-stage standardised";
-        bar.suspend(|| global.warn(format!("{name}: {told}")));
-    }
-    let mask_warnings = mask_warnings.unwrap_or_default();
-    let warnings = told.iter().chain(&scan.warnings).chain(&mask_warnings);
-    for warning in warnings.chain(input.warnings()) {
-        bar.suspend(|| global.warn(format!("{name}: {warning}")));
-    }
-    drop((scan, mask));
-    let encoded = predictor.encode(&input).with_context(|| name.clone())?;
-    let answers = predictor.ask(&encoded, tasks)?;
-    answers
-        .iter()
-        .map(|answer| {
-            let mut row = Row::new(&name, answer);
-            row.mask_file = mask_file(stem, &input, answer, args)?;
-            Ok(row)
-        })
-        .collect()
-}
-
-/// Writes the mask of an answer that has one, where masks are wanted.
-fn mask_file(
-    stem: Option<&str>,
-    input: &ModelInput,
-    answer: &Answer,
-    args: &Args,
-) -> anyhow::Result<Option<PathBuf>> {
-    let (Some(stem), Some(cells)) = (stem, &answer.mask) else {
-        return Ok(None);
-    };
-    let (Some(kind), Some(out)) = (args.save_masks, &args.out) else {
-        return Ok(None);
-    };
-    let volume = input.in_scan(cells.view())?;
-    output::save_mask(out, stem, &answer.task, &volume, kind).map(Some)
 }

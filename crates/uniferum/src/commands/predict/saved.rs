@@ -1,0 +1,232 @@
+//! The files of a run's answers, which a later run may go on with.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use serde::{Deserialize, Serialize};
+use uniferum_ct::batch::Shard;
+use uniferum_ct::replace_atomically;
+use uniferum_data::InputSettings;
+
+use super::Format;
+use super::output::{Failed, Row, write_csv, write_json, write_rows};
+
+/// What becomes of the answers of an earlier run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Earlier {
+    /// They stay, and nothing is asked.
+    Keep,
+    Overwrite,
+    /// They stay, and what they lack is asked.
+    GoOn,
+}
+
+/// What answers depend on beside the scans.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Basis {
+    /// SHA-256 of the file of weights.
+    pub(crate) weights: String,
+    pub(crate) input: InputSettings,
+    /// How far scans are prepared, the number format, which masks are written.
+    pub(crate) options: Vec<String>,
+    /// Ids and sentences.
+    pub(crate) questions: Vec<(String, String)>,
+    pub(crate) masks: bool,
+}
+
+impl Basis {
+    const FILE_NAME: &str = "predict.json";
+
+    fn save(&self, folder: &Path) -> anyhow::Result<()> {
+        let path = folder.join(Self::FILE_NAME);
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        // By way of another file, as shards may start at the same time.
+        replace_atomically(&path, ".part", |part| std::fs::write(part, &text))
+            .with_context(|| path.display().to_string())
+    }
+
+    /// The answers of an earlier run about scans of which it answered everything.
+    fn answers(&self, folder: &Path, table: &Path) -> anyhow::Result<Vec<Row>> {
+        if !table.exists() {
+            return Ok(Vec::new());
+        }
+        let path = folder.join(Self::FILE_NAME);
+        let place = || path.display().to_string();
+        let text = std::fs::read_to_string(&path).with_context(place)?;
+        let before: Basis = serde_json::from_str(&text).with_context(place)?;
+        ensure!(
+            before == *self,
+            "{}: the run was begun with other weights, questions or settings; expected those, another --out, \
+             or --overwrite",
+            path.display()
+        );
+        let mut by_scan: BTreeMap<String, Vec<Row>> = BTreeMap::new();
+        for mut row in rows(table).with_context(|| table.display().to_string())? {
+            row.mask_file = row.mask_file.map(|file| folder.join(file));
+            by_scan.entry(row.scan.clone()).or_default().push(row);
+        }
+        let whole = by_scan.into_values().filter(|rows| self.is_whole(rows));
+        Ok(whole.flatten().collect())
+    }
+
+    fn is_whole(&self, rows: &[Row]) -> bool {
+        let has_mask = |row: &Row| row.mask_file.as_ref().is_some_and(|file| file.is_file());
+        let answered = rows
+            .iter()
+            .filter(|row| !self.masks || !row.kind.is_segmentation() || has_mask(row))
+            .map(|row| row.task.as_str());
+        let answered: BTreeSet<&str> = answered.collect();
+        self.questions
+            .iter()
+            .all(|(id, _)| answered.contains(id.as_str()))
+    }
+}
+
+/// The rows of a table, but for one that was being written when its run ended.
+fn rows(table: &Path) -> anyhow::Result<Vec<Row>> {
+    let mut bytes = std::fs::read(table)?;
+    bytes.truncate(
+        bytes
+            .iter()
+            .rposition(|b| *b == b'\n')
+            .map_or(0, |end| end + 1),
+    );
+    let rows: Result<Vec<Row>, _> = csv::Reader::from_reader(bytes.as_slice())
+        .deserialize()
+        .collect();
+    Ok(rows?)
+}
+
+/// Rows as the file has them: paths of masks are relative to its folder, which may be moved.
+fn relative(folder: &Path, rows: &[Row]) -> Vec<Row> {
+    let mut rows = rows.to_vec();
+    for row in &mut rows {
+        if let Some(file) = &mut row.mask_file
+            && let Ok(below) = file.strip_prefix(folder)
+        {
+            *file = below.to_owned();
+        }
+    }
+    rows
+}
+
+/// The file of a run's answers: a table that grows row by row, or JSON, which is whole at the end alone.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    folder: PathBuf,
+    path: PathBuf,
+    failed: PathBuf,
+    file: File,
+    format: Format,
+}
+
+impl Saved {
+    /// Makes the folder and the files; each shard has its own. Returns the answers of an earlier run that this
+    /// one goes on with.
+    pub(crate) fn create(
+        folder: &Path,
+        format: Format,
+        shard: Shard,
+        earlier: Earlier,
+        basis: &Basis,
+    ) -> anyhow::Result<(Self, Vec<Row>)> {
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let part = match shard {
+            Shard { count: 1, .. } => String::new(),
+            Shard { index, count } => format!("-{index}-of-{count}"),
+        };
+        let ending = match format {
+            Format::Json => "json",
+            Format::Text | Format::Csv => "csv",
+        };
+        let path = folder.join(format!("predictions{part}.{ending}"));
+        let failed = folder.join(format!("failed{part}.csv"));
+        let before = match earlier {
+            Earlier::Overwrite => Vec::new(),
+            Earlier::GoOn => basis.answers(folder, &path)?,
+            Earlier::Keep => {
+                ensure!(
+                    !has_answers(&path),
+                    "{}: has the answers of an earlier run; expected another --out, --resume or --overwrite",
+                    path.display()
+                );
+                Vec::new()
+            }
+        };
+        basis.save(folder)?;
+        if failed.exists() {
+            std::fs::remove_file(&failed).with_context(|| failed.display().to_string())?;
+        }
+        let place = || path.display().to_string();
+        let file = match format {
+            Format::Json => File::create(&path).with_context(place)?,
+            Format::Text | Format::Csv => {
+                let own = relative(folder, &before);
+                let whole = |part: &Path| write_csv(&mut File::create(part)?, &own);
+                replace_atomically(&path, ".part", |part| {
+                    whole(part).map_err(std::io::Error::other)
+                })
+                .with_context(place)?;
+                File::options()
+                    .append(true)
+                    .open(&path)
+                    .with_context(place)?
+            }
+        };
+        let saved = Self {
+            folder: folder.to_owned(),
+            path,
+            failed,
+            file,
+            format,
+        };
+        Ok((saved, before))
+    }
+
+    /// Writes the answers about a scan, where the file can grow.
+    pub(crate) fn add(&mut self, rows: &[Row]) -> anyhow::Result<()> {
+        let rows = relative(&self.folder, rows);
+        self.write(|file, format| match format {
+            Format::Json => Ok(()),
+            Format::Text | Format::Csv => write_rows(csv::Writer::from_writer(file), &rows),
+        })
+    }
+
+    /// Notes a scan that could not be used, in a table of its own: one of answers has answers alone.
+    pub(crate) fn fail(&mut self, failed: &Failed) -> anyhow::Result<()> {
+        let place = || self.failed.display().to_string();
+        let new = !self.failed.exists();
+        let file = File::options().append(true).create(true).open(&self.failed);
+        let mut table = csv::Writer::from_writer(file.with_context(place)?);
+        if new {
+            table.write_record(["scan", "error"]).with_context(place)?;
+        }
+        table
+            .write_record([&failed.scan, &failed.error])
+            .with_context(place)?;
+        table.flush().with_context(place)
+    }
+
+    /// Writes what could not be written before the last answer.
+    pub(crate) fn finish(mut self, rows: &[Row], failed: &[Failed]) -> anyhow::Result<()> {
+        let rows = relative(&self.folder, rows);
+        self.write(|file, format| match format {
+            Format::Json => write_json(file, &rows, failed),
+            Format::Text | Format::Csv => Ok(()),
+        })
+    }
+
+    fn write(
+        &mut self,
+        work: impl FnOnce(&mut File, Format) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        work(&mut self.file, self.format).with_context(|| self.path.display().to_string())
+    }
+}
+
+/// Whether a file holds more than the head of a table.
+fn has_answers(path: &Path) -> bool {
+    std::fs::read(path).is_ok_and(|bytes| bytes.iter().filter(|b| **b == b'\n').count() > 1)
+}
