@@ -26,6 +26,11 @@ pub fn read_weights(path: impl AsRef<Path>, device: &Device) -> Result<HashMap<S
         path: path.to_path_buf(),
         reason,
     };
+    if path.is_dir() {
+        return Err(wrong(
+            "a folder: expected a file in it, such as model.safetensors".into(),
+        ));
+    }
     if !path.is_file() {
         return Err(wrong("no such file".into()));
     }

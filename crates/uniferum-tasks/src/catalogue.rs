@@ -160,7 +160,7 @@ impl Catalogue {
     /// A task from what a person typed: an id, or a question of several words.
     ///
     /// # Errors
-    /// When the text is empty, or a single word that is no id.
+    /// When the text is empty, or a single word that is no id, such as the name of a group.
     pub fn resolve(&self, text: &str) -> Result<Task> {
         let text = text.trim();
         if let Some(task) = self
@@ -171,6 +171,11 @@ impl Catalogue {
         }
         if text.contains(char::is_whitespace) {
             return Ok(Task::from_question(text));
+        }
+        let count = self.group(text).len();
+        if count > 0 {
+            let asked = text.to_owned();
+            return Err(Error::GroupAsTask { asked, count });
         }
         let nearest = self.nearest(text).map(|t| t.id.clone());
         Err(Error::UnknownTask {
@@ -207,8 +212,10 @@ impl Catalogue {
     /// Adds one task.
     ///
     /// # Errors
-    /// When its id exists already.
+    /// When its id exists already or is no word, when it has no prompt, or is a segmentation that says of no
+    /// voxels that they are its own.
     pub fn add(&mut self, task: Task) -> Result<()> {
+        task.check()?;
         if self.by_id.contains_key(&task.id) {
             return Err(Error::Duplicate { id: task.id });
         }

@@ -61,6 +61,14 @@ pub enum Error {
         /// The id that looks most like it, if any does.
         nearest: Option<String>,
     },
+    /// The name is that of a group.
+    #[error("`{asked}` is a group of {count} tasks: expected one task of it, or a question")]
+    GroupAsTask {
+        /// What was asked for.
+        asked: String,
+        /// Tasks in the group.
+        count: usize,
+    },
     /// No group has this name.
     #[error("unknown task group `{asked}`; known groups: {known}")]
     UnknownGroup {

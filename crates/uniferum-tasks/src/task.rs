@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::prompt;
+use crate::{Error, Result, prompt};
 
 /// What kind of answer a task has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -99,6 +99,26 @@ pub struct Task {
 }
 
 impl Task {
+    /// Refuses what could not be asked or answered.
+    pub(crate) fn check(&self) -> Result<()> {
+        let blind = self.kind.is_segmentation() && self.mask_labels.is_empty() && !self.is_nodule();
+        let reason = if self.id.is_empty() || self.id.contains(char::is_whitespace) {
+            "`id` must be a word without spaces"
+        } else if self.prompt.trim().is_empty() {
+            "`prompt` is empty"
+        } else if self.months == Some(0) {
+            "a prognosis needs `months` of at least 1"
+        } else if blind {
+            "a segmentation needs `mask_labels`"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Invalid {
+            id: self.id.clone(),
+            reason: reason.to_owned(),
+        })
+    }
+
     /// Whether its mask is a scan's nodule mask, a file of its own that has no numbers of structures.
     pub fn is_nodule(&self) -> bool {
         self.kind.is_segmentation() && self.mask_labels.is_empty() && self.group == "nodule"

@@ -103,6 +103,7 @@ impl UserTask {
             task.prompt = prompt.trim().to_owned();
         }
         task.id = self.id;
+        task.months = task.months.filter(|months| *months > 0);
         task.finding = self.finding;
         Ok(task)
     }

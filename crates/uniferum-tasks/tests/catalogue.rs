@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use uniferum_tasks::{Catalogue, Error, GROUPS, TaskKind, totalsegmentator};
+use uniferum_tasks::{Catalogue, Error, GROUPS, Task, TaskKind, totalsegmentator};
 
 fn labels(catalogue: &Catalogue, group: &str) -> HashSet<String> {
     catalogue
@@ -240,6 +240,12 @@ fn what_people_type_resolves_or_helps() {
         catalogue.resolve("Is it a boy?").unwrap().kind,
         TaskKind::Diagnosis
     );
+    let message = catalogue.resolve("ct-rate").unwrap_err().to_string();
+    assert!(message.contains("a group of 18 tasks"), "{message}");
+    let mut own = catalogue.clone();
+    let blind = Task::segmentation("mine", "spleen", "spleen", Vec::new());
+    let message = own.add(blind).unwrap_err().to_string();
+    assert!(message.contains("mask_labels"), "{message}");
     let message = catalogue.resolve("emphysema").unwrap_err().to_string();
     assert_eq!(
         message,

@@ -228,6 +228,13 @@ fn linear(inputs: usize, outputs: usize, vb: VarBuilder) -> Result<(Tensor, Tens
     ))
 }
 
+impl std::fmt::Debug for Baseline {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut fields = f.debug_struct("Baseline");
+        fields.field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Learner for Baseline {
     fn variables(&self) -> &VarMap {
         &self.vars
@@ -237,8 +244,8 @@ impl Learner for Baseline {
         trainable_vars(&self.vars)
     }
 
-    fn encoder(&self) -> (&EncoderConfig, &'static str) {
-        (&self.config.encoder, "encoder.")
+    fn encoder(&self) -> Option<(&EncoderConfig, &'static str)> {
+        Some((&self.config.encoder, "encoder."))
     }
 
     fn settings(&self) -> serde_json::Value {

@@ -27,7 +27,9 @@ pub trait Learner {
     fn trained(&self) -> Vec<(String, Var)>;
 
     /// The image encoder, and what the names of its variables begin with.
-    fn encoder(&self) -> (&EncoderConfig, &'static str);
+    fn encoder(&self) -> Option<(&EncoderConfig, &'static str)> {
+        None
+    }
 
     /// The network's settings, which must be the same when a run goes on; null where nothing is compared.
     fn settings(&self) -> serde_json::Value {
@@ -91,7 +93,7 @@ impl Learner for Box<dyn Learner> {
         (**self).trained()
     }
 
-    fn encoder(&self) -> (&EncoderConfig, &'static str) {
+    fn encoder(&self) -> Option<(&EncoderConfig, &'static str)> {
         (**self).encoder()
     }
 
@@ -131,9 +133,15 @@ impl Learner for Box<dyn Learner> {
 /// Copies the image encoder of one model into another, running statistics included.
 ///
 /// # Errors
-/// [`Error::Config`](crate::Error::Config) where the encoders differ.
+/// [`Error::Config`](crate::Error::Config) where the encoders differ, or a model has none.
 pub fn copy_encoder(from: &dyn Learner, to: &dyn Learner) -> Result<()> {
-    let ((theirs, prefix), (own, own_prefix)) = (from.encoder(), to.encoder());
+    let (Some((theirs, prefix)), Some((own, own_prefix))) = (from.encoder(), to.encoder()) else {
+        return Err(Error::config(
+            "encoder to copy",
+            "one in both models",
+            "none",
+        ));
+    };
     if own != theirs {
         let (expected, got) = (format!("{own:?}"), format!("{theirs:?}"));
         return Err(Error::config("encoder to copy", expected, got));
@@ -224,6 +232,13 @@ impl Fusion {
     }
 }
 
+impl std::fmt::Debug for Fusion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut fields = f.debug_struct("Fusion");
+        fields.field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 impl Learner for Fusion {
     fn variables(&self) -> &VarMap {
         &self.vars
@@ -238,8 +253,8 @@ impl Learner for Fusion {
         named
     }
 
-    fn encoder(&self) -> (&EncoderConfig, &'static str) {
-        (&self.config.encoder, "vision_model.model.")
+    fn encoder(&self) -> Option<(&EncoderConfig, &'static str)> {
+        Some((&self.config.encoder, "vision_model.model."))
     }
 
     fn settings(&self) -> serde_json::Value {

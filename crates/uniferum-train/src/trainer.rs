@@ -382,8 +382,10 @@ impl<L: Learner> Trainer<L> {
         {
             let what = "the run was started with other scans, labels, tasks, sampling or augmentation; \
                 expected those, or another folder";
-            let folder = self.folder.as_deref().unwrap_or(Path::new("."));
-            return Err(Error::file(folder, what));
+            return Err(match &self.folder {
+                Some(folder) => Error::file(folder, what),
+                None => Error::config("loader", "that of the steps before", what),
+            });
         }
         self.state.data = Some(digest);
         Ok(())
