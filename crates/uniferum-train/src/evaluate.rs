@@ -188,11 +188,16 @@ pub fn has_auroc(dataset: &Dataset, scans: &[usize]) -> bool {
 
 /// A name for each scan: its file's, where no two are alike, and else its path.
 fn names(dataset: &Dataset, scans: &[usize]) -> Vec<String> {
-    let rows = || scans.iter().map(|&scan| &dataset.manifest.scans[scan]);
-    let distinct: BTreeSet<String> = rows().map(Scan::name).collect();
-    match distinct.len() == scans.len() {
-        true => rows().map(Scan::name).collect(),
-        false => rows().map(|row| row.path.display().to_string()).collect(),
+    let all = &dataset.manifest.scans;
+    let called = |name: &dyn Fn(&Scan) -> String| -> Vec<String> {
+        // A place that is none is refused where its scan is read.
+        let names = scans.iter().map(|&scan| all.get(scan).map(name));
+        names.map(Option::unwrap_or_default).collect()
+    };
+    let short = called(&Scan::name);
+    match short.iter().collect::<BTreeSet<_>>().len() == scans.len() {
+        true => short,
+        false => called(&|scan| scan.path.display().to_string()),
     }
 }
 

@@ -517,6 +517,19 @@ fn parts_have_files_of_their_own_and_a_folder_that_cannot_be_is_told_first() {
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines.len() == 2 && lines[1].contains(scan), "{text}");
     }
+    let other = [
+        "--task",
+        "anatomy.lungs",
+        "--shard",
+        "3/3",
+        "--out",
+        out.to_str().unwrap(),
+    ];
+    let text = refused(&setup.predict(&setup.scan(0), &other));
+    assert!(
+        text.contains("of-2.json: the run was begun with other"),
+        "{text}"
+    );
     let file = setup.path("file");
     std::fs::write(&file, "").unwrap();
     let output = part("1/1", &file);

@@ -37,24 +37,16 @@ pub(crate) struct Basis {
 }
 
 impl Basis {
-    const FILE_NAME: &str = "predict.json";
-
-    fn save(&self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join(Self::FILE_NAME);
+    fn save(&self, path: &Path) -> anyhow::Result<()> {
         let text = serde_json::to_string_pretty(self)? + "\n";
-        // By way of another file, as shards may start at the same time.
-        replace_atomically(&path, ".part", |part| std::fs::write(part, &text))
+        replace_atomically(path, ".part", |part| std::fs::write(part, &text))
             .with_context(|| path.display().to_string())
     }
 
-    /// The answers of an earlier run about scans of which it answered everything.
-    fn answers(&self, folder: &Path, table: &Path) -> anyhow::Result<Vec<Row>> {
-        if !table.exists() {
-            return Ok(Vec::new());
-        }
-        let path = folder.join(Self::FILE_NAME);
+    /// Refuses a file of another basis than this.
+    fn check(&self, path: &Path) -> anyhow::Result<()> {
         let place = || path.display().to_string();
-        let text = std::fs::read_to_string(&path).with_context(place)?;
+        let text = std::fs::read_to_string(path).with_context(place)?;
         let before: Basis = serde_json::from_str(&text).with_context(place)?;
         ensure!(
             before == *self,
@@ -62,6 +54,27 @@ impl Basis {
              or --overwrite",
             path.display()
         );
+        Ok(())
+    }
+
+    /// Refuses a folder where another part of the scans was asked otherwise.
+    fn check_others(&self, folder: &Path, own: &Path) -> anyhow::Result<()> {
+        let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+        for path in entries.flatten().map(|entry| entry.path()) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if path != own && name.starts_with("predict-") && name.ends_with(".json") {
+                self.check(&path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The answers of an earlier run about scans of which it answered everything.
+    fn answers(&self, folder: &Path, (table, own): (&Path, &Path)) -> anyhow::Result<Vec<Row>> {
+        if !table.exists() {
+            return Ok(Vec::new());
+        }
+        self.check(own)?;
         let mut by_scan: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for mut row in rows(table).with_context(|| table.display().to_string())? {
             row.mask_file = row.mask_file.map(|file| folder.join(file));
@@ -143,9 +156,13 @@ impl Saved {
         };
         let path = folder.join(format!("predictions{part}.{ending}"));
         let failed = folder.join(format!("failed{part}.csv"));
+        let own = folder.join(format!("predict{part}.json"));
+        if earlier != Earlier::Overwrite {
+            basis.check_others(folder, &own)?;
+        }
         let before = match earlier {
             Earlier::Overwrite => Vec::new(),
-            Earlier::GoOn => basis.answers(folder, &path)?,
+            Earlier::GoOn => basis.answers(folder, (&path, &own))?,
             Earlier::Keep => {
                 ensure!(
                     !has_answers(&path),
@@ -155,7 +172,10 @@ impl Saved {
                 Vec::new()
             }
         };
-        basis.save(folder)?;
+        // JSON is whole at the end, and nothing goes on with it.
+        if !matches!(format, Format::Json) {
+            basis.save(&own)?;
+        }
         if failed.exists() {
             std::fs::remove_file(&failed).with_context(|| failed.display().to_string())?;
         }
