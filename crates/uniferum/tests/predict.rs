@@ -258,6 +258,13 @@ fn a_run_that_was_stopped_asks_what_it_left() {
             .count(),
         scans
     );
+    // A mask that was not there before would change answers.
+    let masked = [resume.clone(), ["--mask", "m.nii.gz"].repeat(scans)].concat();
+    let text = refused(&setup.predict(&folder, &masked));
+    assert!(
+        text.contains("predict.json: the run was begun with other"),
+        "{text}"
+    );
     // Nothing is left; another question is another run.
     assert!(setup.predict(&folder, &resume).status.success());
     assert_eq!(std::fs::read_to_string(&table).unwrap(), second);

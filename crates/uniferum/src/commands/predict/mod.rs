@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
 use uniferum::{InputStage, Predictor};
-use uniferum_ct::batch::Shard;
+use uniferum_ct::batch::{Input, Shard};
 use uniferum_ct::io::cache::Hash;
 use uniferum_data::InputSettings;
 use uniferum_kernels::DeviceChoice;
@@ -25,7 +25,7 @@ use crate::dtype::Dtype;
 use crate::global::Global;
 use asking::Run;
 use output::Row;
-use saved::{Basis, Earlier, Saved};
+use saved::{Basis, Earlier, Saved, place};
 
 /// Answer questions about chest CTs with a trained model
 ///
@@ -171,7 +171,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let folder = args.out.as_deref();
-    let created = folder.map(|folder| create(folder, &args, &weights, &tasks, shard));
+    let created = folder.map(|folder| create(folder, &args, (&weights, &inputs), &tasks, shard));
     let (mut saved, mut rows) = match created.transpose()? {
         Some((saved, rows)) => (Some(saved), rows),
         None => (None, Vec::new()),
@@ -187,8 +187,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         ));
     }
     warn_of_unlearnt(&predictor, &tasks, global);
-    let done: BTreeSet<String> = rows.iter().map(|row| row.scan.clone()).collect();
-    let is_left = |i: &usize| !done.contains(&inputs[*i].scan.display().to_string());
+    let done: BTreeSet<PathBuf> = rows.iter().map(|row| place(row.scan.as_ref())).collect();
+    let is_left = |i: &usize| !done.contains(&place(&inputs[*i].scan));
     let own = (0..inputs.len()).filter(|&i| shard.has(i));
     let left: Vec<usize> = own.filter(is_left).collect();
     if !done.is_empty() {
@@ -256,7 +256,7 @@ fn warn_of_unlearnt(predictor: &Predictor, tasks: &[Task], global: &Global) {
 fn create(
     folder: &Path,
     args: &Args,
-    weights: &Path,
+    (weights, inputs): (&Path, &[Input]),
     tasks: &[Task],
     shard: Shard,
 ) -> anyhow::Result<(Saved, Vec<Row>)> {
@@ -277,14 +277,19 @@ fn create(
             args.dtype.name().to_owned(),
             format!("lungs estimated: {}", args.estimate_lungs),
             format!("masks: {:?}", args.save_masks),
+            format!("series: {:?}", args.series),
         ],
         questions: tasks
             .iter()
             .map(|t| (t.id.clone(), t.prompt.clone()))
             .collect(),
         masks: args.save_masks.is_some(),
+        scans: inputs
+            .iter()
+            .map(|i| (place(&i.scan), format!("{:?} {:?}", i.mask, i.hu)))
+            .collect(),
     };
-    Saved::create(folder, args.format, shard, earlier, &basis)
+    Saved::create(folder, args.format, shard, earlier, basis)
 }
 
 fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {

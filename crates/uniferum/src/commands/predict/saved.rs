@@ -34,6 +34,13 @@ pub(crate) struct Basis {
     /// Ids and sentences.
     pub(crate) questions: Vec<(String, String)>,
     pub(crate) masks: bool,
+    /// The mask and the source of Hounsfield units of each scan, by its [`place`].
+    pub(crate) scans: BTreeMap<PathBuf, String>,
+}
+
+/// A scan's path, whatever the folder that it was named from.
+pub(crate) fn place(scan: &Path) -> PathBuf {
+    std::path::absolute(scan).unwrap_or_else(|_| scan.to_owned())
 }
 
 impl Basis {
@@ -43,18 +50,20 @@ impl Basis {
             .with_context(|| path.display().to_string())
     }
 
-    /// Refuses a file of another basis than this.
-    fn check(&self, path: &Path) -> anyhow::Result<()> {
-        let place = || path.display().to_string();
-        let text = std::fs::read_to_string(path).with_context(place)?;
-        let before: Basis = serde_json::from_str(&text).with_context(place)?;
+    /// Refuses a file of another basis than this; returns what it says of scans, which may be others.
+    fn check(&self, path: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
+        let name = || path.display().to_string();
+        let text = std::fs::read_to_string(path).with_context(name)?;
+        let mut before: Basis = serde_json::from_str(&text).with_context(name)?;
+        let scans = std::mem::replace(&mut before.scans, self.scans.clone());
+        let same = |(scan, how): (_, &String)| self.scans.get(scan).is_none_or(|own| own == how);
         ensure!(
-            before == *self,
-            "{}: the run was begun with other weights, questions or settings; expected those, another --out, \
-             or --overwrite",
+            before == *self && scans.iter().all(same),
+            "{}: the run was begun with other weights, questions, masks or settings; expected those, another \
+             --out, or --overwrite",
             path.display()
         );
-        Ok(())
+        Ok(scans)
     }
 
     /// Refuses a folder where another part of the scans was asked otherwise.
@@ -70,11 +79,12 @@ impl Basis {
     }
 
     /// The answers of an earlier run about scans of which it answered everything.
-    fn answers(&self, folder: &Path, (table, own): (&Path, &Path)) -> anyhow::Result<Vec<Row>> {
+    fn answers(&mut self, folder: &Path, (table, own): (&Path, &Path)) -> anyhow::Result<Vec<Row>> {
         if !table.exists() {
             return Ok(Vec::new());
         }
-        self.check(own)?;
+        let before = self.check(own)?;
+        self.scans.extend(before);
         let mut by_scan: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for mut row in rows(table).with_context(|| table.display().to_string())? {
             row.mask_file = row.mask_file.map(|file| folder.join(file));
@@ -143,7 +153,7 @@ impl Saved {
         format: Format,
         shard: Shard,
         earlier: Earlier,
-        basis: &Basis,
+        mut basis: Basis,
     ) -> anyhow::Result<(Self, Vec<Row>)> {
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let part = match shard {
