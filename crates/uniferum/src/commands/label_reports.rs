@@ -16,16 +16,17 @@ use crate::global::Global;
 
 /// Label findings from radiology reports with a language model, as the paper does for INSPECT
 ///
-/// Reports that mention a finding by keyword, and as many that do not, are sent one by one to a server
-/// that speaks OpenAI's chat completions, with the paper's prompt. Only the JSON that the prompt asks for
-/// is taken; what cannot be read is asked again and else stays missing. Answers are appended to a log:
-/// start the command again and it goes on.
+/// Reports that mention a finding by keyword, and as many that do not, are sent one by one to a
+/// server that speaks OpenAI's chat completions, with the paper's prompt. Only the JSON that the
+/// prompt asks for is taken; what cannot be read is asked again and else stays missing. Answers are
+/// appended to a log: start the command again and it goes on.
 ///
 /// The text of the reports leaves this machine if the server is another one.
 ///
 /// Examples:
 ///   uniferum manifest inspect /data/inspect --out inspect.parquet --reports-out impressions.csv
-///   uniferum label-reports impressions.csv --endpoint http://127.0.0.1:8000/v1 --model NAME --out labels
+///   uniferum label-reports impressions.csv --endpoint http://127.0.0.1:8000/v1 --model NAME \
+///     --out labels
 ///   uniferum manifest inspect /data/inspect --report-labels labels/labels.csv --out inspect.parquet
 ///   uniferum label-reports --agreement labels/audit.csv
 #[derive(Debug, clap::Args)]

@@ -14,8 +14,9 @@ use crate::output::Format;
 /// Each line is an id (for --task of `predict`), the kind of answer, and the sentence that the model
 /// reads. Any other sentence may be asked as well.
 ///
-/// A file of tasks of your own (--tasks-file here and elsewhere) looks as follows; `prompt` replaces the
-/// sentence that is made of the other fields, `label` is the column in your table where it is not the name:
+/// A file of tasks of your own (--tasks-file here and elsewhere) looks as follows; `prompt` replaces
+/// the sentence that is made of the other fields, `label` is the column in your table where it is not
+/// the name:
 ///
 ///   [[tasks]]
 ///   id = "site-a.rib-fracture"    # the part before the dot is the group

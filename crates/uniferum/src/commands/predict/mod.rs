@@ -30,11 +30,11 @@ use saved::{Basis, Earlier, Saved, place};
 /// Answer questions about chest CTs with a trained model
 ///
 /// Each scan is read, standardised and encoded once; then all questions are asked of it. Prints task,
-/// logit and probability; for a segmentation question the logit is the largest of its mask. Scans that
-/// cannot be used are reported, and the exit code is then 1: in JSON they are {scan, error}, and with --out
-/// they stand in failed.csv. With --out a row is written as soon as it is there, so that a run that is stopped
-/// keeps its answers and --resume goes on with them (predictions.json appears at the end); the answers of an
-/// earlier run are not written over unless --overwrite says so.
+/// logit and probability; for a segmentation question the logit is the largest of its mask. Scans
+/// that cannot be used are reported, and the exit code is then 1: in JSON they are {scan, error}, and
+/// with --out they stand in failed.csv. With --out a row is written as soon as it is there, so that a
+/// run that is stopped keeps its answers and --resume goes on with them (predictions.json appears at
+/// the end); the answers of an earlier run are not written over unless --overwrite says so.
 ///
 /// Examples:
 ///
