@@ -11,10 +11,10 @@ impl Examination {
         // Writing to a String cannot fail.
         let _ = writeln!(
             out,
-            "{}: {} scans of {} patients, voxels of {} read",
+            "{}: {} of {}, voxels of {} read",
             self.manifest.display(),
-            self.scans,
-            self.patients,
+            many(self.scans, "scan"),
+            many(self.patients, "patient"),
             self.read
         );
         let mut start = 0;
@@ -28,7 +28,12 @@ impl Examination {
             start += same;
         }
         self.classes(&mut out);
-        let _ = writeln!(out, "\n{} errors, {} warnings", self.errors, self.warnings);
+        let _ = writeln!(
+            out,
+            "\n{}, {}",
+            many(self.errors, "error"),
+            many(self.warnings, "warning")
+        );
         out
     }
 
@@ -76,5 +81,12 @@ impl Examination {
                 c.censored
             );
         }
+    }
+}
+
+fn many(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
     }
 }
