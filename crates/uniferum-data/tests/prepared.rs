@@ -55,7 +55,10 @@ fn prepared(table: &Path, out: &Path, format: OutputFormat) -> PathBuf {
     let rows = read_ledgers(out).unwrap();
     assert_eq!(summary.failed, 0, "{rows:?}");
     let ready = out.join("manifest.csv");
-    assert_eq!(write_table(table, &jobs, &rows, &ready).unwrap(), 1);
+    assert_eq!(
+        write_table(table, &jobs, &settings, &rows, &ready).unwrap(),
+        1
+    );
     ready
 }
 

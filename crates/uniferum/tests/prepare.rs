@@ -224,8 +224,18 @@ fn shards_at_the_same_time_make_one_collection() {
     let other = ["--size", "64x56x48", "--interpolation", "linear"];
     let text = fails(&out, &[&[table], &other[..]].concat());
     assert!(text.contains("prepare.json: has other settings"), "{text}");
-    let text = succeeds(&out, &[&[table, "--overwrite"], &other[..]].concat());
-    assert!(text.contains("5 prepared"), "{text}");
+    let listed = || {
+        let table = std::fs::read_to_string(out.join("labels.csv")).unwrap();
+        table.lines().count() - 1
+    };
+    let half = [table, "--overwrite", "--shard", "1/2"];
+    succeeds(&out, &[&half[..], &other].concat());
+    assert!(
+        (1..5).contains(&listed()),
+        "scans of the old settings are left out"
+    );
+    succeeds(&out, &[&[table], &other[..]].concat());
+    assert_eq!(listed(), 5);
     assert_eq!(
         peek_cache(out.join("scans/phantom-0000.uct"))
             .unwrap()

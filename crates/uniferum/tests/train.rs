@@ -304,6 +304,25 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     let broken = all.scans[all.of(Split::Test)[0]].path.clone();
     std::fs::write(&broken, "not a scan").unwrap();
     fails(&command.output().unwrap(), "an earlier evaluation");
+    let mut nowhere = uniferum();
+    nowhere.args(["evaluate", "--device", "cpu", "--overwrite", "--manifest"]);
+    nowhere
+        .arg(&site.manifest)
+        .arg("--checkpoint")
+        .arg(site.path("nowhere"));
+    assert!(
+        !nowhere
+            .arg("--out")
+            .arg(&judged)
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    assert!(
+        judged.join("predictions-1.csv").is_file(),
+        "lost before there is another"
+    );
     let output = command.arg("--overwrite").output().unwrap();
     fails(&output, broken.file_name().unwrap().to_str().unwrap());
     fails(&output, "1 of 3 scans could not be used");

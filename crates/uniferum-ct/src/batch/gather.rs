@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::masks::{MaskFolder, class_folder, is_class};
 use crate::error::{Error, Result};
-use crate::io::HuSource;
+use crate::io::{HuSource, read_separated};
 
 /// Ends of names that are scans when a folder is searched. A file named on its own may have any name.
 const SCAN_ENDS: [&str; 14] = [
@@ -444,7 +444,8 @@ struct Table<'a> {
 impl<'a> Table<'a> {
     fn open(path: &'a Path) -> Result<Self> {
         let fail = |e: csv::Error| Error::field(path, "table", "CSV with a head", e);
-        let mut reader = csv::Reader::from_path(path).map_err(fail)?;
+        let wrong = |e: String| Error::field(path, "table", "CSV with a head", e);
+        let mut reader = read_separated(path).map_err(wrong)?;
         let head = reader.headers().map_err(fail)?.clone();
         let records: std::result::Result<Vec<_>, _> = reader.records().collect();
         Ok(Self {

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::gather::{HuChoice, INTERCEPTS, SLOPES};
-use super::job::Job;
+use super::job::{Job, PrepareSettings};
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomically;
+use crate::io::read_separated;
 
 /// Copies a table (CSV with a column `scan`) into the output folder with the paths of the prepared
-/// files in its columns `scan`, `mask` and `nodules`; scans that are not prepared are left out.
+/// files in its columns `scan`, `mask` and `nodules`; scans that are not prepared, or by other settings, are left
+/// out.
 ///
 /// Prepared files are in HU and have the spacing of the settings: `hu_source`, where there is one, becomes
 /// `already_hu`, and the columns of slope, intercept and `spacing_mm` are left empty.
@@ -22,11 +24,13 @@ use crate::io::atomic::write_atomically;
 pub fn write_table(
     table: &Path,
     jobs: &[Job],
+    settings: &PrepareSettings,
     rows: &BTreeMap<String, LedgerRow>,
     output: &Path,
 ) -> Result<usize> {
     let fail = |e: csv::Error| Error::field(table, "table", "CSV with a head", e);
-    let mut reader = csv::Reader::from_path(table).map_err(fail)?;
+    let wrong = |e: String| Error::field(table, "table", "CSV with a head", e);
+    let mut reader = read_separated(table).map_err(wrong)?;
     let head = reader.headers().map_err(fail)?.clone();
     let find = |name: &str| head.iter().position(|h| h.trim() == name);
     let Some(scan) = find("scan").or_else(|| find("img_file_path")) else {
@@ -62,8 +66,11 @@ pub fn write_table(
         let input = root.join(record.get(scan).unwrap_or_default().trim());
         let row = jobs
             .get(input.as_path())
-            .and_then(|job| rows.get(job.scan.to_string_lossy().as_ref()))
-            .filter(|row| !row.failed());
+            .and_then(|job| Some((job, rows.get(job.scan.to_string_lossy().as_ref())?)))
+            .filter(|(job, row)| {
+                !row.failed() && row.settings == settings.hash(job.input.hu).to_string()
+            })
+            .map(|(_, row)| row);
         let Some(row) = row else { continue };
         let masks = [&row.mask_output, &row.nodules_output];
         let cell = |(column, text)| match column {

@@ -16,6 +16,7 @@ pub(crate) mod gzip;
 mod metaimage;
 mod npz;
 mod nrrd;
+mod separated;
 mod text_header;
 mod voxels;
 
@@ -26,3 +27,4 @@ pub(crate) use masks::SUBFOLDER;
 pub use masks::{Labels, Organs, read_mask, read_mask_folder, read_mask_with, read_organs};
 pub use nifti::write_nifti;
 pub use read::{CtScan, Format, ReadOptions, read_ct};
+pub use separated::read_separated;

@@ -198,7 +198,14 @@ impl TableSettings {
     fn split_column(&self, table: &Table) -> Result<Option<usize>> {
         let name = &self.columns.split;
         if self.split.is_none() {
-            return table.need(&[name]).map(Some);
+            let found = table.find(name).ok_or_else(|| {
+                let what = format!(
+                    "no column {name}; expected one, or shares of patients to draw a split by (--val-share, \
+                     --test-share)"
+                );
+                Error::table(&self.table, None, what)
+            });
+            return found.map(Some);
         }
         if table.find(name).is_none() {
             return Ok(None);

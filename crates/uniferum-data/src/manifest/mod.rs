@@ -5,7 +5,6 @@ mod merge;
 mod parse;
 mod split;
 mod table;
-mod text;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use csv::StringRecord;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::Field;
+use uniferum_ct::io::read_separated;
 
-use super::text;
 use crate::error::{Error, Result};
 
 /// A table in memory; empty text stands for a missing value.
@@ -24,9 +24,7 @@ pub struct Table {
 impl Table {
     /// Reads a parquet file (known by its content), else a table of separated text.
     ///
-    /// Text is UTF-8, or UTF-16 with its mark. The separator is what a first line `sep=;` says; else the tab
-    /// where the name ends in `.tsv` or the head has tabs and no comma, the semicolon where it has some and no
-    /// comma, else the comma. Empty rows at the end are left out.
+    /// Text is read by [`read_separated`]; empty rows at the end are left out.
     ///
     /// # Errors
     /// [`Error::Table`] where the file cannot be read, a row has the wrong length, or two columns share a
@@ -118,12 +116,7 @@ impl Table {
 }
 
 fn read_text(path: &Path) -> Result<Table> {
-    let bytes = std::fs::read(path).map_err(|e| Error::table(path, None, e))?;
-    let text = text::decode(&bytes).map_err(|e| Error::table(path, None, e))?;
-    let (delimiter, text) = text::separator(path, &text);
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_reader(text.as_bytes());
+    let mut reader = read_separated(path).map_err(|e| Error::table(path, None, e))?;
     let head = reader.headers().map_err(|e| Error::table(path, None, e))?;
     let head: Vec<String> = head.iter().map(|h| h.trim().to_owned()).collect();
     if head.is_empty() {

@@ -210,7 +210,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     })?;
     progress.end();
     progress.tell_warnings(&args.out);
-    write_tables(&args, &jobs, global)?;
+    write_tables(&args, &settings, &jobs, global)?;
     report(&summary, &args, global)
 }
 
@@ -306,7 +306,12 @@ fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> any
 }
 
 /// The tables among the inputs, with the paths of the prepared files.
-fn write_tables(args: &Args, jobs: &[Job], global: &Global) -> anyhow::Result<()> {
+fn write_tables(
+    args: &Args,
+    settings: &PrepareSettings,
+    jobs: &[Job],
+    global: &Global,
+) -> anyhow::Result<()> {
     let is_table = |path: &&PathBuf| {
         path.extension()
             .is_some_and(|end| end.eq_ignore_ascii_case("csv"))
@@ -315,7 +320,7 @@ fn write_tables(args: &Args, jobs: &[Job], global: &Global) -> anyhow::Result<()
     for table in args.inputs.iter().filter(is_table) {
         let output = args.out.join(table.file_name().unwrap_or_default());
         let rows = read_ledgers(&args.out)?;
-        let count = write_table(table, jobs, &rows, &output)?;
+        let count = write_table(table, jobs, settings, &rows, &output)?;
         global.hint(format!("{}: {count} prepared scans", output.display()));
     }
     Ok(())

@@ -107,11 +107,20 @@ pub(super) fn run(
             path.display()
         );
     }
-    make_way(&args.out, args.overwrite)?;
+    let numbers = args.out.join("evaluation.json");
+    ensure!(
+        args.overwrite || !numbers.exists(),
+        "{}: an earlier evaluation; expected another --out, or --overwrite",
+        numbers.display()
+    );
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
     let mut results = Vec::new();
     for (number, path) in args.checkpoint.iter().enumerate() {
         let (result, predictions) = args.ask(path, &catalogue, level, seed, global)?;
+        // Nothing of an earlier evaluation is lost before there are new answers.
+        if number == 0 {
+            make_way(&args.out)?;
+        }
         write_predictions(&args.out.join(table_name(number + 1)), &predictions)?;
         results.push(result);
     }
@@ -136,14 +145,8 @@ pub(super) fn run(
     complete(&results, global)
 }
 
-/// Keeps an earlier evaluation unless it may be written over; then nothing of it stays beside the new one.
-fn make_way(out: &Path, overwrite: bool) -> anyhow::Result<()> {
-    let numbers = out.join("evaluation.json");
-    ensure!(
-        overwrite || !numbers.exists(),
-        "{}: an earlier evaluation; expected another --out, or --overwrite",
-        numbers.display()
-    );
+/// Removes the tables of an earlier evaluation, of which there may have been more.
+fn make_way(out: &Path) -> anyhow::Result<()> {
     let tables = (1..).map(|number| out.join(table_name(number)));
     for table in tables.take_while(|table| table.exists()) {
         std::fs::remove_file(&table).with_context(|| table.display().to_string())?;

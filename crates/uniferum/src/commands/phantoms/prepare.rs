@@ -59,6 +59,6 @@ pub(crate) fn standardised(
         folder.join("ledger.csv").display()
     );
     let ready = folder.join("labels.csv");
-    write_table(table, &jobs, &read_ledgers(folder)?, &ready)?;
+    write_table(table, &jobs, &prepared, &read_ledgers(folder)?, &ready)?;
     Ok(ready)
 }

@@ -236,6 +236,12 @@ fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
         false => checkpoint.to_owned(),
     };
     ensure!(
+        file.is_file(),
+        "{}: no such file: is the training finished? The best model so far is in {}",
+        file.display(),
+        checkpoint.join("best").display()
+    );
+    ensure!(
         Baseline::read_config(&file)?.is_none(),
         "{name}: a baseline, which takes no sentences: ask it with `uniferum evaluate --checkpoint`"
     );

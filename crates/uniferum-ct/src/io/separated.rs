@@ -1,13 +1,30 @@
 //! Separated text as spreadsheets and scripts write it.
 
 use std::borrow::Cow;
+use std::io::Cursor;
 use std::path::Path;
 
 use encoding_rs::{Encoding, UTF_8};
 
+/// A reader of separated text: UTF-8, or UTF-16 with its mark.
+///
+/// The separator is what a first line `sep=;` says; else the tab where the name ends in `.tsv` or the head has
+/// tabs and no comma, the semicolon where it has some and no comma, else the comma.
+///
+/// # Errors
+/// A sentence: the file cannot be read, is of another encoding, or is a spreadsheet's workbook.
+pub fn read_separated(path: &Path) -> Result<csv::Reader<Cursor<Vec<u8>>>, String> {
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let text = decode(&bytes)?;
+    let (separator, text) = separator(path, &text);
+    let mut builder = csv::ReaderBuilder::new();
+    let text = Cursor::new(text.as_bytes().to_vec());
+    Ok(builder.delimiter(separator).from_reader(text))
+}
+
 /// The text of a file in UTF-8, or in UTF-16 with its mark; a guess at other encodings could change a
 /// path or a name.
-pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     if bytes.starts_with(b"PK\x03\x04") {
         return Err("expected a table as text or parquet, got a workbook: save it as CSV".into());
     }
@@ -22,7 +39,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
 }
 
 /// The separator, and the text behind the line `sep=;` that some spreadsheets write.
-pub(super) fn separator<'a>(path: &Path, text: &'a str) -> (u8, &'a str) {
+fn separator<'a>(path: &Path, text: &'a str) -> (u8, &'a str) {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let first = first.trim_end();
     if let Some(&[separator]) = first.strip_prefix("sep=").map(str::as_bytes) {
