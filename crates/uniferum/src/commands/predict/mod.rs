@@ -187,7 +187,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         ));
     }
     warn_of_unlearnt(&predictor, &tasks, global);
-    let done: BTreeSet<PathBuf> = rows.iter().map(|row| place(row.scan.as_ref())).collect();
+    let done: BTreeSet<String> = rows.iter().map(|row| place(row.scan.as_ref())).collect();
     let is_left = |i: &usize| !done.contains(&place(&inputs[*i].scan));
     let own = (0..inputs.len()).filter(|&i| shard.has(i));
     let left: Vec<usize> = own.filter(is_left).collect();

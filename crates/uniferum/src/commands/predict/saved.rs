@@ -35,12 +35,13 @@ pub(crate) struct Basis {
     pub(crate) questions: Vec<(String, String)>,
     pub(crate) masks: bool,
     /// The mask and the source of Hounsfield units of each scan, by its [`place`].
-    pub(crate) scans: BTreeMap<PathBuf, String>,
+    pub(crate) scans: BTreeMap<String, String>,
 }
 
 /// A scan's path, whatever the folder that it was named from.
-pub(crate) fn place(scan: &Path) -> PathBuf {
-    std::path::absolute(scan).unwrap_or_else(|_| scan.to_owned())
+pub(crate) fn place(scan: &Path) -> String {
+    let place = std::path::absolute(scan).unwrap_or_else(|_| scan.to_owned());
+    place.display().to_string()
 }
 
 impl Basis {
@@ -51,7 +52,7 @@ impl Basis {
     }
 
     /// Refuses a file of another basis than this; returns what it says of scans, which may be others.
-    fn check(&self, path: &Path) -> anyhow::Result<BTreeMap<PathBuf, String>> {
+    fn check(&self, path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
         let mut before: Basis = serde_json::from_str(&text).with_context(name)?;
