@@ -79,6 +79,6 @@ pub fn standardise_cohort(
     )?;
     ensure!(summary.failed == 0, "{} scans failed", summary.failed);
     let ready = output.join("labels.csv");
-    write_table(&table, &jobs, &read_ledgers(output)?, &ready)?;
+    write_table(&table, &jobs, &settings, &read_ledgers(output)?, &ready)?;
     Ok(ready)
 }
