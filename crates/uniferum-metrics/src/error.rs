@@ -111,7 +111,6 @@ pub(crate) fn check_clustering(what: &'static str, expected: bool, got: bool) ->
     }
 }
 
-/// `value` must lie strictly between 0 and 1.
 /// Nothing is at or above NaN, and nothing below.
 pub(crate) fn check_threshold(value: f64) -> Result<()> {
     if value.is_nan() {
@@ -124,6 +123,7 @@ pub(crate) fn check_threshold(value: f64) -> Result<()> {
     Ok(())
 }
 
+/// `value` must lie strictly between 0 and 1.
 pub(crate) fn check_open_unit(name: &'static str, value: f64) -> Result<()> {
     if value > 0.0 && value < 1.0 {
         Ok(())

@@ -119,8 +119,8 @@ pub fn judge(
         });
     }
     // A mean is known no better than what it is of: a task with few cases has no interval, see `describe_task`.
-    let averaged = || reports.iter().filter(|r| r.metrics.auprc.is_some());
-    let resampled = match averaged().all(|r| r.auprc_ci_low.is_some()) {
+    let mut averaged = reports.iter().filter(|r| r.metrics.auprc.is_some());
+    let resampled = match averaged.all(|r| r.auprc_ci_low.is_some()) {
         true => mean_precision(&views, &options)?,
         false => None,
     };

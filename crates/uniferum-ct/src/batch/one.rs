@@ -193,10 +193,15 @@ pub(super) fn is_done(
 pub(super) fn is_current(row: &LedgerRow, job: &Job, settings: &PrepareSettings) -> bool {
     let expected = row_of(job);
     job.input.problem.is_none()
-        && row.settings == settings.hash(job.input.hu).to_string()
+        && has_settings(row, job, settings)
         && (row.input_bytes, row.input_modified) == fingerprint(job)
         && row.mask_output == expected.mask_output
         && row.nodules_output == expected.nodules_output
+}
+
+/// Whether these settings made what a row tells of.
+pub(super) fn has_settings(row: &LedgerRow, job: &Job, settings: &PrepareSettings) -> bool {
+    row.settings == settings.hash(job.input.hu).to_string()
 }
 
 /// Bytes of all input files and the time of the youngest; folders count with the files in them and below,

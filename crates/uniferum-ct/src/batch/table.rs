@@ -6,6 +6,7 @@ use std::path::Path;
 use super::gather::{HuChoice, INTERCEPTS, SLOPES};
 use super::job::{Job, PrepareSettings};
 use super::ledger::LedgerRow;
+use super::one::has_settings;
 use crate::error::{Error, Result};
 use crate::io::atomic::write_atomically;
 use crate::io::read_separated;
@@ -67,9 +68,7 @@ pub fn write_table(
         let row = jobs
             .get(input.as_path())
             .and_then(|job| Some((job, rows.get(job.scan.to_string_lossy().as_ref())?)))
-            .filter(|(job, row)| {
-                !row.failed() && row.settings == settings.hash(job.input.hu).to_string()
-            })
+            .filter(|(job, row)| !row.failed() && has_settings(row, job, settings))
             .map(|(_, row)| row);
         let Some(row) = row else { continue };
         let masks = [&row.mask_output, &row.nodules_output];

@@ -101,11 +101,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .map(|p| Table::read(p))
         .collect::<anyhow::Result<_>>()?;
     let cases = args.columns.align(&tables, &Table::read(&args.labels)?)?;
-    ensure!(
-        cases.labels.iter().flatten().any(Option::is_some),
-        "{}: expected labels of these tasks, got none that is not missing",
-        args.labels.display()
-    );
+    cases.check_labelled(&args.labels)?;
     for note in &cases.notes {
         global.hint(format!("note: {note}"));
     }

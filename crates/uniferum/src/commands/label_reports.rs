@@ -222,18 +222,21 @@ fn read_reports(path: &std::path::Path, id: &str, text: &str) -> anyhow::Result<
         patient: patient.map_or(String::new(), |c| table.cell(row, c).to_owned()),
         text: table.cell(row, text).to_owned(),
     };
-    let mut reports: Vec<Report> = (0..table.len()).map(report).collect();
-    reports.retain(|r| !r.id.is_empty() && !r.text.is_empty());
-    let mut text_of: HashMap<String, String> = HashMap::new();
-    for report in &reports {
-        let before = text_of.insert(report.id.clone(), report.text.clone());
+    let mut reports: Vec<Report> = Vec::new();
+    let mut at: HashMap<String, usize> = HashMap::new();
+    let whole = |r: &Report| !r.id.is_empty() && !r.text.is_empty();
+    for report in (0..table.len()).map(report).filter(whole) {
+        let Some(&before) = at.get(&report.id) else {
+            at.insert(report.id.clone(), reports.len());
+            reports.push(report);
+            continue;
+        };
         anyhow::ensure!(
-            before.is_none_or(|before| before == report.text),
+            reports[before].text == report.text,
             "{}: expected one text for each report, got two for {}",
             path.display(),
             report.id
         );
     }
-    reports.retain(|r| text_of.remove(&r.id).is_some());
     Ok(reports)
 }

@@ -23,3 +23,14 @@ fn mask_classes() -> uniferum_ct::batch::MaskClasses {
     let classes = uniferum_tasks::totalsegmentator::classes().into_iter();
     classes.map(|(name, id)| (name.to_owned(), id)).collect()
 }
+
+/// Refuses what training goes on with where a model for use is expected.
+fn check_usable(checkpoint: &std::path::Path) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        !uniferum_train::is_run_state(checkpoint),
+        "{}: a training run goes on from it, and its weights are not for use; expected model.safetensors of \
+         the run, or best/model.safetensors",
+        checkpoint.display()
+    );
+    Ok(())
+}

@@ -1,7 +1,7 @@
 //! From tables to columns of scores and labels over the same cases.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
@@ -122,6 +122,18 @@ struct Layout {
     tasks: Vec<String>,
     /// Tasks of a long table whose answers are masks: one number of each says little.
     masks: Vec<String>,
+}
+
+impl Aligned {
+    /// Refuses cases without a label: there is nothing to judge.
+    pub(crate) fn check_labelled(&self, labels: &Path) -> anyhow::Result<()> {
+        ensure!(
+            self.labels.iter().flatten().any(Option::is_some),
+            "{}: expected labels of these tasks, got none that is not missing",
+            labels.display()
+        );
+        Ok(())
+    }
 }
 
 impl ColumnArgs {
@@ -363,11 +375,9 @@ impl ColumnArgs {
         let names = refs(&truth.cases);
         let cases: Vec<&str> = names.iter().copied().filter(everywhere).collect();
         if cases.is_empty() {
-            let other = sheets
-                .iter()
-                .map(|s| (s.path.display(), refs(&s.cases)))
-                .next();
-            let other = other.map(|(path, cases)| format!("; {path} has {}", some(&cases)));
+            let other = sheets.first();
+            let has = |s: &Sheet| format!("; {} has {}", s.path.display(), some(&refs(&s.cases)));
+            let other = other.map(has);
             bail!(
                 "the tables have no case in common: {} has {}{} (--case names their column)",
                 truth.path.display(),

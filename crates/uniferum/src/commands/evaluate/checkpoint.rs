@@ -12,11 +12,11 @@ use uniferum_kernels::DeviceChoice;
 use uniferum_metrics::Bootstrap;
 use uniferum_tasks::{Catalogue, Task};
 use uniferum_train::{
-    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, ask_scans, is_run_state, judge,
-    open_model,
+    GroupReport, Intervals, MaskMetrics, Prediction, RunConfig, ask_scans, judge, open_model,
 };
 
 use super::percent;
+use crate::commands::check_usable;
 use crate::commands::predictions::write_predictions;
 use crate::commands::train::read_manifests;
 use crate::global::Global;
@@ -100,12 +100,7 @@ pub(super) fn run(
         catalogue.add_file(file)?;
     }
     for path in &args.checkpoint {
-        ensure!(
-            !is_run_state(path),
-            "{}: a training run goes on from it, and its weights are not for use; expected the run's \
-             folder, or best in it",
-            path.display()
-        );
+        check_usable(path)?;
     }
     let numbers = args.out.join("evaluation.json");
     ensure!(

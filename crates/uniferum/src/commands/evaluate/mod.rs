@@ -408,13 +408,9 @@ impl Args {
             clusters: cases.clusters.as_deref(),
             weights: cases.weights.as_deref(),
         };
+        cases.check_labelled(&self.tables().1)?;
         let columns = cases.columns(0);
         let Evaluation { tasks, macro_auroc } = evaluate_tasks(&columns, &options)?;
-        ensure!(
-            tasks.iter().any(|task| task.n_pos + task.n_neg > 0),
-            "{}: expected labels of these tasks, got none that is not missing",
-            self.tables().1.display()
-        );
         let mut outputs = Vec::new();
         for ((metrics, column), fit) in tasks.into_iter().zip(&columns).zip(fitted) {
             let scores = fit.scale.apply(column.scores);

@@ -18,14 +18,15 @@ use uniferum_ct::io::cache::Hash;
 use uniferum_data::InputSettings;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
-use uniferum_train::{Baseline, is_run_state};
+use uniferum_train::Baseline;
 
+use crate::commands::check_usable;
 use crate::commands::shard::Part;
 use crate::dtype::Dtype;
 use crate::global::Global;
 use asking::Run;
 use output::Row;
-use saved::{Basis, Earlier, Saved, place};
+use saved::{Basis, Earlier, Saved, Terms, place};
 
 /// Answer questions about chest CTs with a trained model
 ///
@@ -167,20 +168,21 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         None => Vec::new(),
     };
     let weights = weights(&args.checkpoint)?;
+    let settings = InputSettings::find(&weights)?;
     let tokenizer = tokenizer(&args)?;
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
-    let folder = args.out.as_deref();
-    let created = folder.map(|folder| create(folder, &args, (&weights, &inputs), &tasks, shard));
-    let (mut saved, mut rows) = match created.transpose()? {
-        Some((saved, rows)) => (Some(saved), rows),
-        None => (None, Vec::new()),
-    };
+    let (mut saved, mut rows) = (None, Vec::new());
+    if let Some(folder) = args.out.as_deref() {
+        let basis = basis(&args, &weights, settings.clone(), &tasks, &inputs)?;
+        let (files, before) = create(folder, &args, shard, basis)?;
+        (saved, rows) = (Some(files), before);
+    }
     let device = args.device.open_for(process)?;
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
-    if matches!(args.input_stage, Stage::Raw) && InputSettings::find(&weights)?.is_none() {
+    if matches!(args.input_stage, Stage::Raw) && settings.is_none() {
         global.warn(format!(
             "no {} beside the checkpoint says how its scans are prepared: they are as in the paper",
             InputSettings::FILE_NAME
@@ -226,11 +228,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
 fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
     let name = checkpoint.display();
     ensure!(checkpoint.exists(), "{name}: no such file");
-    ensure!(
-        !is_run_state(checkpoint),
-        "{name}: a training run goes on from it, and its weights are not for use; expected model.safetensors of \
-         the run, or best/model.safetensors"
-    );
+    check_usable(checkpoint)?;
     let file = match checkpoint.is_dir() {
         true => checkpoint.join("model.safetensors"),
         false => checkpoint.to_owned(),
@@ -258,13 +256,44 @@ fn warn_of_unlearnt(predictor: &Predictor, tasks: &[Task], global: &Global) {
     }
 }
 
+/// What the answers of this command line depend on.
+fn basis(
+    args: &Args,
+    weights: &Path,
+    settings: Option<InputSettings>,
+    tasks: &[Task],
+    inputs: &[Input],
+) -> anyhow::Result<Basis> {
+    let terms = Terms {
+        weights: Hash::of_file(weights)?.to_string(),
+        input: settings.unwrap_or_default(),
+        options: vec![
+            format!("{:?}", args.input_stage),
+            args.dtype.name().to_owned(),
+            format!("lungs estimated: {}", args.estimate_lungs),
+            format!("series: {:?}", args.series),
+        ],
+        questions: tasks
+            .iter()
+            .map(|t| (t.id.clone(), t.prompt.clone()))
+            .collect(),
+        masks: args.save_masks.map(|kind| format!("{kind:?}")),
+    };
+    let scans = inputs
+        .iter()
+        .map(|i| (place(&i.scan), format!("{:?} {:?}", i.mask, i.hu)));
+    Ok(Basis {
+        terms,
+        scans: scans.collect(),
+    })
+}
+
 /// The files of answers, and those of an earlier run that this one goes on with.
 fn create(
     folder: &Path,
     args: &Args,
-    (weights, inputs): (&Path, &[Input]),
-    tasks: &[Task],
     shard: Shard,
+    basis: Basis,
 ) -> anyhow::Result<(Saved, Vec<Row>)> {
     let earlier = match (args.overwrite, args.resume) {
         (true, _) => Earlier::Overwrite,
@@ -275,26 +304,6 @@ fn create(
         !(args.resume && args.format == Format::Json),
         "--resume: expected --format text or csv: JSON is whole at the end alone"
     );
-    let basis = Basis {
-        weights: Hash::of_file(weights)?.to_string(),
-        input: InputSettings::beside(weights)?,
-        options: vec![
-            format!("{:?}", args.input_stage),
-            args.dtype.name().to_owned(),
-            format!("lungs estimated: {}", args.estimate_lungs),
-            format!("masks: {:?}", args.save_masks),
-            format!("series: {:?}", args.series),
-        ],
-        questions: tasks
-            .iter()
-            .map(|t| (t.id.clone(), t.prompt.clone()))
-            .collect(),
-        masks: args.save_masks.is_some(),
-        scans: inputs
-            .iter()
-            .map(|i| (place(&i.scan), format!("{:?} {:?}", i.mask, i.hu)))
-            .collect(),
-    };
     Saved::create(folder, args.format, shard, earlier, basis)
 }
 

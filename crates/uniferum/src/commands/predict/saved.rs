@@ -23,19 +23,26 @@ pub(crate) enum Earlier {
     GoOn,
 }
 
-/// What answers depend on beside the scans.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+/// What answers depend on.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Basis {
+    pub(crate) terms: Terms,
+    /// The mask and the source of Hounsfield units of each scan, by its [`place`].
+    pub(crate) scans: BTreeMap<String, String>,
+}
+
+/// The same for all scans.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Terms {
     /// SHA-256 of the file of weights.
     pub(crate) weights: String,
     pub(crate) input: InputSettings,
-    /// How far scans are prepared, the number format, which masks are written.
+    /// How far scans are prepared, the number format, and the like.
     pub(crate) options: Vec<String>,
     /// Ids and sentences.
     pub(crate) questions: Vec<(String, String)>,
-    pub(crate) masks: bool,
-    /// The mask and the source of Hounsfield units of each scan, by its [`place`].
-    pub(crate) scans: BTreeMap<String, String>,
+    /// Which masks are written, if any.
+    pub(crate) masks: Option<String>,
 }
 
 /// A scan's path, whatever the folder that it was named from.
@@ -55,16 +62,15 @@ impl Basis {
     fn check(&self, path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
-        let mut before: Basis = serde_json::from_str(&text).with_context(name)?;
-        let scans = std::mem::replace(&mut before.scans, self.scans.clone());
+        let before: Basis = serde_json::from_str(&text).with_context(name)?;
         let same = |(scan, how): (_, &String)| self.scans.get(scan).is_none_or(|own| own == how);
         ensure!(
-            before == *self && scans.iter().all(same),
+            before.terms == self.terms && before.scans.iter().all(same),
             "{}: the run was begun with other weights, questions, masks or settings; expected those, another \
              --out, or --overwrite",
             path.display()
         );
-        Ok(scans)
+        Ok(before.scans)
     }
 
     /// Refuses a folder where another part of the scans was asked otherwise.
@@ -99,10 +105,13 @@ impl Basis {
         let has_mask = |row: &Row| row.mask_file.as_ref().is_some_and(|file| file.is_file());
         let answered = rows
             .iter()
-            .filter(|row| !self.masks || !row.kind.is_segmentation() || has_mask(row))
+            .filter(|row| {
+                self.terms.masks.is_none() || !row.kind.is_segmentation() || has_mask(row)
+            })
             .map(|row| row.task.as_str());
         let answered: BTreeSet<&str> = answered.collect();
-        self.questions
+        self.terms
+            .questions
             .iter()
             .all(|(id, _)| answered.contains(id.as_str()))
     }
