@@ -8,6 +8,7 @@ use serde_json::Value;
 use uniferum_ct::batch::PrepareSettings;
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
+use uniferum_tasks::trained;
 
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -39,12 +40,7 @@ impl InputSettings {
     /// # Errors
     /// [`Error::Table`] for a file that cannot be read or has unknown fields.
     pub fn find(checkpoint: &Path) -> Result<Option<Self>> {
-        let folder = if checkpoint.is_dir() {
-            Some(checkpoint)
-        } else {
-            checkpoint.parent()
-        };
-        let path = folder.unwrap_or(Path::new(".")).join(Self::FILE_NAME);
+        let path = trained::folder(checkpoint).join(Self::FILE_NAME);
         if !path.is_file() {
             return Ok(None);
         }

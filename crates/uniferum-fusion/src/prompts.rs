@@ -1,6 +1,6 @@
 //! Sentences to padded token ids.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
 use tokenizers::Tokenizer;
@@ -39,6 +39,8 @@ pub struct Prompts {
     tokenizer: Tokenizer,
     padding: u32,
 }
+
+const FILE_NAMES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
 impl Prompts {
     /// Takes a tokenizer that frames each sentence with `[CLS]` and `[SEP]`.
@@ -87,6 +89,21 @@ impl Prompts {
             .parse::<Tokenizer>()
             .map_err(|e| file(path, format!("not a tokenizer.json: {e}")))?;
         Self::new(tokenizer)
+    }
+
+    /// The tokenizer's file in a folder, or beside a file of weights: `tokenizer.json`, or `vocab.txt`.
+    ///
+    /// # Errors
+    /// [`Error::File`] naming the folder that has neither.
+    pub fn find(checkpoint: impl AsRef<Path>) -> Result<PathBuf> {
+        let path = checkpoint.as_ref();
+        let folder = match path.is_dir() {
+            true => path,
+            false => path.parent().unwrap_or(Path::new("")),
+        };
+        let mut candidates = FILE_NAMES.iter().map(|name| folder.join(name));
+        let missing = || file(folder, format!("no {} there", FILE_NAMES.join(" or ")));
+        candidates.find(|p| p.is_file()).ok_or_else(missing)
     }
 
     /// Makes a small tokenizer for a model trained from scratch: a piece for each word of

@@ -10,6 +10,14 @@ use crate::{Error, Result, Task};
 /// The file's name.
 pub const FILE_NAME: &str = "questions.json";
 
+/// The folder of a model, by the file of its weights or itself: what its use needs lies there.
+pub fn folder(checkpoint: &Path) -> &Path {
+    match checkpoint.is_dir() {
+        true => checkpoint,
+        false => checkpoint.parent().unwrap_or(Path::new("")),
+    }
+}
+
 /// Writes the questions into the folder of a model.
 ///
 /// # Errors
@@ -28,11 +36,7 @@ pub fn save(folder: &Path, tasks: &[Task]) -> Result<()> {
 /// # Errors
 /// When the file cannot be read or has unknown fields.
 pub fn beside(checkpoint: &Path) -> Result<Option<Vec<Task>>> {
-    let folder = match checkpoint.is_dir() {
-        true => checkpoint,
-        false => checkpoint.parent().unwrap_or(Path::new("")),
-    };
-    let path = folder.join(FILE_NAME);
+    let path = folder(checkpoint).join(FILE_NAME);
     if !path.is_file() {
         return Ok(None);
     }

@@ -308,10 +308,7 @@ fn damaged(path: &Path, error: impl std::fmt::Display) -> Error {
 /// Whether a file of weights, or its folder, is what a run goes on with: its weights are not yet averaged,
 /// its adapters not merged, and neither tokenizer nor settings of the input lie beside them.
 pub fn is_run_state(path: &Path) -> bool {
-    let folder = match path.is_dir() {
-        true => path,
-        false => path.parent().unwrap_or(Path::new("")),
-    };
+    let folder = trained::folder(path);
     folder.join(STATE).is_file() && folder.join(OPTIMIZER).is_file()
 }
 

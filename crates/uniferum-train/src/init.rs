@@ -116,13 +116,8 @@ impl Init {
                 Some(config) => config,
                 None => checkpoint::load(path, &candle_core::Device::Cpu)?.config,
             };
-            let folder = if path.is_dir() {
-                Some(path.as_path())
-            } else {
-                path.parent()
-            };
             let config = fitted(wanted, config, "the checkpoint's")?;
-            return Ok((config, tokenizer_in(folder.unwrap_or(Path::new(".")))?));
+            return Ok((config, Prompts::from_file(Prompts::find(path)?)?));
         }
         if self.text == NONE {
             let prompts = Prompts::from_sentences(sentences)?;
@@ -143,12 +138,7 @@ impl Init {
             ..wanted.clone()
         };
         let config = fitted(wanted, config, "the transformer's")?;
-        let beside = if folder.is_dir() {
-            folder
-        } else {
-            folder.parent().unwrap_or(Path::new(".")).to_owned()
-        };
-        Ok((config, tokenizer_in(&beside)?))
+        Ok((config, Prompts::from_file(Prompts::find(folder)?)?))
     }
 
     /// Fills a model that was made from [`model`](Self::model)'s configuration.
@@ -178,7 +168,11 @@ impl Init {
         if !place.is_dir() {
             return Ok(place);
         }
-        one_of(&place, &WEIGHTS, "init.vision")
+        let mut candidates = WEIGHTS.iter().map(|name| place.join(name));
+        candidates.find(|p| p.is_file()).ok_or_else(|| Error::Init {
+            field: "init.vision",
+            what: format!("{}: no {} there", place.display(), WEIGHTS.join(" or ")),
+        })
     }
 }
 
@@ -207,21 +201,6 @@ fn fitted(wanted: &UniferumConfig, found: UniferumConfig, whose: &str) -> Result
         return Err(Error::config("model", expected, lines.join("; ")));
     }
     Ok(found)
-}
-
-/// The tokenizer of a folder: `tokenizer.json`, or `vocab.txt`.
-pub(crate) fn tokenizer_in(folder: &Path) -> Result<Prompts> {
-    let file = one_of(folder, &TOKENIZER, "tokenizer")?;
-    Ok(Prompts::from_file(file)?)
-}
-
-/// The first of these files that a folder has.
-fn one_of(folder: &Path, names: &[&str], field: &'static str) -> Result<PathBuf> {
-    let found = names.iter().map(|n| folder.join(n)).find(|p| p.is_file());
-    found.ok_or_else(|| Error::Init {
-        field,
-        what: format!("{}: no {} there", folder.display(), names.join(" or ")),
-    })
 }
 
 /// A path, or the folder of a repository in the local Hugging Face cache.

@@ -13,7 +13,7 @@ use uniferum_tasks::{Catalogue, Task, TaskKind, trained};
 use crate::baseline::{Baseline, BaselineConfig};
 use crate::config::TrainConfig;
 use crate::error::{Error, Result};
-use crate::init::{Init, NONE, tokenizer_in};
+use crate::init::{Init, NONE};
 use crate::learner::{Fusion, Learner, WEIGHTS};
 use crate::trainer::Trainer;
 
@@ -171,7 +171,7 @@ impl RunConfig {
     /// The same for a run that goes on: the network and the words are its checkpoint's, and its first
     /// weights are no longer needed.
     pub fn resumed(mut self, checkpoint: &Path) -> Self {
-        let has_words = tokenizer_in(checkpoint).is_ok();
+        let has_words = Prompts::find(checkpoint).is_ok();
         if matches!(self.model, ModelChoice::Uniferum(_)) && has_words {
             self.init = Init {
                 checkpoint: Some(checkpoint.join(WEIGHTS)),
@@ -372,10 +372,9 @@ fn has_answers(task: &Task, manifest: &Manifest) -> bool {
 /// # Errors
 /// [`Error::Model`], [`Error::File`] or, where the tokenizer is missing, [`Error::Init`].
 pub fn open_model(path: &Path, device: &Device) -> Result<Box<dyn Learner>> {
-    let file = if path.is_dir() {
-        path.join("model.safetensors")
-    } else {
-        path.to_owned()
+    let file = match path.is_dir() {
+        true => path.join(WEIGHTS),
+        false => path.to_owned(),
     };
     if Baseline::read_config(&file)?.is_some() {
         return Ok(Box::new(Baseline::load(&file, device)?));

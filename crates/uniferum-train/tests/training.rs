@@ -2,11 +2,12 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use common::{ALL, config, setup};
-use uniferum_data::{OnError, StreamOptions};
+use uniferum_data::{Loader, OnError, StreamOptions};
 use uniferum_train::{
     Baseline, BaselineConfig, Error, Fusion, Intervals, Learner, LearningRate, LoraConfig,
     Precision, TrainConfig, Trainer, copy_encoder, evaluate,
@@ -360,6 +361,60 @@ fn a_scan_that_cannot_be_read_is_named_or_left_out_of_the_mean() {
     }
     let (done, steps) = run(OnError::SkipAndReport, 4);
     assert!(done.unwrap_err().contains("none of its scans") && steps.is_empty());
+}
+
+#[test]
+fn a_run_goes_on_with_the_step_whose_scan_could_not_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    // In passes of two, the scan may fail when half of its step has been computed.
+    let recipe = TrainConfig {
+        scans_per_pass: 2,
+        checkpoint_every: 0,
+        ..config(4)
+    };
+    let begin = |run: &std::path::Path| {
+        let s = setup(&folder.path().join("data"), 16, false, &ALL);
+        let mut trainer = Trainer::new(&s.model, s.prompts, recipe.clone(), &Device::Cpu).unwrap();
+        let done = trainer.resume_in(&folder.path().join(run)).unwrap();
+        (trainer, s.loader, done)
+    };
+    let run = |(mut trainer, loader, _): (Trainer, Loader, u64)| {
+        let mut losses = Vec::new();
+        let done = trainer.run(&loader, |p| losses.push((p.step, p.loss.to_bits())));
+        let weights = trainer.learner().variables().data().lock().unwrap().clone();
+        let values = |v: &Tensor| -> Vec<f64> {
+            let v = v.to_dtype(DType::F64).unwrap();
+            v.flatten_all().unwrap().to_vec1().unwrap()
+        };
+        let weights: BTreeMap<String, Vec<f64>> = weights
+            .into_iter()
+            .map(|(name, v)| (name, values(v.as_tensor())))
+            .collect();
+        (done, losses, weights)
+    };
+    let (done, expected, whole) = run(begin("whole".as_ref()));
+    done.unwrap();
+
+    // The last scan of the third step.
+    let (_, loader, _) = begin("unused".as_ref());
+    let names = loader.stream(2, 3).iter().next().unwrap().unwrap().names;
+    let (_, scan) = names.last().unwrap().split_once(" @ ").unwrap();
+    let mut scans = loader.dataset.manifest.scans.iter();
+    let broken = scans.find(|s| s.name() == scan).unwrap();
+    let file = std::fs::read(&broken.path).unwrap();
+    std::fs::write(&broken.path, "not a scan").unwrap();
+    let (done, mut losses, _) = run(begin("stopped".as_ref()));
+    let error = done.unwrap_err().to_string();
+    assert!(error.contains(broken.path.to_str().unwrap()), "{error}");
+
+    std::fs::write(&broken.path, file).unwrap();
+    let again = begin("stopped".as_ref());
+    assert_eq!(again.2, 2);
+    let (done, rest, repaired) = run(again);
+    done.unwrap();
+    losses.extend(rest);
+    assert_eq!(losses, expected);
+    assert_eq!(repaired, whole);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::job::{Job, OutputFormat, PrepareSettings, read_options};
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
+use crate::io::hu::check_chest;
 use crate::io::nifti::{NiftiVoxel, write_nifti};
 use crate::io::{Organs, dicom, read_ct, read_mask, read_organs};
 use crate::prep::standardise_with;
@@ -61,6 +62,7 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         || (organs(input), nodules()),
     );
     let (scan, organs, nodules) = (scan?, masks.0?, masks.1?);
+    check_chest(&scan.volume)?;
     let (mask, mask_warnings) = organs.map(|o| (o.volume, o.warnings)).unzip();
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
     let (done, others) =

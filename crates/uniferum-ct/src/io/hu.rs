@@ -204,18 +204,32 @@ pub fn check(volume: &CtVolume, source: HuSource, check: HuCheck) -> Result<Opti
     if check == HuCheck::Warn {
         return Ok(Some(format!("HU source {}: {what}", source.words())));
     }
+    let what = format!("{what} (HU source: {})", source.words());
+    Err(refusal(volume, &what))
+}
+
+/// Refuses a volume without air or without soft tissue, one of 0 to 1 or of water: [`check`] lets it
+/// pass, but a model would learn nothing from it, and what it says of it would be made up.
+///
+/// # Errors
+/// [`Error::Volume`].
+pub fn check_chest(volume: &CtVolume) -> Result<()> {
+    match judge(volume) {
+        HuVerdict::Unusual(what) => Err(refusal(volume, what)),
+        _ => Ok(()),
+    }
+}
+
+fn refusal(volume: &CtVolume, what: &str) -> Error {
     let hu = HuStatistics::of(volume);
-    Err(Error::Volume {
+    Error::Volume {
         what: "Hounsfield units",
-        expected: "air near -1000 and soft tissue near 40".into(),
+        expected: "a chest, with air near -1000 and soft tissue near 40".into(),
         got: format!(
-            "{} to {}, median {}: {what} (HU source: {})",
-            hu.min,
-            hu.max,
-            hu.percentiles[2],
-            source.words()
+            "{} to {}, median {}: {what}",
+            hu.min, hu.max, hu.percentiles[2]
         ),
-    })
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! From a scan, prepared as far as its owner says, to the array that the model sees.
 
 use ndarray::{Array3, ArrayView3};
-use uniferum_ct::io::hu::{HuVerdict, judge};
+use uniferum_ct::io::hu::check_chest;
 use uniferum_ct::prep::standardise;
 use uniferum_ct::transform::{ModelTransform, resample_onto};
 use uniferum_ct::{Affine, CtVolume, Volume};
@@ -39,7 +39,7 @@ impl ModelInput {
         mask: Option<&Volume<u8>>,
         stage: InputStage,
     ) -> Result<Self> {
-        check_grey_values(scan)?;
+        check_chest(scan)?;
         let (array, affine, warnings) = match stage {
             InputStage::Raw => {
                 let done = standardise(scan, mask, &settings.standardise)?;
@@ -107,18 +107,6 @@ fn transformed(transform: &ModelTransform, volume: &Volume<i16>) -> Result<(Arra
     let array = transform.model_array(volume)?;
     let affine = transform.grid_affine(volume.shape(), &volume.affine, transform.shape);
     Ok((array, affine))
-}
-
-/// What a model says of a volume without air or without tissue, one of 0 to 1 or of water, is made up.
-fn check_grey_values(scan: &CtVolume) -> Result<()> {
-    match judge(scan) {
-        HuVerdict::Unusual(what) => Err(Error::Input {
-            what: "grey values of the scan",
-            expected: "a chest in HU, with air and soft tissue".into(),
-            got: what.into(),
-        }),
-        _ => Ok(()),
-    }
 }
 
 /// A view of one value throughout, such as air, is of no body, and an answer about it would be made up.

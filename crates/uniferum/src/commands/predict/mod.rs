@@ -10,12 +10,13 @@ mod saved;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use uniferum::{InputStage, Predictor};
 use uniferum_ct::batch::{Input, Shard};
 use uniferum_ct::io::cache::Hash;
 use uniferum_data::InputSettings;
+use uniferum_fusion::Prompts;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 use uniferum_train::Baseline;
@@ -59,7 +60,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE")]
     checkpoint: PathBuf,
 
-    /// tokenizer.json or vocab.txt [default: tokenizer.json beside the checkpoint]
+    /// tokenizer.json or vocab.txt [default: the one beside the checkpoint]
     #[arg(long, value_name = "FILE")]
     tokenizer: Option<PathBuf>,
 
@@ -169,7 +170,10 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     let weights = weights(&args.checkpoint)?;
     let settings = InputSettings::find(&weights)?;
-    let tokenizer = tokenizer(&args)?;
+    let tokenizer = match &args.tokenizer {
+        Some(path) => path.clone(),
+        None => Prompts::find(&args.checkpoint).context("--tokenizer: none is given")?,
+    };
     let Part { shard, process } = args.shard.unwrap_or_default();
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let (mut saved, mut rows) = (None, Vec::new());
@@ -305,22 +309,4 @@ fn create(
         "--resume: expected --format text or csv: JSON is whole at the end alone"
     );
     Saved::create(folder, args.format, shard, earlier, basis)
-}
-
-fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
-    if let Some(path) = &args.tokenizer {
-        return Ok(path.clone());
-    }
-    let folder = if args.checkpoint.is_dir() {
-        args.checkpoint.as_path()
-    } else {
-        args.checkpoint.parent().unwrap_or(Path::new(""))
-    };
-    let path = folder.join("tokenizer.json");
-    ensure!(
-        path.is_file(),
-        "--tokenizer: none is given and there is no {}",
-        path.display()
-    );
-    Ok(path)
 }

@@ -1,0 +1,154 @@
+//! One step of the optimiser.
+
+use std::sync::atomic::Ordering;
+
+use candle_core::DType;
+use uniferum_data::{Batch, Pass};
+
+use super::Trainer;
+use super::taken::{Norm, Progress, Sums, Taken};
+use crate::config::Precision;
+use crate::error::{Error, Result};
+use crate::learner::Learner;
+use crate::optimizer::Gradients;
+use crate::schedule::Schedule;
+use crate::statistics::RunningStatistics;
+
+impl<L: Learner> Trainer<L> {
+    /// One optimiser step on one batch, up to the recipe's last.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub fn train_on(&mut self, batch: &Batch) -> Result<Progress> {
+        if self.state.step >= self.config.steps {
+            let expected = format!("more than the {} that are taken", self.state.step);
+            return Err(Error::config("steps", expected, self.config.steps));
+        }
+        let pass = Pass {
+            step: self.state.step,
+            index: 0,
+            passes: 1,
+            questions: batch.prompts.len(),
+            batch: Some(batch.clone()),
+            last: true,
+        };
+        self.step(&mut std::iter::once(Ok(pass)))?.read()
+    }
+
+    /// Whether the host need not see a step's loss before the next step: no other process waits for
+    /// it, and a GPU would stand still meanwhile.
+    pub(super) fn reads_rarely(&self) -> bool {
+        self.device.is_cuda() && self.group.world() == 1
+    }
+
+    pub(super) fn step(
+        &mut self,
+        passes: &mut dyn Iterator<Item = uniferum_data::Result<Pass>>,
+    ) -> Result<Taken> {
+        let step = self.state.step;
+        let mut gradients = Gradients::default();
+        let mut sums = Sums::default();
+        let mut statistics: Option<RunningStatistics> = None;
+        loop {
+            let pass = passes.next();
+            // Before each pass, and where one cannot be had: the step is then not taken.
+            if let Some(statistics) = &statistics {
+                statistics.rewind()?;
+            }
+            let mut pass = pass.ok_or(Error::NoBatches { step: step + 1 })??;
+            // Also of a single pass, where there are processes that have none.
+            let shared = pass.passes > 1 || self.group.world() > 1;
+            if shared && statistics.is_none() && !self.config.freeze_statistics {
+                statistics = Some(RunningStatistics::new(self.learner.variables())?);
+            }
+            if pass.passes > 1 {
+                sums.planned = Some(pass.questions);
+            }
+            if let Some(mut batch) = pass.batch.take() {
+                if self.config.precision == Precision::Bf16 {
+                    batch.images = batch.images.to_dtype(DType::BF16)?;
+                }
+                self.pass(&pass, &batch, &mut sums, &mut gradients)?;
+                if let Some(statistics) = &mut statistics {
+                    statistics.take()?;
+                }
+            }
+            if pass.last {
+                break;
+            }
+        }
+        sums.stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
+        sums.reduce(&*self.group)?;
+        self.interrupted = sums.stop > 0.0;
+        if sums.asked == 0.0 {
+            return Err(Error::NoScans { step: step + 1 });
+        }
+        if sums.bad > 0.0 {
+            return Err(Error::NotFinite {
+                step: step + 1,
+                samples: sums.named("of another process"),
+            });
+        }
+        if self.group.world() > 1 {
+            gradients.reduce(&self.optimizer, &*self.group)?;
+        }
+        gradients.scale(sums.correction())?;
+        if let Some(statistics) = statistics {
+            statistics.settle(&*self.group)?;
+        }
+        self.update(&gradients, sums)
+    }
+
+    /// Forward and backward of one pass over its batch.
+    fn pass(
+        &self,
+        pass: &Pass,
+        batch: &Batch,
+        sums: &mut Sums,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        // A resumed run drops what it would have dropped.
+        let seed = self.config.seed.wrapping_mul(1 << 32);
+        let seed = seed.wrapping_add(self.state.step);
+        let seed = seed.wrapping_add((pass.index as u64) << 40);
+        let loss = self.learner.loss(batch, &self.config.loss, seed)?;
+        sums.hold(batch, loss.per_sample)?;
+        if !self.reads_rarely() && !sums.take()? {
+            return Ok(());
+        }
+        let grads = if pass.passes == 1 {
+            loss.total.backward()?
+        } else {
+            let share = batch.prompts.len() as f64 / pass.questions.max(1) as f64;
+            (loss.total * share)?.backward()?
+        };
+        gradients.add(&self.optimizer, &grads)
+    }
+
+    fn update(&mut self, gradients: &Gradients, sums: Sums) -> Result<Taken> {
+        let schedule = Schedule {
+            peak: self.config.learning_rate,
+            warmup: self.config.warmup_steps,
+            steps: self.config.steps,
+        };
+        let plateau = &self.state.plateau;
+        let learning_rate = schedule.rate(&self.config.schedule, plateau, self.state.step);
+        let mut taken = Taken {
+            step: self.state.step + 1,
+            learning_rate,
+            norm: Norm::Known(0.0),
+            sums,
+        };
+        if let Some(norm) = self.optimizer.apply_unread(gradients, learning_rate)? {
+            taken.norm = Norm::Unread(norm);
+        }
+        if !self.reads_rarely() {
+            taken.read_norm()?;
+        }
+        self.state.step += 1;
+        if let Some(averages) = &self.averages {
+            averages.update(&self.optimizer, self.state.step)?;
+        }
+        Ok(taken)
+    }
+}
