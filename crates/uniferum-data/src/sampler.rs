@@ -207,7 +207,7 @@ impl Epoch {
         let size = questions_per_scan.max(1);
         let mut groups: Vec<Vec<Question>> = of_scan
             .into_values()
-            .flat_map(|q| q.chunks(size).map(<[_]>::to_vec).collect::<Vec<_>>())
+            .flat_map(|questions| packed(questions, size))
             .collect();
         groups.shuffle(&mut rng);
         let per_batch = scans_per_batch.max(1);
@@ -224,6 +224,22 @@ impl Epoch {
     }
 }
 
+/// Questions of one scan in groups of up to `size`, none with one task twice: asked of the same view, a
+/// question that is repeated would say nothing new.
+fn packed(questions: Vec<Question>, size: usize) -> Vec<Vec<Question>> {
+    let mut groups: Vec<Vec<Question>> = Vec::new();
+    for question in questions {
+        let has_room = |group: &&mut Vec<Question>| {
+            group.len() < size && group.iter().all(|other| other.task != question.task)
+        };
+        match groups.iter_mut().find(has_room) {
+            Some(group) => group.push(question),
+            None => groups.push(vec![question]),
+        }
+    }
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -232,6 +248,24 @@ mod tests {
 
     use super::*;
     use crate::manifest::{Scan, Split};
+
+    #[test]
+    fn a_question_that_is_repeated_meets_other_views() {
+        let of = |tasks: &[usize]| {
+            tasks
+                .iter()
+                .map(|&task| Question { scan: 7, task })
+                .collect()
+        };
+        let tasks = |groups: Vec<Vec<Question>>| -> Vec<Vec<usize>> {
+            let group = |g: Vec<Question>| g.iter().map(|q| q.task).collect();
+            groups.into_iter().map(group).collect()
+        };
+        let groups = tasks(packed(of(&[0, 0, 1, 0, 2, 3, 4]), 3));
+        assert_eq!(groups, [vec![0, 1, 2], vec![0, 3, 4], vec![0]]);
+        assert_eq!(tasks(packed(of(&[0, 1, 2, 3]), 2)), [[0, 1], [2, 3]]);
+        assert_eq!(tasks(packed(of(&[5, 5, 6]), 1)), [[5], [5], [6]]);
+    }
 
     fn cohort() -> (Manifest, Vec<Task>) {
         let catalogue = Catalogue::standard();

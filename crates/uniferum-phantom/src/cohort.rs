@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rand::Rng;
 use rayon::prelude::*;
-use uniferum_ct::write_nifti;
+use uniferum_ct::{replace_atomically, write_nifti};
 
 use crate::MORTALITY_LABEL;
 use crate::config::PhantomConfig;
@@ -131,7 +131,7 @@ fn write_table(folder: &Path, cases: &[Case]) -> Result<()> {
         path: path.clone(),
         source: error.into(),
     };
-    let mut table = csv::Writer::from_path(&path).map_err(fail)?;
+    let mut table = csv::Writer::from_writer(Vec::new());
     let columns: Vec<&str> = Finding::ALL
         .iter()
         .map(|f| f.label())
@@ -162,7 +162,12 @@ fn write_table(folder: &Path, cases: &[Case]) -> Result<()> {
         );
         table.write_record(&row).map_err(fail)?;
     }
-    table.flush().map_err(|source| Error::Io { path, source })
+    // Where the table is, all scans are: it appears whole.
+    let text = table
+        .into_inner()
+        .map_err(|e| fail(e.into_error().into()))?;
+    replace_atomically(&path, ".part", |part| std::fs::write(part, &text))
+        .map_err(|source| Error::Io { path, source })
 }
 
 #[cfg(test)]

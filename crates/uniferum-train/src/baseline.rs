@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::{Init, VarBuilder, VarMap};
 use serde::{Deserialize, Serialize};
+use uniferum_ct::replace_atomically;
 use uniferum_data::Batch;
 use uniferum_encoder::{
     EfficientNet3d, EncoderConfig, load_pretrained, read_weights, seeded_var_builder,
@@ -165,7 +166,9 @@ impl Baseline {
     /// For a tensor that is not such a batch.
     pub fn forward(&self, images: &Tensor, seed: Option<u64>) -> Result<Tensor> {
         let features = self.encoder.forward_t(images, seed.is_some())?;
-        let mut x = kernels::global_avg_pool3d(&features)?.flatten_from(1)?;
+        // The head is of f32, whatever the image is of.
+        let pooled = kernels::global_avg_pool3d(&features)?.to_dtype(DType::F32)?;
+        let mut x = pooled.flatten_from(1)?;
         for (i, (weight, bias)) in self.head.iter().enumerate() {
             if i > 0 {
                 x = x.relu()?;
@@ -290,16 +293,20 @@ impl Learner for Baseline {
     }
 
     fn save(&self, path: &Path) -> Result<()> {
-        self.vars.save(path).map_err(|e| Error::file(path, e))?;
         let json = path.with_extension("json");
         let config = serde_json::json!({ "baseline": self.config });
-        std::fs::write(&json, format!("{config:#}\n")).map_err(|e| Error::file(&json, e))
+        replace_atomically(&json, ".part", |part| {
+            std::fs::write(part, format!("{config:#}\n"))
+        })
+        .map_err(|e| Error::file(&json, e))?;
+        let save = |part: &Path| self.vars.save(part).map_err(std::io::Error::other);
+        replace_atomically(path, ".safetensors", save).map_err(|e| Error::file(path, e))
     }
 
     fn save_state(&self, folder: &Path) -> Result<Vec<PathBuf>> {
         let path = folder.join(WEIGHTS);
         self.save(&path)?;
-        Ok(vec![path])
+        Ok(vec![path.with_extension("json"), path])
     }
 
     fn load_state(&mut self, folder: &Path) -> Result<()> {

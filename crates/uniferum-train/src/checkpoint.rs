@@ -163,10 +163,10 @@ pub(crate) struct Parts<'a> {
 
 /// Writes the checkpoint of the finished steps, then removes all but the newest.
 ///
-/// A checkpoint of this step that is there already stays: the same run makes the same one.
-pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
+/// A checkpoint of this step that is there already stays, unless one is wanted `anew`.
+pub(crate) fn save(folder: &Path, parts: &Parts<'_>, anew: bool) -> Result<PathBuf> {
     let done = folder.join(format!("step-{:08}", parts.state.step));
-    if !done.join(STATE).is_file() {
+    if anew || !done.join(STATE).is_file() {
         write_whole(&done, |part| {
             let mut files = parts.learner.save_state(part)?;
             files.push(part.join(OPTIMIZER));
@@ -273,8 +273,13 @@ pub(crate) fn load(
     let stored: Stored = serde_json::from_str(&text).map_err(|e| damaged(path, e))?;
     let differences = stored.settings.differences(settings);
     if !differences.is_empty() {
+        let longer = differences.iter().any(|d| d.starts_with("train.steps:"));
+        let way = match longer {
+            true => "; more steps are a run of their own, with init.checkpoint = this run's model",
+            false => "",
+        };
         let what = format!(
-            "the run was started with another configuration; start anew or give that one: {}",
+            "the run was started with another configuration; start anew or give that one: {}{way}",
             differences.join("; ")
         );
         return Err(Error::file(&file, what));

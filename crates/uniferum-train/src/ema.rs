@@ -3,73 +3,92 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
+use candle_nn::VarMap;
+use uniferum_encoder::is_buffer;
 use uniferum_kernels::move_averages;
 
 use crate::error::{Error, Result};
 use crate::optimizer::Optimizer;
 
-/// Averages of the trained variables.
+/// Averages of the trained variables, and of the running statistics: averaged weights with statistics of the
+/// last steps would be a network that never was.
 #[derive(Debug)]
 pub(crate) struct Averages {
     decay: f64,
-    tensors: Vec<(String, Tensor)>,
+    averaged: Vec<Averaged>,
+}
+
+#[derive(Debug)]
+struct Averaged {
+    name: String,
+    var: Var,
+    average: Tensor,
 }
 
 impl Averages {
     /// Averages that begin at the variables as they are.
-    pub(crate) fn new(decay: f64, optimizer: &Optimizer) -> Result<Self> {
-        let copies = optimizer
-            .variables()
-            .map(|(name, var)| Ok((name.to_owned(), var.as_tensor().copy()?.detach())));
+    pub(crate) fn new(decay: f64, optimizer: &Optimizer, all: &VarMap) -> Result<Self> {
+        let trained = optimizer.variables();
+        let mut vars: Vec<(String, Var)> =
+            trained.map(|(n, v)| (n.to_owned(), v.clone())).collect();
+        let data = all.data().lock().unwrap_or_else(|e| e.into_inner());
+        let moves = |name: &str, var: &Var| is_buffer(name) && var.dtype() == DType::F32;
+        let statistics = data.iter().filter(|(name, var)| moves(name, var));
+        vars.extend(statistics.map(|(name, var)| (name.clone(), var.clone())));
+        vars.sort_by(|a, b| a.0.cmp(&b.0));
+        let averaged = vars.into_iter().map(|(name, var)| {
+            Ok(Averaged {
+                average: copy(&var)?,
+                name,
+                var,
+            })
+        });
         Ok(Self {
             decay,
-            tensors: copies.collect::<Result<_>>()?,
+            averaged: averaged.collect::<Result<_>>()?,
         })
     }
 
     /// Moves towards the variables after step `step`, counted from 1.
     ///
     /// The first steps count more, or the fresh weights would stay in the average for long.
-    pub(crate) fn update(&self, optimizer: &Optimizer, step: u64) -> Result<()> {
+    pub(crate) fn update(&self, step: u64) -> Result<()> {
         let step = step as f64;
         let decay = self.decay.min((1.0 + step) / (10.0 + step));
-        let both = self.tensors.iter().zip(optimizer.variables());
-        let pairs: Vec<_> = both
-            .map(|((_, average), (_, var))| [average, var.as_tensor()])
-            .collect();
+        let averaged = self.averaged.iter();
+        let pairs: Vec<_> = averaged.map(|a| [&a.average, a.var.as_tensor()]).collect();
         Ok(move_averages(&pairs, decay)?)
     }
 
     /// Puts the averages in the variables' place while `work` runs.
-    pub(crate) fn instead<T>(
-        &self,
-        optimizer: &Optimizer,
-        work: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
-        let mut kept = Vec::with_capacity(self.tensors.len());
-        for ((_, average), (_, var)) in self.tensors.iter().zip(optimizer.variables()) {
-            kept.push(var.as_tensor().copy()?.detach());
+    pub(crate) fn instead<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut kept = Vec::with_capacity(self.averaged.len());
+        for Averaged { var, average, .. } in &self.averaged {
+            kept.push(copy(var)?);
             var.set(average)?;
         }
         let result = work();
-        for (kept, (_, var)) in kept.iter().zip(optimizer.variables()) {
+        for (kept, Averaged { var, .. }) in kept.iter().zip(&self.averaged) {
             var.set(kept)?;
         }
         result
     }
 
     pub(crate) fn save(&self, path: &Path) -> Result<()> {
-        let tensors: HashMap<String, Tensor> = self.tensors.iter().cloned().collect();
+        let averaged = self.averaged.iter();
+        let tensors: HashMap<&str, Tensor> = averaged
+            .map(|a| (a.name.as_str(), a.average.clone()))
+            .collect();
         candle_core::safetensors::save(&tensors, path).map_err(|e| Error::file(path, e))
     }
 
     pub(crate) fn load(&mut self, path: &Path) -> Result<()> {
         let found =
             candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::file(path, e))?;
-        for (name, average) in &mut self.tensors {
+        for Averaged { name, average, .. } in &mut self.averaged {
             let tensor = found
-                .get(name)
+                .get(name.as_str())
                 .ok_or_else(|| Error::file(path, format!("no average of {name}")))?;
             if tensor.dims() != average.dims() {
                 let (expected, got) = (average.dims(), tensor.dims());
@@ -80,4 +99,8 @@ impl Averages {
         }
         Ok(())
     }
+}
+
+fn copy(var: &Var) -> Result<Tensor> {
+    Ok(var.as_tensor().copy()?.detach())
 }

@@ -41,6 +41,12 @@ pub enum Error {
         /// The step.
         step: u64,
     },
+    /// Another process could not read its scans of a step; its message names them.
+    #[error("step {step}: another process could not read its scans, as its message says")]
+    Elsewhere {
+        /// The step.
+        step: u64,
+    },
     /// The loader's thread ended before the run did.
     #[error("step {step}: no more batches came; the loader has ended")]
     NoBatches {
@@ -90,6 +96,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// Whether the scans of a step could not be had, so that it was not taken: the model is as it was before.
+    pub(crate) fn is_of_data(&self) -> bool {
+        matches!(
+            self,
+            Error::Data(_) | Error::NoScans { .. } | Error::Elsewhere { .. }
+        )
+    }
+
     pub(crate) fn file(path: &Path, what: impl ToString) -> Self {
         Error::File {
             path: path.to_owned(),

@@ -208,7 +208,8 @@ fn ask_scan(
     (scan, name): (usize, String),
     device: &Device,
 ) -> Result<Vec<(usize, Prediction, Option<Cells>)>> {
-    let image = image_tensor(&[dataset.array(scan)?], device)?;
+    let example = dataset.example(scan)?;
+    let image = image_tensor(&[dataset.array_of(scan, &example)?], device)?;
     let row = &dataset.manifest.scans[scan];
     let mut answers = Vec::new();
     for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
@@ -216,7 +217,7 @@ fn ask_scan(
             Answer::None => continue,
             Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit, None),
             Answer::Mask(logits) => {
-                let target = dataset.target(scan, task)?;
+                let target = dataset.target_of(scan, &example, task)?;
                 let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
                 let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
                 let cells = target.map(|target| Cells { logits, target });

@@ -115,7 +115,7 @@ fn forget_after(path: &Path, step: u64) -> Result<()> {
     // Under one name, so that a killed process leaves at most one such file.
     let part = path.with_extension("part");
     std::fs::write(&part, kept)
-        .and_then(|()| std::fs::File::open(&part)?.sync_all())
+        .and_then(|()| OpenOptions::new().write(true).open(&part)?.sync_all())
         .and_then(|()| std::fs::rename(&part, path))
         .map_err(|e| Error::file(path, e))
 }

@@ -92,6 +92,8 @@ impl RunConfig {
             },
             train: TrainConfig {
                 schedule: crate::LearningRate::plateau(),
+                // The rate falls at validations: as many as let it fall several times.
+                validate_every: 500,
                 ..TrainConfig::default()
             },
             ..Self::default()
@@ -315,7 +317,7 @@ impl RunConfig {
         });
         let scans = dataset.manifest.of(Split::Val);
         if !scans.is_empty() {
-            trainer.validate_on(self.validation(dataset)?, scans)?;
+            trainer.validate_on(label_tasks(dataset)?, scans)?;
         }
         Ok(trainer)
     }
@@ -343,18 +345,17 @@ impl RunConfig {
         self.init.fill(fusion.variables(), &config)?;
         Ok(fusion)
     }
+}
 
-    /// Validation asks the label tasks: the macro AUROC is of labels.
-    fn validation(&self, dataset: &Arc<Dataset>) -> Result<Arc<Dataset>> {
-        let labels = dataset.tasks.iter();
-        let labels = labels.filter(|t| t.kind != TaskKind::Segmentation);
-        let labels: Vec<Task> = labels.cloned().collect();
-        if labels.is_empty() || labels.len() == dataset.tasks.len() {
-            return Ok(Arc::clone(dataset));
-        }
-        let manifest = dataset.manifest.clone();
-        Ok(Arc::new(self.dataset(manifest, labels)?))
+/// Validation asks the label tasks: the macro AUROC is of labels.
+fn label_tasks(dataset: &Arc<Dataset>) -> Result<Arc<Dataset>> {
+    let labels = dataset.tasks.iter();
+    let labels = labels.filter(|t| t.kind != TaskKind::Segmentation);
+    let labels: Vec<Task> = labels.cloned().collect();
+    if labels.is_empty() || labels.len() == dataset.tasks.len() {
+        return Ok(Arc::clone(dataset));
     }
+    Ok(Arc::new(dataset.asking(labels)?))
 }
 
 /// Whether some training scan has a label or a mask for the task.

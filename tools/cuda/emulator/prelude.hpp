@@ -87,8 +87,8 @@ using std::min;
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fdiv_rn(float a, float b) { return a / b; }
-static inline float __fdividef(float a, float b) { return a / b; }
-static inline float __expf(float a) { return std::exp(a); }
+static inline float about_exp2(float v) { return std::exp2(v); }
+static inline float about_inverse(float v) { return 1.0f / v; }
 static inline float __fsqrt_rn(float a) { return std::sqrt(a); }
 static inline int __float_as_int(float v) { int bits; std::memcpy(&bits, &v, sizeof bits); return bits; }
 static inline float __int_as_float(int bits) { float v; std::memcpy(&v, &bits, sizeof v); return v; }

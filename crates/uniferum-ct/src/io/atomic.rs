@@ -37,7 +37,8 @@ pub fn replace_atomically<E: From<io::Error>>(
     let temporary = temporary_name(path, ending);
     let outcome = (|| {
         write(&temporary)?;
-        File::open(&temporary)?.sync_all()?;
+        // Windows synchronises a file that was opened for writing alone.
+        File::options().write(true).open(&temporary)?.sync_all()?;
         Ok(std::fs::rename(&temporary, path)?)
     })();
     if outcome.is_err() {

@@ -57,7 +57,8 @@ impl Hub {
         let endpoint = get("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
         let home = get("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
             let cache = get("XDG_CACHE_HOME").map(PathBuf::from);
-            let cache = cache.or_else(|| get("HOME").map(|home| Path::new(&home).join(".cache")));
+            let own = get("HOME").or_else(|| get("USERPROFILE"));
+            let cache = cache.or_else(|| own.map(|home| Path::new(&home).join(".cache")));
             cache.unwrap_or_default().join("huggingface")
         });
         let cache = get("HF_HUB_CACHE").map_or_else(|| home.join("hub"), PathBuf::from);
@@ -182,6 +183,7 @@ mod tests {
         assert_eq!(cache(&[("HF_HOME", "/b")]), Path::new("/b/hub"));
         let usual = Path::new("/home/me/.cache/huggingface/hub");
         assert_eq!(cache(&[("HOME", "/home/me")]), usual);
+        assert_eq!(cache(&[("USERPROFILE", "/home/me")]), usual);
         let hub = with(&[("HF_ENDPOINT", "http://mirror/"), ("HF_TOKEN", " secret\n")]);
         assert_eq!(hub.endpoint, "http://mirror");
         assert_eq!(hub.token.as_deref(), Some("secret"));

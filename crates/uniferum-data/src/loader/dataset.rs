@@ -6,28 +6,17 @@ use candle_core::{DType, Device, Tensor};
 use ndarray::Array3;
 use rayon::prelude::*;
 use uniferum_ct::transform::{AugmentDraw, ModelTransform};
-use uniferum_ct::{Affine, ReadOptions, Volume, read_mask, read_prepared_with};
 use uniferum_kernels::Augmenter;
 use uniferum_tasks::{Task, TaskKind};
 
 use super::cache::Cache;
 use super::device;
+use super::example::{Example, Wanted};
 use crate::collate::{Batch, image_tensor};
 use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Scan};
+use crate::manifest::Manifest;
 use crate::sampler::Question;
 use crate::targets::{MaskGrid, mask_target};
-
-/// A standardised scan in memory.
-#[derive(Debug)]
-pub struct Example {
-    /// HU, RAS.
-    pub volume: Volume<i16>,
-    /// TotalSegmentator v2 numbers.
-    pub mask: Option<Volume<u8>>,
-    /// Nodules.
-    pub nodules: Option<Volume<u8>>,
-}
 
 /// The standardised scans of a manifest with the tasks to ask.
 #[derive(Debug)]
@@ -39,29 +28,7 @@ pub struct Dataset {
     transform: ModelTransform,
     grid: MaskGrid,
     spacing_mm: Option<[f64; 3]>,
-    cache: Cache,
-}
-
-impl Example {
-    /// Bytes of its voxels in memory.
-    pub fn bytes(&self) -> usize {
-        let masks = self
-            .mask
-            .iter()
-            .chain(&self.nodules)
-            .map(|m| m.voxels.len())
-            .sum::<usize>();
-        2 * self.volume.voxels.len() + masks
-    }
-
-    /// The mask that a task asks about, and the labels of it.
-    pub(super) fn mask_of<'a>(&self, task: &'a Task) -> (Option<&Volume<u8>>, &'a [u16]) {
-        if task.is_nodule() {
-            (self.nodules.as_ref(), &[1])
-        } else {
-            (self.mask.as_ref(), &task.mask_labels)
-        }
-    }
+    cache: Arc<Cache>,
 }
 
 impl Dataset {
@@ -78,13 +45,8 @@ impl Dataset {
         cache_bytes: usize,
     ) -> Result<Self> {
         let grid = MaskGrid::new(transform.shape, patch)?;
-        let blind =
-            |t: &&Task| t.kind.is_segmentation() && t.mask_labels.is_empty() && !t.is_nodule();
-        if let Some(task) = tasks.iter().find(blind) {
-            let got = format!("none for {}", task.id);
-            return Err(Error::config("mask_labels", "the numbers of a mask", got));
-        }
-        let cache = Cache::new(cache_bytes);
+        let cache = Arc::new(Cache::new(cache_bytes));
+        check_tasks(&tasks)?;
         Ok(Self {
             manifest,
             tasks,
@@ -92,6 +54,21 @@ impl Dataset {
             grid,
             spacing_mm: None,
             cache,
+        })
+    }
+
+    /// The same scans with other tasks; both keep what they read in the same memory.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new) for the tasks.
+    pub fn asking(&self, tasks: Vec<Task>) -> Result<Self> {
+        check_tasks(&tasks)?;
+        Ok(Self {
+            manifest: self.manifest.clone(),
+            tasks,
+            transform: self.transform.clone(),
+            cache: Arc::clone(&self.cache),
+            ..*self
         })
     }
 
@@ -113,56 +90,50 @@ impl Dataset {
         self.cache.bytes()
     }
 
-    /// Reads a scan, from memory where it was read before.
+    /// Reads a scan with the masks that its tasks ask about, from memory where they were read before.
     ///
     /// # Errors
     /// [`Error::Scan`].
     pub fn example(&self, scan: usize) -> Result<Arc<Example>> {
-        Ok(self.example_or_read(scan)?.0)
+        Ok(self.read(scan, Wanted::by(&self.tasks))?.0)
     }
 
-    /// As [`Dataset::example`]; the flag says whether the scan was in memory.
-    pub(super) fn example_or_read(&self, scan: usize) -> Result<(Arc<Example>, bool)> {
+    /// A scan with some of its masks; the flag says whether all was in memory.
+    fn read(&self, scan: usize, wanted: Wanted) -> Result<(Arc<Example>, bool)> {
         let scans = &self.manifest.scans;
         let unknown = || Error::config("scan", format!("one of {}", scans.len()), scan);
         let row = scans.get(scan).ok_or_else(unknown)?;
-        let found = self.cache.get(scan, || read_example(row, self.spacing_mm));
-        found.map_err(|source| Error::Scan {
-            scan: row.path.display().to_string(),
-            source,
-        })
+        let read = |known: Option<&Example>| Example::read(row, wanted, known, self.spacing_mm);
+        let found = self.cache.get(scan, |e| e.has(row, wanted), read);
+        self.named(scan, found)
     }
 
-    /// The model's array of a scan, not augmented.
+    /// The model's array of a scan that was read, not augmented.
     ///
     /// # Shapes
     /// `[X, Y, Z]` of the model transform.
     ///
     /// # Errors
-    /// [`Error::Scan`].
-    pub fn array(&self, scan: usize) -> Result<Array3<f32>> {
-        let example = self.example(scan)?;
+    /// [`Error::Scan`] naming the scan.
+    pub fn array_of(&self, scan: usize, example: &Example) -> Result<Array3<f32>> {
         self.named(scan, self.transform.model_array(&example.volume))
     }
 
-    /// The mask target of a task, not augmented; `None` where the scan has no such mask.
+    /// The mask target of a task about a scan that was read, not augmented; `None` where the scan has no such
+    /// mask.
     ///
     /// # Shapes
     /// `[L * P]`, see [`mask_target`].
     ///
     /// # Errors
-    /// [`Error::Scan`].
-    pub fn target(&self, scan: usize, task: &Task) -> Result<Option<Vec<f32>>> {
-        self.mask(scan, task, None)
-    }
-
-    fn mask(
+    /// [`Error::Scan`] naming the scan.
+    pub fn target_of(
         &self,
         scan: usize,
+        example: &Example,
         task: &Task,
-        draw: Option<&AugmentDraw>,
     ) -> Result<Option<Vec<f32>>> {
-        self.mask_of(&*self.example(scan)?, scan, task, draw)
+        self.mask_of(example, scan, task, None)
     }
 
     fn mask_of(
@@ -216,7 +187,8 @@ impl Dataset {
             return Err(Error::config("questions of a scan", "at least one", 0));
         };
         self.check_questions(group)?;
-        let (example, cached) = self.example_or_read(first.scan)?;
+        let wanted = Wanted::by(group.iter().map(|q| &self.tasks[q.task]));
+        let (example, cached) = self.read(first.scan, wanted)?;
         let (image, targets) = match augmenter {
             Some(augmenter) => self.on_device(&example, group, draw, augmenter)?,
             None => self.on_host(&example, group, draw)?,
@@ -406,6 +378,16 @@ impl Dataset {
     }
 }
 
+/// Refuses a segmentation that says of no voxels that they are its own.
+fn check_tasks(tasks: &[Task]) -> Result<()> {
+    let blind = |t: &&Task| t.kind.is_segmentation() && t.mask_labels.is_empty() && !t.is_nodule();
+    let Some(task) = tasks.iter().find(blind) else {
+        return Ok(());
+    };
+    let got = format!("none for {}", task.id);
+    Err(Error::config("mask_labels", "the numbers of a mask", got))
+}
+
 /// A scan ready for its batch.
 #[derive(Debug)]
 pub(super) struct Prepared {
@@ -430,71 +412,4 @@ enum Target {
     Mask(Vec<f32>),
     /// `[1, L, P]`.
     DeviceMask(Tensor),
-}
-
-fn read_example(row: &Scan, spacing_mm: Option<[f64; 3]>) -> uniferum_ct::Result<Example> {
-    let options = ReadOptions {
-        hu: row.hu,
-        ..ReadOptions::default()
-    };
-    let volume = read_prepared_with(&row.path, &options)?.to_ras();
-    if let Some(expected) = spacing_mm {
-        check_standardised(&volume, expected)?;
-    }
-    let mask = |path: &Option<std::path::PathBuf>| {
-        path.as_ref()
-            .map(|p| read_mask(p).map(Volume::to_ras))
-            .transpose()
-    };
-    let (mask, nodules) = (mask(&row.mask)?, mask(&row.nodules)?);
-    for (what, other) in [("mask", &mask), ("nodule mask", &nodules)] {
-        if let Some(other) = other {
-            check_mask_grid(&volume, other, what)?;
-        }
-    }
-    Ok(Example {
-        volume,
-        mask,
-        nodules,
-    })
-}
-
-/// Refuses a mask of another grid than its scan's. Of a scan without an affine, as the release's `.bin`, the
-/// shape alone is known.
-pub(crate) fn check_mask_grid<T>(
-    scan: &Volume<T>,
-    mask: &Volume<u8>,
-    what: &'static str,
-) -> uniferum_ct::Result<()> {
-    if scan.affine != Affine::IDENTITY {
-        return scan.check_same_grid(mask, what);
-    }
-    if scan.shape() == mask.shape() {
-        return Ok(());
-    }
-    Err(uniferum_ct::Error::Volume {
-        what,
-        expected: format!("shape {:?} as the scan", scan.shape()),
-        got: format!("{:?}", mask.shape()),
-    })
-}
-
-/// Refuses a volume whose spacing differs by more than a hundredth from the standardised one, mm: it was
-/// never standardised. A volume without an affine, as the release's `.bin`, is taken at its word.
-///
-/// # Errors
-/// [`uniferum_ct::Error::Volume`] with both spacings.
-pub fn check_standardised(volume: &Volume<i16>, expected: [f64; 3]) -> uniferum_ct::Result<()> {
-    let got = volume.spacing();
-    let near = |(got, expected): (&f64, &f64)| (got - expected).abs() <= 0.01 * expected;
-    // A `.bin` has no affine, and this stands for none.
-    if volume.affine == Affine::IDENTITY || got.iter().zip(&expected).all(near) {
-        return Ok(());
-    }
-    let words = |mm: [f64; 3]| mm.map(|v| format!("{v:.3}")).join(" x ");
-    Err(uniferum_ct::Error::Volume {
-        what: "spacing",
-        expected: format!("{} mm", words(expected)),
-        got: format!("{} mm; run `uniferum prepare` first", words(got)),
-    })
 }

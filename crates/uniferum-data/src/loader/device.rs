@@ -53,12 +53,11 @@ pub(super) fn masks(
         pool: grid.pool(),
     };
     let mut targets = vec![None; tasks.len()];
-    for source in [&example.mask, &example.nodules].into_iter().flatten() {
+    let sources = [&example.mask, &example.nodules].into_iter().flatten();
+    for source in sources.map(|mask| &**mask) {
         let asks = |task: &Task| {
-            example
-                .mask_of(task)
-                .0
-                .is_some_and(|m| std::ptr::eq(m, source))
+            let asked = example.mask_of(task).0;
+            asked.is_some_and(|mask| std::ptr::eq(mask, source))
         };
         let asking: Vec<usize> = (0..tasks.len()).filter(|&i| asks(tasks[i])).collect();
         if asking.is_empty() {

@@ -3,13 +3,15 @@
 mod cache;
 mod dataset;
 mod device;
+mod example;
 mod passes;
 mod queue;
 mod statistics;
 mod stream;
 
-pub(crate) use dataset::check_mask_grid;
-pub use dataset::{Dataset, Example, check_standardised};
+pub use dataset::Dataset;
+pub(crate) use example::check_mask_grid;
+pub use example::{Example, check_standardised};
 pub use passes::{Cut, Pass, Passes};
 pub use statistics::{LoaderStatistics, SkippedScan};
 pub use stream::{Batches, Listener, Loader, Notice, OnError, StreamOptions};

@@ -84,9 +84,8 @@ impl Queue {
         options: StreamOptions,
         jobs: impl Iterator<Item = Job> + Send + 'static,
     ) -> Result<Arc<Self>> {
-        let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         let threads = match options.threads {
-            0 => cores(),
+            0 => rayon::current_num_threads(),
             n => n,
         };
         let queue = Arc::new(Queue {

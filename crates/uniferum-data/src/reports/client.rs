@@ -42,6 +42,9 @@ pub struct HttpModel {
     agent: ureq::Agent,
 }
 
+/// However long a server asks to wait: a run should not sleep for a day in silence.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
 impl HttpModel {
     /// Prepares connections; nothing is sent yet.
     ///
@@ -109,7 +112,7 @@ impl LanguageModel for HttpModel {
         let after = response.headers().get("retry-after");
         let after = after
             .and_then(|v| v.to_str().ok()?.parse().ok())
-            .map(Duration::from_secs);
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_WAIT));
         let text = response.body_mut().read_to_string();
         let text = text.map_err(|e| passing(format!("{url}: {e}")))?;
         if status != 200 {

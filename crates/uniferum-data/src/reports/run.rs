@@ -1,6 +1,6 @@
 //! Selecting reports and asking about them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::log::{Log, LogLine, prompt_hash};
-use super::{Keywords, parse_answer, prompt};
+use super::{Keywords, PAPER_KEYWORDS, parse_answer, prompt};
 use crate::collections::Report;
 use crate::error::{Error, Result};
 
@@ -116,6 +116,8 @@ impl Default for RunSettings {
 pub struct RunSummary {
     /// All questions with their lines, in the order of the questions.
     pub lines: Vec<LogLine>,
+    /// Answers of this model to other questions about these reports, which earlier runs had.
+    pub earlier: Vec<LogLine>,
     /// Questions that the log had answered before.
     pub resumed: usize,
     /// Questions without an answer; they are asked again next time.
@@ -223,7 +225,21 @@ pub fn run(
     }
     let lines: Vec<LogLine> = lines.iter().filter_map(|l| lock(l).take()).collect();
     let resumed = *lock(&resumed);
+    let asked: HashSet<(&str, &str)> = lines.iter().map(|l| (&*l.id, &*l.task)).collect();
+    let ids: HashMap<&str, &Report> = reports.iter().map(|r| (&*r.id, r)).collect();
+    let holds = |line: &LogLine| {
+        let mut all = findings.iter().chain(&PAPER_KEYWORDS);
+        let pathology = all.find(|k| k.task == line.task);
+        let now = ids.get(&*line.id).zip(pathology);
+        now.is_some_and(|(r, k)| prompt_hash(&prompt(k.pathology, &r.text)) == line.prompt)
+    };
+    let earlier = known
+        .values()
+        .filter(|l| !asked.contains(&(&*l.id, &*l.task)) && holds(l));
+    let mut earlier: Vec<LogLine> = earlier.map(|l| (*l).clone()).collect();
+    earlier.sort_by(|a, b| (&a.id, &a.task).cmp(&(&b.id, &b.task)));
     Ok(RunSummary {
+        earlier,
         failed: lines.iter().filter(|l| l.answer.is_none()).count(),
         made_up: lines
             .iter()

@@ -33,11 +33,20 @@ impl std::fmt::Debug for Inner {
     }
 }
 
+/// The driver's name for whichever stream is the calling thread's. Nothing would order what threads of such a
+/// device hand over to each other.
+const STREAM_OF_THREAD: usize = 2;
+
 impl Inner {
     pub(super) fn of(device: &Device, buffers: usize) -> Result<Option<Self>> {
         let Device::Cuda(device) = device else {
             return Ok(None);
         };
+        if device.cuda_stream().cu_stream() as usize == STREAM_OF_THREAD {
+            let expected = "one with a stream for all threads, as DeviceChoice opens";
+            let got = "a stream for each thread, as of Device::new_cuda";
+            return Err(invalid(OP, "device", expected, got).into());
+        }
         let ordinal = device.cuda_stream().context().ordinal();
         let loading = CudaDevice::new_with_stream(ordinal)?;
         // SAFETY: what this stream makes is handed over only after waiting for it, and freed by

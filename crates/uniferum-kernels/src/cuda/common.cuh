@@ -34,21 +34,32 @@ __device__ __forceinline__ float2 unpack(unsigned bits) {
     return make_float2(__int_as_float(static_cast<int>(bits << 16)), __int_as_float(static_cast<int>(bits & 0xffff0000u)));
 }
 
-// On tensor cores, by a whole warp. Lane 4 g + q holds of a matrix of 8 x 8 values the neighbours 2 q
+// On tensor cores, by a whole warp, and by the special function units. Lane 4 g + q holds of a matrix of 8 x 8 values the neighbours 2 q
 // and 2 q + 1 of row g.
 #ifndef WARP_MATRICES
 // c += a b, of 16 x 16 and 16 x 8 values, in f32. `a` is [top left, bottom left, top right, bottom
 // right], `b` the transposes of [top, bottom], `c` [top, bottom] of two values each.
 __device__ __forceinline__ void multiply_add(float (&c)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 // The transpose of 8 x 8 values.
 __device__ __forceinline__ unsigned transpose(unsigned a) {
     unsigned t;
-    asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(a));
+    asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(t) : "r"(a));
     return t;
+}
+// 2^v and 1 / v to 22 bits; numbers below 2^-126 are 0, without which each takes three more instructions.
+__device__ __forceinline__ float about_exp2(float v) {
+    float r;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
+}
+__device__ __forceinline__ float about_inverse(float v) {
+    float r;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(v));
+    return r;
 }
 #endif
 
@@ -108,7 +119,10 @@ template <class T> __device__ __forceinline__ void store(T* at, int count, const
 
 // By the special function units: a division that rounds to the last bit would branch, and take as
 // long as a row of a depthwise convolution. Within 2^-20 of the value where it matters.
-__device__ __forceinline__ float sigmoid(float z) { return __fdividef(1.0f, 1.0f + __expf(-z)); }
+__device__ __forceinline__ float sigmoid(float z) {
+    constexpr float LOG2_E = 1.44269504f;
+    return about_inverse(1.0f + about_exp2(-LOG2_E * z));
+}
 __device__ __forceinline__ float silu(float z) { return z * sigmoid(z); }
 __device__ __forceinline__ float silu_slope(float z) {
     const float s = sigmoid(z);

@@ -17,8 +17,8 @@
 // As soon as a row has been used, the same row of the next plane is asked for.
 //
 // Bound by memory: at batch 8 and 128 x 80 x 64 voxels, 128 outputs of K = 3 are 512 bytes, some
-// 40 cycles of a multiprocessor's share, and take 14 cycles of its tensor cores and 20 to issue;
-// K = 5 takes 40 of tensor cores. Taps are rounded to bf16, sums are of f32. An input that is not
+// 40 cycles of a multiprocessor's share, and take 14 cycles of its tensor cores and 12 to issue
+// (46 instructions of a warp, 4 at a time); K = 5 takes 40 of tensor cores and 21 to issue. Taps are rounded to bf16, sums are of f32. An input that is not
 // finite makes its whole window so.
 #include "common.cuh"
 
@@ -69,10 +69,12 @@ __device__ __forceinline__ i64 element(const Sizes& s, const Place& at, int half
 }
 
 // The input rows that strips of TALL rows of outputs need, as matrices of 16 windows x 16 voxels.
-template <int K, bool NORMED> struct Inputs {
+// FAR where rows are of several tiles, whose windows at the edge need another warp's voxels.
+template <int K, bool NORMED, bool FAR> struct Inputs {
     static constexpr int EDGE = K / 2, ROWS = TALL + 2 * EDGE;
     const Sizes& s;
     const bf16* from[2];                // a lane's pair in the first row and plane
+    const bf16* ahead[2];               // and in the first row of the plane that is asked for
     unsigned inside[2];                 // which rows are, a bit each
     float scale, shift;
     int lane;                           // whose pair stands beside this lane's window
@@ -104,15 +106,27 @@ template <int K, bool NORMED> struct Inputs {
     // Whether row `r` is one; it is also one of the outputs' `r - EDGE`.
     __device__ __forceinline__ bool has(int r, int half) const { return inside[half] >> r & 1u; }
 
-    // Asks for row `r` of plane `d`.
+    // Asks for the rows of plane `d`, the first that is.
+    __device__ __forceinline__ void begin(int d) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) ahead[half] = from[half] + d * s.plane();
+#pragma unroll
+        for (int r = 0; r < ROWS; ++r) fetch(d, r);
+    }
+    // Of the plane behind the one that was asked for before.
+    __device__ __forceinline__ void advance() {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) ahead[half] += s.plane();
+    }
+    // Asks for row `r` of plane `d`, which is the one ahead.
     __device__ __forceinline__ void fetch(int d, int r) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-            held[r][half] = has(r, half) && d < s.depth ? read(d, r, half, 0) : 0u;
+            held[r][half] = has(r, half) && d < s.depth ? pair_at(ahead[half] + r * s.width) : 0u;
         }
     }
-    __device__ __forceinline__ unsigned read(int d, int r, int half, int column) const {
-        return *reinterpret_cast<const unsigned*>(from[half] + d * s.plane() + r * s.width + column);
+    __device__ __forceinline__ static unsigned pair_at(const bf16* at) {
+        return *reinterpret_cast<const unsigned*>(at);
     }
     __device__ __forceinline__ unsigned active(unsigned pair, bool there) const {
         if (!NORMED) return pair;
@@ -126,13 +140,18 @@ template <int K, bool NORMED> struct Inputs {
             a[half] = active(held[r][half], has(r, half));
             const unsigned other = __shfl_sync(ALL_LANES, a[half], lane);
             a[2 + half] = near ? other : 0u;
-            if (far && has(r, half)) a[2 + half] = active(read(d, r, half, beside()), true);
+            if (FAR && far && has(r, half)) {
+                a[2 + half] = active(pair_at(from[half] + d * s.plane() + r * s.width + beside()), true);
+            }
         }
     }
 };
 
 // The place along the row, from a window's first output, of column `i` of the matrices above.
 __device__ __forceinline__ int place_of(int i) { return i < 8 ? i : i < 10 ? i - 10 : i - 2; }
+
+// The column of the voxel at a place, and the row of its transpose.
+__device__ __forceinline__ int row_of(int place) { return place < 0 ? place + 10 : place < 8 ? place : place + 2; }
 
 // The taps of each row of the kernel as a matrix of 16 inputs x 8 outputs; `flip` for the turned
 // kernel.
@@ -156,7 +175,7 @@ template <int K> __device__ __forceinline__ void band(const float* taps, int fli
     }
 }
 
-template <int K, bool NORMED>
+template <int K, bool NORMED, bool FAR>
 __device__ __forceinline__ void forward(
     const bf16* x, const float* weight, const float* bias, const float* scale, const float* shift,
     const bf16* behind, const float* behind_scale, const float* behind_shift, bf16* y, const Sizes& s, int flip) {
@@ -164,7 +183,7 @@ __device__ __forceinline__ void forward(
     if (warp >= walks * s.channels) return;
     const int c = warp / walks;
     const Place at(s, warp % walks);
-    Inputs<K, NORMED> inputs(s, at, x + c * s.x_channel, NORMED ? scale[c] : 1.0f, NORMED ? shift[c] : 0.0f);
+    Inputs<K, NORMED, FAR> inputs(s, at, x + c * s.x_channel, NORMED ? scale[c] : 1.0f, NORMED ? shift[c] : 0.0f);
     const i64 channel = static_cast<i64>(c) * s.depth * s.plane();
     const i64 to[2] = {channel + element(s, at, 0, s.y_sample, 0), channel + element(s, at, 1, s.y_sample, 0)};
     const float own_bias = bias ? bias[c] : 0.0f;
@@ -174,12 +193,11 @@ __device__ __forceinline__ void forward(
 
     constexpr int EDGE = K / 2, ROWS = TALL + 2 * EDGE;
     float sum[K][TALL][4] = {};         // of output planes j, j - 1 ...
-    const int first = max(at.begin - EDGE, 0);
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r) inputs.fetch(first, r);
+    inputs.begin(max(at.begin - EDGE, 0));
     for (int j = at.begin; j < at.end + K - 1; ++j) {
         const int d = j - EDGE;
         if (d >= 0 && d < s.depth) {
+            inputs.advance();
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 unsigned a[4];
@@ -194,6 +212,18 @@ __device__ __forceinline__ void forward(
             }
         }
         const int out = j - (K - 1);
+        // All of them before the first is used, so that they are waited for once.
+        unsigned slopes[TALL][2] = {};
+        if (behind && out >= at.begin) {
+#pragma unroll
+            for (int o = 0; o < TALL; ++o) {
+#pragma unroll
+                for (int half = 0; half < 2; ++half) {
+                    if (!inputs.has(o + EDGE, half)) continue;
+                    slopes[o][half] = inputs.pair_at(behind + to[half] + out * s.plane() + o * s.width);
+                }
+            }
+        }
 #pragma unroll
         for (int o = 0; o < TALL; ++o) {
 #pragma unroll
@@ -202,7 +232,7 @@ __device__ __forceinline__ void forward(
                 float v[2] = {sum[K - 1][o][2 * half] + own_bias, sum[K - 1][o][2 * half + 1] + own_bias};
                 const i64 place = to[half] + out * s.plane() + o * s.width;
                 if (behind) {
-                    const float2 z = unpack(*reinterpret_cast<const unsigned*>(behind + place));
+                    const float2 z = unpack(slopes[o][half]);
                     v[0] *= silu_slope(slope_scale * z.x + slope_shift);
                     v[1] *= silu_slope(slope_scale * z.y + slope_shift);
                 }
@@ -216,10 +246,11 @@ __device__ __forceinline__ void forward(
 // The gradient of the kernel: the sum over windows of inputs times gradients is a product too, of
 // 16 inputs x 16 windows and 16 windows x 8 outputs, whose diagonals are the taps. Both matrices
 // are the transposes of what lanes hold; K^2 sums of 16 x 8 stay in registers. A block takes every
-// `blocks`th of the channel's walks, and leaves one sum a tap.
-template <int K, bool NORMED>
+// `blocks`th of the channel's walks, and leaves one sum a tap; `parts` is its shared memory.
+template <int K, bool NORMED, bool FAR>
 __device__ __forceinline__ void weight_gradient(
-    const bf16* x, const bf16* dy, const float* scale, const float* shift, float* partial, const Sizes& s, int blocks) {
+    const bf16* x, const bf16* dy, const float* scale, const float* shift, float* partial, const Sizes& s, int blocks,
+    float4 (&parts)[K * K][32]) {
     constexpr int EDGE = K / 2, TAPS = K * K * K;
     const int c = blockIdx.x / blocks, warp = threadIdx.x / 32, walks = s.walks();
     const i64 channel = static_cast<i64>(c) * s.depth * s.plane();
@@ -228,7 +259,7 @@ __device__ __forceinline__ void weight_gradient(
     float sum[K][K][4] = {};
     for (int walk = blockIdx.x % blocks * WARPS + warp; walk < walks; walk += blocks * WARPS) {
         const Place at(s, walk);
-        Inputs<K, NORMED> inputs(s, at, x + c * s.x_channel, own_scale, own_shift);
+        Inputs<K, NORMED, FAR> inputs(s, at, x + c * s.x_channel, own_scale, own_shift);
         const bf16* slope[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half) slope[half] = dy + channel + element(s, at, half, s.y_sample, 0);
@@ -238,9 +269,7 @@ __device__ __forceinline__ void weight_gradient(
         };
         constexpr int ROWS = TALL + 2 * EDGE;
         unsigned g[K][TALL][2] = {}, next[TALL][2];     // of output planes j, j - 1 ...
-        const int first = max(at.begin - EDGE, 0);
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r) inputs.fetch(first, r);
+        inputs.begin(max(at.begin - EDGE, 0));
 #pragma unroll
         for (int i = 0; i < TALL * 2; ++i) next[i / 2][i % 2] = read(at.begin, i / 2, i % 2);
         for (int j = at.begin; j < at.end + K - 1; ++j) {
@@ -255,6 +284,7 @@ __device__ __forceinline__ void weight_gradient(
             }
             const int d = j - EDGE;
             if (d < 0 || d >= s.depth) continue;
+            inputs.advance();
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
                 unsigned a[4];
@@ -271,17 +301,30 @@ __device__ __forceinline__ void weight_gradient(
         }
     }
 
-    const int input = threadIdx.x % 32 / 4, output = threadIdx.x % 4 * 2;
-    leave_sums<TAPS>(partial + static_cast<i64>(blockIdx.x) * TAPS, [&](int tap) {
-        float own = 0.0f;
+    // The block's sum of each matrix, a warp after the other; then a thread a tap, along its diagonal. Sums of
+    // each tap over a warp would be five times the instructions.
+    const int lane = threadIdx.x % 32;
+    for (int turn = 0; turn < WARPS; ++turn) {
+        if (turn == warp) {
 #pragma unroll
-        for (int i = 0; i < 4; ++i) {
-            const int row = input + i / 2 * 8;
-            const bool meets = row < 12 && place_of(row) - (output + i % 2) + EDGE == tap % K;
-            own += meets ? sum[tap / (K * K)][tap / K % K][i] : 0.0f;
+            for (int row = 0; row < K * K; ++row) {
+                const float (&own)[4] = sum[row / K][row % K];
+                float4& all = parts[row][lane];
+                const float4 before = turn ? all : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+                all = make_float4(before.x + own[0], before.y + own[1], before.z + own[2], before.w + own[3]);
+            }
         }
-        return own;
-    });
+        __syncthreads();
+    }
+    for (int tap = threadIdx.x; tap < TAPS; tap += blockDim.x) {
+        const float* matrix = reinterpret_cast<const float*>(parts[tap / K]);
+        float total = 0.0f;
+        for (int output = 0; output < WINDOW; ++output) {
+            const int input = row_of(output + tap % K - EDGE);
+            total += matrix[(input % 8 * 4 + output / 2) * 4 + input / 8 * 2 + output % 2];
+        }
+        partial[static_cast<i64>(blockIdx.x) * TAPS + tap] = total;
+    }
 }
 
 #define DEFINE(K, BLOCKS, WEIGHT_BLOCKS, NORMED, how)                                              \
@@ -292,8 +335,11 @@ __device__ __forceinline__ void weight_gradient(
         int width, int across, int planes, i64 x_sample, i64 x_channel, i64 y_sample, int flip) {  \
         const Sizes s{samples, channels, depth, height, width, across, planes, x_sample,           \
                       x_channel, y_sample};                                                        \
-        forward<K, NORMED>(x, weight, bias, scale, shift, behind, behind_scale, behind_shift, y, s, \
-                           flip);                                                                  \
+        if (s.tiles() > 1) {                                                                       \
+            forward<K, NORMED, true>(x, weight, bias, scale, shift, behind, behind_scale, behind_shift, y, s, flip); \
+        } else {                                                                                   \
+            forward<K, NORMED, false>(x, weight, bias, scale, shift, behind, behind_scale, behind_shift, y, s, flip); \
+        }                                                                                          \
     }                                                                                              \
     extern "C" __global__ void __launch_bounds__(32 * WARPS, WEIGHT_BLOCKS) depthwise_tensor_weights##how##_k##K( \
         const bf16* x, const bf16* dy, const float* scale, const float* shift, float* partial,     \
@@ -301,7 +347,12 @@ __device__ __forceinline__ void weight_gradient(
         i64 x_sample, i64 x_channel, i64 y_sample, int blocks) {                                   \
         const Sizes s{samples, channels, depth, height, width, across, planes, x_sample,           \
                       x_channel, y_sample};                                                        \
-        weight_gradient<K, NORMED>(x, dy, scale, shift, partial, s, blocks);                       \
+        __shared__ float4 parts[K * K][32];                                                        \
+        if (s.tiles() > 1) {                                                                       \
+            weight_gradient<K, NORMED, true>(x, dy, scale, shift, partial, s, blocks, parts);      \
+        } else {                                                                                   \
+            weight_gradient<K, NORMED, false>(x, dy, scale, shift, partial, s, blocks, parts);     \
+        }                                                                                          \
     }
 // Blocks a multiprocessor: the most for which the registers hold all sums.
 DEFINE(3, 3, 4, false, )

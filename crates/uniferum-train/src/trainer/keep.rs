@@ -35,7 +35,8 @@ impl<L: Learner> Trainer<L> {
             )?;
         } else if let Some(decay) = self.config.ema_decay {
             // Weights may have been initialised since the averages were made.
-            self.averages = Some(Averages::new(decay, &self.optimizer)?);
+            let all = self.learner.variables();
+            self.averages = Some(Averages::new(decay, &self.optimizer, all)?);
         }
         self.agree_on_step(folder)?;
         if self.group.rank() == 0 {
@@ -72,11 +73,21 @@ impl<L: Learner> Trainer<L> {
         }
     }
 
-    /// Writes a checkpoint now, if the run has a folder and this is its first process.
+    /// Writes a checkpoint now, if the run has a folder and this is its first process. One of this step that
+    /// is there already stays: the same run makes the same one.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn checkpoint(&self) -> Result<()> {
+        self.write_checkpoint(false)
+    }
+
+    /// The same in place of the one that is there, which says less of the validation.
+    pub(super) fn checkpoint_anew(&self) -> Result<()> {
+        self.write_checkpoint(true)
+    }
+
+    fn write_checkpoint(&self, anew: bool) -> Result<()> {
         let Some(folder) = self.folder.as_ref().filter(|_| self.group.rank() == 0) else {
             return Ok(());
         };
@@ -89,7 +100,7 @@ impl<L: Learner> Trainer<L> {
             questions: &self.questions,
             keep: self.config.keep_checkpoints,
         };
-        checkpoint::save(folder, &parts)?;
+        checkpoint::save(folder, &parts, anew)?;
         Ok(())
     }
 

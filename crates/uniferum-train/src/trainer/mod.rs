@@ -91,7 +91,7 @@ impl<L: Learner> Trainer<L> {
         config.validate_for(device, 1)?;
         let optimizer = Optimizer::new(learner.trained(), &config)?;
         let averages = match config.ema_decay {
-            Some(decay) => Some(Averages::new(decay, &optimizer)?),
+            Some(decay) => Some(Averages::new(decay, &optimizer, learner.variables())?),
             None => None,
         };
         Ok(Self {
@@ -199,6 +199,7 @@ impl<L: Learner> Trainer<L> {
         };
         if self.state.validation_due {
             self.validate()?;
+            self.checkpoint_anew()?;
         }
         let mut pace = Pace::from(self.state.step);
         let options = self.stream.clone();
@@ -208,13 +209,14 @@ impl<L: Learner> Trainer<L> {
         while self.state.step < self.config.steps && !self.state.stopped && !self.interrupted {
             match self.step(&mut passes) {
                 Ok(taken) => unread.push(taken),
-                Err(error) => {
-                    // A scan that cannot be read must not cost the steps since the last checkpoint.
-                    if matches!(error, Error::Data(_)) && self.state.step > pace.first {
-                        self.checkpoint()?;
-                    }
+                Err(error) if error.is_of_data() && self.state.step > pace.first => {
+                    let read = self.read(unread, &pace)?;
+                    // Of two errors the first is the user's.
+                    let _ = self.save_before_leaving();
+                    read.iter().for_each(progress);
                     return Err(error);
                 }
+                Err(error) => return Err(error),
             }
             let last = self.state.step == self.config.steps;
             let validates = last || is_due(self.config.validate_every, self.state.step);
@@ -241,11 +243,19 @@ impl<L: Learner> Trainer<L> {
         self.learner.refresh()
     }
 
+    /// A scan that cannot be read must not cost the steps since the last checkpoint; all processes are here.
+    fn save_before_leaving(&self) -> Result<()> {
+        let saved = self.checkpoint();
+        // The first process writes: one that left before would end it.
+        self.group.sum_f64(&mut [0.0])?;
+        saved
+    }
+
     /// Waits for steps that were taken, and logs them.
     fn read(&mut self, taken: Vec<Taken>, pace: &Pace) -> Result<Vec<Progress>> {
         let read: Result<Vec<Progress>> = taken.into_iter().map(Taken::read).collect();
         let mut read = read?;
-        let seconds = pace.since.elapsed().as_secs_f64() / read.len() as f64;
+        let seconds = pace.since.elapsed().as_secs_f64() / read.len().max(1) as f64;
         let mean = pace.start.elapsed().as_secs_f64() / (self.state.step - pace.first) as f64;
         for done in &mut read {
             done.seconds = seconds;
@@ -328,7 +338,7 @@ impl<L: Learner> Trainer<L> {
     /// Runs `work` with the averaged weights where there are averages.
     fn averaged<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         match &self.averages {
-            Some(averages) => averages.instead(&self.optimizer, work),
+            Some(averages) => averages.instead(work),
             None => work(),
         }
     }

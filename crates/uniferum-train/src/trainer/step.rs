@@ -14,6 +14,9 @@ use crate::optimizer::Gradients;
 use crate::schedule::Schedule;
 use crate::statistics::RunningStatistics;
 
+/// The passes of a run's steps, one after the other.
+type Source<'a> = dyn Iterator<Item = uniferum_data::Result<Pass>> + 'a;
+
 impl<L: Learner> Trainer<L> {
     /// One optimiser step on one batch, up to the recipe's last.
     ///
@@ -41,44 +44,27 @@ impl<L: Learner> Trainer<L> {
         self.device.is_cuda() && self.group.world() == 1
     }
 
-    pub(super) fn step(
-        &mut self,
-        passes: &mut dyn Iterator<Item = uniferum_data::Result<Pass>>,
-    ) -> Result<Taken> {
+    /// A step, or an error and the model as it was before: of a step that cannot be had (see
+    /// [`is_of_data`](Error::is_of_data)) every process learns before any of its weights moves.
+    pub(super) fn step(&mut self, passes: &mut Source<'_>) -> Result<Taken> {
         let step = self.state.step;
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
         let mut statistics: Option<RunningStatistics> = None;
-        loop {
-            let pass = passes.next();
-            // Before each pass, and where one cannot be had: the step is then not taken.
-            if let Some(statistics) = &statistics {
-                statistics.rewind()?;
-            }
-            let mut pass = pass.ok_or(Error::NoBatches { step: step + 1 })??;
-            // Also of a single pass, where there are processes that have none.
-            let shared = pass.passes > 1 || self.group.world() > 1;
-            if shared && statistics.is_none() && !self.config.freeze_statistics {
-                statistics = Some(RunningStatistics::new(self.learner.variables())?);
-            }
-            if pass.passes > 1 {
-                sums.planned = Some(pass.questions);
-            }
-            if let Some(mut batch) = pass.batch.take() {
-                if self.config.precision == Precision::Bf16 {
-                    batch.images = batch.images.to_dtype(DType::BF16)?;
-                }
-                self.pass(&pass, &batch, &mut sums, &mut gradients)?;
-                if let Some(statistics) = &mut statistics {
-                    statistics.take()?;
-                }
-            }
-            if pass.last {
-                break;
-            }
+        let computed = self.passes(passes, &mut sums, &mut gradients, &mut statistics);
+        if let (Err(_), Some(statistics)) = (&computed, &statistics) {
+            statistics.rewind()?;
+        }
+        match computed {
+            Err(error) if !error.is_of_data() => return Err(error),
+            _ => sums.lost = f64::from(u8::from(computed.is_err())),
         }
         sums.stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
         sums.reduce(&*self.group)?;
+        computed?;
+        if sums.lost > 0.0 {
+            return Err(Error::Elsewhere { step: step + 1 });
+        }
         self.interrupted = sums.stop > 0.0;
         if sums.asked == 0.0 {
             return Err(Error::NoScans { step: step + 1 });
@@ -97,6 +83,43 @@ impl<L: Learner> Trainer<L> {
             statistics.settle(&*self.group)?;
         }
         self.update(&gradients, sums)
+    }
+
+    /// Forward and backward of all passes of a step.
+    fn passes(
+        &self,
+        passes: &mut Source<'_>,
+        sums: &mut Sums,
+        gradients: &mut Gradients,
+        statistics: &mut Option<RunningStatistics>,
+    ) -> Result<()> {
+        let step = self.state.step + 1;
+        loop {
+            let mut pass = passes.next().ok_or(Error::NoBatches { step })??;
+            // Also of a single pass, where there are processes that have none.
+            let shared = pass.passes > 1 || self.group.world() > 1;
+            if shared && statistics.is_none() && !self.config.freeze_statistics {
+                *statistics = Some(RunningStatistics::new(self.learner.variables())?);
+            }
+            if let Some(statistics) = &statistics {
+                statistics.rewind()?;
+            }
+            if pass.passes > 1 {
+                sums.planned = Some(pass.questions);
+            }
+            if let Some(mut batch) = pass.batch.take() {
+                if self.config.precision == Precision::Bf16 {
+                    batch.images = batch.images.to_dtype(DType::BF16)?;
+                }
+                self.pass(&pass, &batch, sums, gradients)?;
+                if let Some(statistics) = statistics {
+                    statistics.take()?;
+                }
+            }
+            if pass.last {
+                return Ok(());
+            }
+        }
     }
 
     /// Forward and backward of one pass over its batch.
@@ -147,7 +170,7 @@ impl<L: Learner> Trainer<L> {
         }
         self.state.step += 1;
         if let Some(averages) = &self.averages {
-            averages.update(&self.optimizer, self.state.step)?;
+            averages.update(self.state.step)?;
         }
         Ok(taken)
     }

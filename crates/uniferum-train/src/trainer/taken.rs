@@ -116,6 +116,8 @@ pub(super) struct Sums {
     pub(super) bad: f64,
     /// Processes that were asked to stop.
     pub(super) stop: f64,
+    /// Processes that could not read their scans.
+    pub(super) lost: f64,
     /// Questions that the shares of a step's passes were made for.
     pub(super) planned: Option<usize>,
     names: Vec<String>,
@@ -176,6 +178,7 @@ impl Sums {
             &mut self.asked,
             &mut self.bad,
             &mut self.stop,
+            &mut self.lost,
         ];
         let mut values: Vec<f64> = own.iter().map(|v| **v).collect();
         group.sum_f64(&mut values)?;

@@ -1,5 +1,6 @@
 //! `uniferum prepare`: from scans as they come to a folder of standardised volumes.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -195,6 +196,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         shard.for_each(|(_, job)| print_job(job, &args.out));
         return Ok(());
     }
+    check_tables(&args)?;
     save_settings(&settings, &args.out, args.overwrite)?;
     let options = RunOptions {
         workers: args
@@ -305,6 +307,35 @@ fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> any
         .with_context(|| path.display().to_string())
 }
 
+fn tables(args: &Args) -> impl Iterator<Item = &PathBuf> {
+    let is_table = |path: &&PathBuf| {
+        let ending = path.extension();
+        ending.is_some_and(|end| end.eq_ignore_ascii_case("csv")) && path.is_file()
+    };
+    args.inputs.iter().filter(is_table)
+}
+
+/// Refuses tables that would come out under one name, or under a ledger's.
+fn check_tables(args: &Args) -> anyhow::Result<()> {
+    let mut names = BTreeSet::new();
+    for table in tables(args) {
+        let name = table.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.to_lowercase();
+        ensure!(
+            !name.starts_with("ledger"),
+            "{}: expected a table of another name: ledger*.csv are this command's own",
+            table.display()
+        );
+        ensure!(
+            names.insert(name),
+            "{}: expected tables of different names: each comes out under its own in {}",
+            table.display(),
+            args.out.display()
+        );
+    }
+    Ok(())
+}
+
 /// The tables among the inputs, with the paths of the prepared files.
 fn write_tables(
     args: &Args,
@@ -312,12 +343,7 @@ fn write_tables(
     jobs: &[Job],
     global: &Global,
 ) -> anyhow::Result<()> {
-    let is_table = |path: &&PathBuf| {
-        path.extension()
-            .is_some_and(|end| end.eq_ignore_ascii_case("csv"))
-            && path.is_file()
-    };
-    for table in args.inputs.iter().filter(is_table) {
+    for table in tables(args) {
         let output = args.out.join(table.file_name().unwrap_or_default());
         let rows = read_ledgers(&args.out)?;
         let count = write_table(table, jobs, settings, &rows, &output)?;

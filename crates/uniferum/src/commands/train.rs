@@ -10,12 +10,13 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use uniferum_ct::replace_atomically;
 use uniferum_data::hub::{Hub, Progress};
 use uniferum_data::{Loader, Manifest, Split};
 use uniferum_kernels::DeviceChoice;
-use uniferum_tasks::Catalogue;
+use uniferum_tasks::{Catalogue, Task};
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Init, RunConfig, has_auroc, latest_checkpoint};
+use uniferum_train::{Init, LearningRate, RunConfig, has_auroc, latest_checkpoint};
 
 use super::phantoms::AnyTrainer;
 use crate::global::Global;
@@ -110,7 +111,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         check_folder(out, &args, global)?;
     }
     config.validate()?;
-    let config = config.resolved()?;
+    let (config, first_weights) = with_network(config, &args)?;
     let launch = Launch::from_env()?;
     let device = args.device.open_for(launch.local_rank)?;
     config.train.validate_for(&device, launch.world)?;
@@ -133,11 +134,6 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
     let out = args.out.as_deref().context("--out is missing")?;
     let _lock = first.then(|| lock(out)).transpose()?;
-    let begun = latest_checkpoint(out).filter(|_| args.resume);
-    let first_weights = match &begun {
-        Some(checkpoint) => config.clone().resumed(checkpoint),
-        None => config.clone(),
-    };
     fetch(&first_weights.init, global)?;
     let mut trainer = first_weights.trainer(&catalogue, &dataset, &device)?;
     trainer.join(launch.join(&device)?)?;
@@ -149,6 +145,22 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         leave_group(error);
     }
     result
+}
+
+/// The run with the network of its first weights, and with the weights to begin with now: those of a run that
+/// goes on are its own, and what it began with may be gone.
+fn with_network(config: RunConfig, args: &Args) -> anyhow::Result<(RunConfig, RunConfig)> {
+    let out = args.out.as_deref().filter(|_| args.resume);
+    let Some(checkpoint) = out.and_then(latest_checkpoint) else {
+        let config = config.resolved()?;
+        return Ok((config.clone(), config));
+    };
+    let now = config.clone().resumed(&checkpoint).resolved()?;
+    let config = RunConfig {
+        model: now.model.clone(),
+        ..config
+    };
+    Ok((config, now))
 }
 
 /// Refuses to train over what an earlier run left, or to go on with a run that is not there.
@@ -235,7 +247,9 @@ fn train(
     trainer.check(loader)?;
     if first {
         let path = out.join(CONFIG);
-        std::fs::write(&path, config.to_toml()?).with_context(|| format!("{}", path.display()))?;
+        let text = config.to_toml()?;
+        replace_atomically(&path, ".part", |part| std::fs::write(part, text))
+            .with_context(|| path.display().to_string())?;
         if done > 0 {
             global.hint(format!("going on after step {done}"));
         }
@@ -373,6 +387,8 @@ fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Res
         global,
     );
     ensure!(steps > 0, "there is nothing to train on");
+    warn_of_masks(config, &dataset.tasks, global);
+    warn_of_plateau(config, global);
     let values = values_of_last_norm(config);
     if values < FEW_VALUES {
         global.warn(format!(
@@ -394,6 +410,45 @@ fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Res
         ));
     }
     Ok(())
+}
+
+/// A mask's numbers mean what its maker says: tasks that were not named may take them for another's.
+fn warn_of_masks(config: &RunConfig, tasks: &[Task], global: &Global) {
+    let organs = || {
+        let tasks = tasks.iter().filter(|t| t.kind.is_segmentation());
+        tasks.filter(|t| !t.is_nodule())
+    };
+    let own = organs().find(|task| task.group != TOTALSEGMENTATOR);
+    let theirs = organs().any(|task| task.group == TOTALSEGMENTATOR);
+    if let (true, true, Some(own)) = (config.tasks.is_empty(), theirs, own) {
+        global.warn(format!(
+            "the numbers of all masks are read as TotalSegmentator's by {TOTALSEGMENTATOR}.* and as your own by \
+             {}: name the tasks that these masks answer (`tasks` in the configuration)",
+            own.id
+        ));
+    }
+}
+
+/// The group of the tasks whose numbers are TotalSegmentator's.
+const TOTALSEGMENTATOR: &str = "anatomy";
+
+/// A plateau of more validations than there are is a constant rate.
+fn warn_of_plateau(config: &RunConfig, global: &Global) {
+    let train = &config.train;
+    let validations = train
+        .steps
+        .checked_div(train.validate_every)
+        .unwrap_or(0)
+        .max(1);
+    if let LearningRate::Plateau { patience, .. } = train.schedule
+        && validations <= patience + 1
+    {
+        global.warn(format!(
+            "the learning rate never falls: it would after {} validations without a better macro AUROC, and the \
+             run has {validations}; lower validate_every or schedule.patience",
+            patience + 1
+        ));
+    }
 }
 
 /// Batch statistics of fewer values say little, and their gradients are huge where two values are near.

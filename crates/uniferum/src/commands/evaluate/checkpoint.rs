@@ -140,11 +140,17 @@ pub(super) fn run(
     complete(&results, global)
 }
 
-/// Removes the tables of an earlier evaluation, of which there may have been more.
+const FIGURES: &str = "figures";
+
+/// Removes the tables and figures of an earlier evaluation, of which there may have been more.
 fn make_way(out: &Path) -> anyhow::Result<()> {
     let tables = (1..).map(|number| out.join(table_name(number)));
-    for table in tables.take_while(|table| table.exists()) {
-        std::fs::remove_file(&table).with_context(|| table.display().to_string())?;
+    let tables: Vec<PathBuf> = tables.take_while(|table| table.exists()).collect();
+    let figures = std::fs::read_dir(out.join(FIGURES)).into_iter().flatten();
+    let figures = figures.flatten().map(|entry| entry.path());
+    let figures = figures.filter(|path| path.extension().is_some_and(|end| end == "svg"));
+    for file in tables.into_iter().chain(figures) {
+        std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
     }
     Ok(())
 }
@@ -381,7 +387,7 @@ fn write_page(folder: &Path, results: &[ModelResult], level: f64) -> anyhow::Res
             groups.push(&group.group);
         }
     }
-    let figures = folder.join("figures");
+    let figures = folder.join(FIGURES);
     std::fs::create_dir_all(&figures).with_context(|| figures.display().to_string())?;
     for group in groups {
         let models: Vec<Judged<'_>> = names

@@ -289,6 +289,7 @@ fn basis(
     Ok(Basis {
         terms,
         scans: scans.collect(),
+        named_from: std::env::current_dir().unwrap_or_default(),
     })
 }
 

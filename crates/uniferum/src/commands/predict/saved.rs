@@ -29,6 +29,8 @@ pub(crate) struct Basis {
     pub(crate) terms: Terms,
     /// The mask and the source of Hounsfield units of each scan, by its [`place`].
     pub(crate) scans: BTreeMap<String, String>,
+    /// The folder that scans are named from, where their paths are relative.
+    pub(crate) named_from: PathBuf,
 }
 
 /// The same for all scans.
@@ -58,8 +60,8 @@ impl Basis {
             .with_context(|| path.display().to_string())
     }
 
-    /// Refuses a file of another basis than this; returns what it says of scans, which may be others.
-    fn check(&self, path: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    /// Refuses a file of another basis than this; what it says of scans may be of others.
+    fn check(&self, path: &Path) -> anyhow::Result<Basis> {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
         let before: Basis = serde_json::from_str(&text).with_context(name)?;
@@ -70,7 +72,7 @@ impl Basis {
              --out, or --overwrite",
             path.display()
         );
-        Ok(before.scans)
+        Ok(before)
     }
 
     /// Refuses a folder where another part of the scans was asked otherwise.
@@ -91,9 +93,16 @@ impl Basis {
             return Ok(Vec::new());
         }
         let before = self.check(own)?;
-        self.scans.extend(before);
+        self.scans.extend(before.scans);
         let mut by_scan: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for mut row in rows(table).with_context(|| table.display().to_string())? {
+            // One table cannot name scans from two folders.
+            ensure!(
+                before.named_from == self.named_from || Path::new(&row.scan).is_absolute(),
+                "{}: names scans from {}: go on there, or give all scans by absolute paths in a new --out",
+                table.display(),
+                before.named_from.display()
+            );
             row.mask_file = row.mask_file.map(|file| folder.join(file));
             by_scan.entry(row.scan.clone()).or_default().push(row);
         }
