@@ -291,6 +291,49 @@ fn scouts_and_other_modalities_do_not_compete() {
     assert!(series[1].localizer && series[2].problem.is_some());
 }
 
+/// A folder a series is the usual layout, and one of them has the scout alone.
+#[test]
+fn a_scout_alone_is_no_scan_unless_it_is_named() {
+    let folder = Folder::new();
+    let scout = SliceFile {
+        series: "1.2".into(),
+        image_type: "ORIGINAL\\PRIMARY\\LOCALIZER".into(),
+        ..SliceFile::at(0.0)
+    };
+    folder.put("scout", &scout);
+    let error = folder.refused();
+    assert!(
+        error.contains("one chest CT") && error.contains("localizer"),
+        "{error}"
+    );
+    let named = ReadOptions {
+        series: Some("1.2".into()),
+        ..ReadOptions::default()
+    };
+    let scan = read_ct(folder.path(), &named).unwrap();
+    let refused = uniferum_ct::io::hu::check_chest(&scan.volume);
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("several slices"), "{refused}");
+}
+
+#[test]
+fn directions_that_differ_in_the_last_decimal_are_one_series() {
+    let folder = Folder::new();
+    for (i, cosine) in [0.994_999, 0.995_001, 0.994_999, 0.995_001]
+        .into_iter()
+        .enumerate()
+    {
+        let sine = f64::sqrt(1.0 - cosine * cosine);
+        let slice = SliceFile {
+            series: "1.2".into(),
+            orientation: [cosine, sine, 0.0, -sine, cosine, 0.0],
+            ..SliceFile::at(2.0 * i as f64)
+        };
+        folder.put(&format!("{i}"), &slice);
+    }
+    assert_eq!(folder.read().volume.shape()[2], 4);
+}
+
 #[test]
 fn several_series_are_named_and_one_can_be_chosen() {
     let folder = Folder::new();

@@ -376,3 +376,37 @@ fn a_question_without_an_answer_is_an_error_not_a_negative() {
         );
     }
 }
+
+#[test]
+fn masks_are_read_when_they_are_asked_about_and_nodules_have_any_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = manifest(folder.path());
+    let broken = folder.path().join("mask1.nii.gz");
+    std::fs::write(&broken, "no mask").unwrap();
+    let loader = loader(manifest, 1 << 24);
+    let data = &loader.dataset;
+    let ask = |scan, tasks: &[usize]| {
+        let group = tasks.iter().map(|&task| Question { scan, task });
+        data.batch(&[group.collect()], None, &Device::Cpu)
+    };
+    // The label of a scan is not lost with its mask.
+    assert_eq!(ask(1, &[0]).unwrap().prompts.len(), 1);
+    let error = ask(1, &[0, 1]).unwrap_err().to_string();
+    assert!(error.contains("1.nii.gz"), "{error}");
+    // What was read before stays, and the mask comes beside it.
+    let alone = data.cached_bytes();
+    ask(0, &[0]).unwrap();
+    assert_eq!(data.cached_bytes(), 2 * alone);
+    ask(0, &[0, 1]).unwrap();
+    assert_eq!(data.cached_bytes(), 2 * alone + alone / 2);
+    // The nodule mask has the number 10, as one of several nodules, and other tasks see other masks.
+    let batch = ask(0, &[1, 2]).unwrap();
+    let sums = batch.masks.sum((1, 2)).unwrap().to_vec1::<f32>().unwrap();
+    assert!(sums[0] > 0.0 && sums[0] == sums[1], "{sums:?}");
+    let labels = data.asking(tasks()[..1].to_vec()).unwrap();
+    assert!(
+        labels.example(0).unwrap().mask.is_some(),
+        "one memory for both"
+    );
+    assert!(labels.example(5).unwrap().mask.is_none());
+}

@@ -223,6 +223,32 @@ fn labels_come_from_answers_and_missing_stays_missing() {
 }
 
 #[test]
+fn a_run_about_one_finding_keeps_what_is_known_of_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log.jsonl");
+    let server = Server::start();
+    let of = |finding: usize| -> Vec<Question> {
+        let all = all().into_iter();
+        all.filter(|q| q.finding == finding).collect()
+    };
+    let first = ask(&server, &log, &of(0)).unwrap();
+    assert!(first.earlier.is_empty());
+    let second = ask(&server, &log, &of(1)).unwrap();
+    let ids = |lines: &[uniferum_data::reports::LogLine]| -> Vec<String> {
+        let mut ids: Vec<String> = lines.iter().map(|l| l.id.clone() + &l.task).collect();
+        ids.sort();
+        ids
+    };
+    assert_eq!(ids(&second.earlier), ids(&first.lines));
+    // A report that says something else now was never answered.
+    let mut changed = reports();
+    changed[3].text = "Emphysema.".to_owned();
+    let model = server.model();
+    let third = run(&changed, &findings(), &of(1), &model, &log, &quick(), || ()).unwrap();
+    assert_eq!(third.earlier.len(), first.lines.len() - 1);
+}
+
+#[test]
 fn what_passes_is_asked_again_and_what_cannot_be_read_is_not_guessed() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start();

@@ -98,10 +98,14 @@ fn storage(info: &TensorInfo) -> &str {
 fn tensor(info: &TensorInfo, storages: &HashMap<String, &[u8]>) -> Result<Tensor> {
     let layout = &info.layout;
     let start = layout.start_offset();
-    let length = layout.shape().elem_count() * info.dtype.size_in_bytes();
+    let sides = layout.dims().iter().copied();
+    let length = sides
+        .chain([info.dtype.size_in_bytes()])
+        .try_fold(1usize, usize::checked_mul);
+    let end = length.and_then(|length| start.checked_add(length));
     let data = storages
         .get(storage(info))
-        .and_then(|data| data.get(start..start + length));
+        .and_then(|data| data.get(start..end?));
     let Some(data) = data else {
         bail!("{} reaches beyond its storage", info.name);
     };

@@ -319,7 +319,8 @@ pub struct ChiSquared {
 
 /// Tests whether several AUROCs over the same rows are all equal.
 ///
-/// `None` when a variance is undefined or no difference varies (all models identical).
+/// `None` when a variance is undefined, no difference varies (all models identical), or one is not zero and
+/// does not vary, as of a perfect and a constant score: no chi-squared says anything of that.
 ///
 /// # Errors
 /// As [`AucEstimate::covariance`].
@@ -343,7 +344,11 @@ pub fn equality_test(estimates: &[AucEstimate]) -> Result<Option<ChiSquared>> {
         .map(|i| (0..k).map(|j| contrast(i, j)).collect())
         .collect();
     let scale: Vec<f64> = (0..k).map(|i| c[i + 1][i + 1] + c[0][0]).collect();
-    let differences = others.iter().map(|e| e.auroc() - first.auroc()).collect();
+    let differences: Vec<f64> = others.iter().map(|e| e.auroc() - first.auroc()).collect();
+    let fixed = |i: usize| is_degenerate(matrix[i][i], scale[i]) && differences[i].abs() > 1e-12;
+    if (0..k).any(fixed) {
+        return Ok(None);
+    }
     let (statistic, df) = quadratic_form(matrix, differences, &scale);
     Ok((df > 0).then(|| ChiSquared {
         statistic,
@@ -352,18 +357,27 @@ pub fn equality_test(estimates: &[AucEstimate]) -> Result<Option<ChiSquared>> {
     }))
 }
 
+/// Whether a variance is zero but for rounding, beside the variances that it was made of.
+fn is_degenerate(variance: f64, scale: f64) -> bool {
+    variance.is_nan() || variance <= 1e-10 * scale
+}
+
 /// `d' M^-1 d` over the part of a positive semidefinite `M` that is not degenerate, and its rank.
 fn quadratic_form(mut m: Vec<Vec<f64>>, mut d: Vec<f64>, scale: &[f64]) -> (f64, usize) {
     let (mut statistic, mut rank) = (0.0, 0);
     let mut left: Vec<usize> = (0..d.len()).collect();
     // Gaussian elimination, the largest remaining variance first.
     while let Some(at) = (0..left.len()).max_by(|&a, &b| {
-        let share = |i: usize| m[left[i]][left[i]] / scale[left[i]];
+        let share = |i: usize| match scale[left[i]] {
+            scale if scale > 0.0 => m[left[i]][left[i]] / scale,
+            // Of two areas that do not vary.
+            _ => 0.0,
+        };
         share(a).total_cmp(&share(b))
     }) {
         let p = left.swap_remove(at);
         let pivot = m[p][p];
-        if pivot.is_nan() || pivot <= 1e-10 * scale[p] {
+        if is_degenerate(pivot, scale[p]) {
             break;
         }
         statistic += d[p] * d[p] / pivot;
@@ -391,6 +405,23 @@ mod tests {
     const LABELS: [bool; 8] = [false, false, false, false, true, true, true, true];
     const A: [f64; 8] = [1.0, 2.0, 3.0, 6.5, 4.0, 6.0, 7.0, 8.0];
     const B: [f64; 8] = [4.0, 2.0, 8.0, 1.0, 5.0, 3.0, 7.0, 6.0];
+
+    #[test]
+    fn areas_that_do_not_vary_leave_the_others_tested() {
+        let perfect: Vec<f64> = (0..8).map(f64::from).collect();
+        let mirrored: Vec<f64> = perfect.iter().map(|v| 2.0 * v).collect();
+        let of = |scores: &[&[f64]]| {
+            let all: Vec<AucEstimate> = scores.iter().map(|s| estimate(s, &LABELS)).collect();
+            equality_test(&all).unwrap()
+        };
+        // Two perfect models do not differ; that the third does is tested as if there were one.
+        let three = of(&[&perfect, &mirrored, &A]).unwrap();
+        let two = of(&[&perfect, &A]).unwrap();
+        assert_eq!((three.df, three.statistic), (two.df, two.statistic));
+        // A constant score is half a point away from them, and nothing says how surely.
+        assert_eq!(of(&[&perfect, &[1.0; 8], &A]), None);
+        assert_eq!(of(&[&perfect, &mirrored]), None);
+    }
 
     #[test]
     fn identical_and_invariable_models_are_states() {

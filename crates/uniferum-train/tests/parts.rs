@@ -126,6 +126,52 @@ fn processes_that_see_different_checkpoints_do_not_begin() {
     }
 }
 
+/// Scans of the second process that cannot be read end both, with a checkpoint of the first.
+#[test]
+fn a_scan_that_one_process_cannot_read_costs_no_steps() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 16, false, &LABELS);
+    let recipe = TrainConfig {
+        scans_per_pass: 2,
+        checkpoint_every: 0,
+        ..config(4)
+    };
+    let run = folder.path().join("run");
+    let begin = |member: Threads| {
+        let mut trainer = trainer(&s, &recipe);
+        trainer.join(Box::new(member)).unwrap();
+        let done = trainer.resume_in(&run).unwrap();
+        let result = trainer.run(&s.loader, |_| ());
+        (
+            done,
+            result.map_err(|e| e.to_string()),
+            weights(trainer.learner()),
+        )
+    };
+    let mut whole = trainer(&s, &recipe);
+    whole.run(&s.loader, |_| ()).unwrap();
+    // The last scan of the third step is of its second pass, and that is the second process's.
+    let names = s.loader.stream(2, 3).iter().next().unwrap().unwrap().names;
+    let (_, scan) = names.last().unwrap().split_once(" @ ").unwrap();
+    let mut scans = s.loader.dataset.manifest.scans.iter();
+    let broken = scans.find(|s| s.name() == scan).unwrap().path.clone();
+    let file = std::fs::read(&broken).unwrap();
+    std::fs::write(&broken, "not a scan").unwrap();
+    let ended = in_two(|_, member| begin(member));
+    let errors: Vec<&String> = ended
+        .iter()
+        .map(|(_, e, _)| e.as_ref().unwrap_err())
+        .collect();
+    assert!(errors[0].contains("step 3: another process"), "{errors:?}");
+    assert!(errors[1].contains(broken.to_str().unwrap()), "{errors:?}");
+    std::fs::write(&broken, file).unwrap();
+    for (done, result, weights) in in_two(|_, member| begin(member)) {
+        assert_eq!((done, result), (2, Ok(())));
+        let difference = largest_difference(&weights, &self::weights(whole.learner()));
+        assert!(difference < 1e-4, "{difference}");
+    }
+}
+
 /// The last step of an epoch may be a single pass: the process that has none takes over its statistics.
 #[test]
 fn a_step_of_one_pass_leaves_processes_equal() {
@@ -183,8 +229,15 @@ fn averages_are_what_is_saved() {
         ..config(3)
     };
     let mut averaged = trainer(&s, &recipe);
-    let name = "lm_head_cls.weight";
-    let values = |t: &Trainer| weights(t.learner())[name].clone();
+    // Running statistics too: they are those of the weights they stand with.
+    let names = ["lm_head_cls.weight", "vision_model.model.bn1.running_mean"];
+    let values = |t: &Trainer| -> Vec<f32> {
+        let weights = weights(t.learner());
+        names
+            .iter()
+            .flat_map(|name| weights[*name].clone())
+            .collect()
+    };
     let mut expected = values(&averaged);
     for (i, batch) in s.loader.stream(0, 3).iter().enumerate() {
         averaged.train_on(&batch.unwrap()).unwrap();
@@ -202,7 +255,14 @@ fn averages_are_what_is_saved() {
         0.0
     );
     let saved = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
-    let saved = saved[name].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let of = |name: &&str| {
+        saved[*name]
+            .flatten_all()
+            .unwrap()
+            .to_vec1::<f32>()
+            .unwrap()
+    };
+    let saved: Vec<f32> = names.iter().flat_map(of).collect();
     for (saved, expected) in saved.iter().zip(&expected) {
         assert!((saved - expected).abs() < 1e-6, "{saved} {expected}");
     }

@@ -482,4 +482,8 @@ fn a_validation_scan_that_cannot_be_read_costs_no_steps() {
     );
     assert_eq!(skipped[0]["skipped"].as_array().unwrap().len(), 1);
     assert!(repaired[0].get("skipped").is_none());
+    // The checkpoint knows that it was validated.
+    let state = std::fs::read_to_string(run.join("step-00000002/state.json")).unwrap();
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    assert_eq!(state["state"]["validation_due"], false);
 }

@@ -258,6 +258,32 @@ fn a_run_that_was_stopped_asks_what_it_left() {
             .count(),
         scans
     );
+    // Of a table that names scans from one folder none are named from another.
+    let from_here = |folder: &Path, out: &str, more: &[&str]| {
+        Command::new(env!("CARGO_BIN_EXE_uniferum"))
+            .current_dir(folder)
+            .args(["predict", "--device", "cpu", "--task", "anatomy.heart"])
+            .arg("--checkpoint")
+            .arg(setup.path("model.safetensors"))
+            .args(["--out", out])
+            .args(more)
+            .output()
+            .unwrap()
+    };
+    let scan = setup.scan(0);
+    let name = scan.file_name().unwrap().to_str().unwrap();
+    let relative = setup.path("relative");
+    let relative = relative.to_str().unwrap();
+    assert!(from_here(&folder, relative, &[name]).status.success());
+    let moved = format!("scans/{name}");
+    let output = from_here(folder.parent().unwrap(), relative, &[&moved, "--resume"]);
+    let text = refused(&output);
+    assert!(text.contains("go on there"), "{text}");
+    assert!(
+        from_here(&folder, relative, &[name, "--resume"])
+            .status
+            .success()
+    );
     // A mask that was not there before would change answers.
     let masked = [resume.clone(), ["--mask", "m.nii.gz"].repeat(scans)].concat();
     let text = refused(&setup.predict(&folder, &masked));

@@ -339,6 +339,14 @@ fn wrong_arguments_are_told_at_once() {
         "no lung estimate",
     );
     fails(&[scans, "--size", "0x1x1"], 1, "size");
+    let tables = ["a/table.csv", "b/Table.csv", "a/ledger-2024.csv"].map(|name| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(input.join("labels.csv"), &path).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    fails(&[&tables[0], &tables[1]], 1, "tables of different names");
+    fails(&[&tables[2]], 1, "are this command's own");
     fails(
         &[dir.path().to_str().unwrap(), scans, "--masks", "nowhere"],
         1,

@@ -11,7 +11,7 @@ use uniferum_encoder::{EncoderConfig, Variant};
 use uniferum_fusion::{BertConfig, UniferumConfig};
 use uniferum_phantom::{PhantomConfig, write_cohort};
 use uniferum_tasks::Catalogue;
-use uniferum_train::{Init, ModelChoice, RunConfig, TrainConfig};
+use uniferum_train::{Init, LearningRate, ModelChoice, RunConfig, TrainConfig};
 
 /// Twelve small phantoms: six for training, three each for validation and test.
 fn manifest(folder: &Path) -> PathBuf {
@@ -345,6 +345,54 @@ fn a_model_is_never_trained_over_and_folders_are_one_process_s_own() {
     fails(
         &site.train(&recipe(), &out),
         "another process trains in this folder",
+    );
+}
+
+/// Another machine, or another folder: the run has its own weights and words.
+#[test]
+fn a_run_goes_on_without_the_model_it_began_from() {
+    let site = Site::new();
+    let first = site.path("first");
+    succeeds(&site.train(&recipe(), &["--out", first.to_str().unwrap()]));
+    let mut next = recipe();
+    next.init.checkpoint = Some(first.join("best/model.safetensors"));
+    let second = site.path("second");
+    let out = ["--out", second.to_str().unwrap()];
+    succeeds(&site.train(&next, &out));
+    let whole = std::fs::read(second.join("model.safetensors")).unwrap();
+    std::fs::remove_dir_all(&first).unwrap();
+    std::fs::remove_dir_all(second.join("step-00000004")).unwrap();
+    let resumed = site.train(&next, &[&out[..], &["--resume"]].concat());
+    assert!(succeeds(&resumed).contains("going on after step 2"));
+    assert!(whole == std::fs::read(second.join("model.safetensors")).unwrap());
+    // More steps are another run, and how is said.
+    let mut longer = next;
+    longer.train.steps = 6;
+    let refused = site.train(&longer, &[&out[..], &["--resume"]].concat());
+    fails(&refused, "with init.checkpoint = this run's model");
+}
+
+#[test]
+fn a_recipe_that_looks_odd_is_warned_of() {
+    let site = Site::new();
+    let tasks = site.path("tasks.toml");
+    let own = "[[tasks]]\nid = \"site.tumour\"\nkind = \"segmentation\"\nname = \"tumour\"\nmask_labels = [1]\n";
+    std::fs::write(&tasks, own).unwrap();
+    let mut odd = recipe();
+    odd.tasks.clear();
+    odd.train.schedule = LearningRate::plateau();
+    let look = ["--dry-run", "--tasks-file", tasks.to_str().unwrap()];
+    let text = succeeds(&site.train(&odd, &look));
+    for part in [
+        "the learning rate never falls: it would after 11 validations",
+        "as your own by site.tumour",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    let text = succeeds(&site.train(&recipe(), &look));
+    assert!(
+        !text.contains("never falls") && !text.contains("as your own"),
+        "{text}"
     );
 }
 

@@ -9,9 +9,9 @@ use crate::error::{Error, Result};
 use crate::io::{HuSource, read_separated};
 
 /// Ends of names that are scans when a folder is searched. A file named on its own may have any name.
-const SCAN_ENDS: [&str; 14] = [
+const SCAN_ENDS: [&str; 13] = [
     ".nii", ".nii.gz", ".hdr", ".hdr.gz", ".mha", ".mhd", ".nrrd", ".nhdr", ".npz", ".uct", ".bin",
-    ".img.hdr", ".nii.hdr", ".nrrd.gz",
+    ".img.hdr", ".nii.hdr",
 ];
 
 /// Columns with the HU a stored unit is worth, the manifest's first.

@@ -208,12 +208,21 @@ pub fn check(volume: &CtVolume, source: HuSource, check: HuCheck) -> Result<Opti
     Err(refusal(volume, &what))
 }
 
-/// Refuses a volume without air or without soft tissue, one of 0 to 1 or of water: [`check`] lets it
-/// pass, but a model would learn nothing from it, and what it says of it would be made up.
+/// Refuses a single slice, such as a localizer, and a volume without air or without soft tissue, one of 0 to 1
+/// or of water: [`check`] lets them pass, but a model would learn nothing from them, and what it says of them
+/// would be made up.
 ///
 /// # Errors
 /// [`Error::Volume`].
 pub fn check_chest(volume: &CtVolume) -> Result<()> {
+    let shape = volume.shape();
+    if shape.contains(&1) {
+        return Err(Error::Volume {
+            what: "shape",
+            expected: "a volume of several slices".into(),
+            got: format!("{shape:?}"),
+        });
+    }
     match judge(volume) {
         HuVerdict::Unusual(what) => Err(refusal(volume, what)),
         _ => Ok(()),

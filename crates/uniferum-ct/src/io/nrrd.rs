@@ -59,7 +59,11 @@ fn voxels<T: FromStored>(
     let mut data = data;
     for _ in 0..header.line_skip {
         let end = data.iter().position(|&b| b == b'\n');
-        data = end.map_or(&[][..], |at| &data[at + 1..]);
+        let Some(at) = end else {
+            let got = "fewer lines";
+            return Err(Error::field(path, "line skip", header.line_skip, got));
+        };
+        data = &data[at + 1..];
     }
     if header.gzip {
         let skip = u64::try_from(header.byte_skip).unwrap_or(0);

@@ -125,16 +125,17 @@ impl RunMask {
         Some(self.keep(|i| sets.find(i) == root))
     }
 
-    /// All components with at least `minimum` voxels, largest first.
-    pub fn components(&self, connectivity: Connectivity, minimum: u64) -> Vec<Self> {
+    /// The components with at least a `share` of the voxels of the largest, largest first. Noise makes tens of
+    /// thousands of small ones, and each would be a mask of its own.
+    pub fn large_components(&self, connectivity: Connectivity, share: f64) -> Vec<Self> {
         let mut sets = self.label(connectivity);
         let mut sizes = vec![0u64; self.runs.len()];
         for (i, run) in self.runs.iter().enumerate() {
             sizes[sets.find(i)] += run.len();
         }
-        let mut roots: Vec<usize> = (0..sizes.len())
-            .filter(|&i| sizes[i] >= minimum.max(1))
-            .collect();
+        let largest = sizes.iter().copied().max().unwrap_or(0);
+        let least = ((share * largest as f64).ceil() as u64).max(1);
+        let mut roots: Vec<usize> = (0..sizes.len()).filter(|&i| sizes[i] >= least).collect();
         roots.sort_by_key(|&root| (std::cmp::Reverse(sizes[root]), root));
         roots
             .into_iter()
@@ -487,7 +488,7 @@ mod tests {
         mask[[3, 3, 2]] = true;
         let runs = RunMask::from_view(mask.view(), |v| v);
         let sizes: Vec<u64> = runs
-            .components(Connectivity::Faces, 2)
+            .large_components(Connectivity::Faces, 0.4)
             .iter()
             .map(RunMask::voxels)
             .collect();

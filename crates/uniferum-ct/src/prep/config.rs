@@ -39,7 +39,7 @@ pub struct StandardiseConfig {
     pub body_hu: [f32; 2],
     /// HU range of the result. The lower end is also the air that the volume is padded with.
     pub clip_hu: [i16; 2],
-    /// What is kept above and below the lungs, in mm.
+    /// What is kept above and below the lungs, in mm: of the scan's slices as many as lie within.
     pub lung_margin_mm: f64,
     /// Estimate the lungs from the air in the body when no mask shows them.
     pub estimate_lungs: bool,

@@ -130,9 +130,7 @@ pub(crate) fn estimate_lung_slices(
     // Runs go along the last axis; any order of axes gives the same components.
     let runs = RunMask::from_view(enclosed.view(), |v| v);
     let voxel_mm3 = spacing.iter().product::<f64>() * (stride[0] * stride[1]) as f64;
-    let components = runs.components(Connectivity::Faces, 1);
-    let largest = components.first()?.voxels();
-    let lungs = components.iter().take_while(|c| c.voxels() * 5 >= largest);
+    let lungs = runs.large_components(Connectivity::Faces, LUNG_SHARE);
     let (mut first, mut last, mut voxels) = (usize::MAX, 0, 0);
     for lung in lungs {
         let bounds = lung.bounding_box()?;
@@ -142,6 +140,9 @@ pub(crate) fn estimate_lung_slices(
     }
     (voxels as f64 * voxel_mm3 >= LEAST_LUNG_MM3).then_some([first, last])
 }
+
+/// Of the largest component's voxels: a smaller one is no lung.
+const LUNG_SHARE: f64 = 0.2;
 
 /// Flood fill of `air` from the edge of a slice of `mx` x `my` samples.
 fn air_open_to_the_edge(mx: usize, my: usize, air: impl Fn(usize, usize) -> bool) -> Vec<bool> {

@@ -245,20 +245,22 @@ impl Reader<'_> {
     /// Passes over a sequence of undefined length whose first item is at `at`; `None` where the bytes
     /// end before it does. Every step moves on by eight bytes or more.
     fn skip_nested(&self, mut at: usize, implicit: bool) -> Result<Option<usize>> {
-        let mut depth = 1;
-        while depth > 0 {
+        // Of each open level whether its elements tell their types: what is of an unknown one does not, in any
+        // file (PS3.5, 6.2.2).
+        let mut levels = vec![implicit];
+        while let Some(&implicit) = levels.last() {
             let head = match self.head(at, implicit) {
                 Some(head) => head?,
                 None => return Ok(None),
             };
             at = match (head.tag, head.length) {
                 (SEQUENCE_END | ITEM_END, _) => {
-                    depth -= 1;
+                    levels.pop();
                     head.value
                 }
                 (_, UNDEFINED) => {
-                    depth += 1;
-                    if depth > MAX_DEPTH {
+                    levels.push(implicit || head.unknown);
+                    if levels.len() > MAX_DEPTH {
                         let expected = format!("at most {MAX_DEPTH} levels");
                         return Err(Error::field(
                             self.path,
@@ -428,6 +430,29 @@ mod tests {
         };
         assert_eq!(found.elements.len(), 1);
         assert_eq!(found.elements[0].tag, 0x0028_0010);
+        assert_eq!(bytes[found.elements[0].value.clone()], [7, 0]);
+    }
+
+    /// As gateways write private sequences that they do not know, deep inside.
+    #[test]
+    fn a_sequence_of_unknown_type_is_implicit_inside() {
+        const ITEM: [u8; 8] = [0xfe, 0xff, 0, 0xe0, 255, 255, 255, 255];
+        const ENDS: [u8; 16] = [
+            0xfe, 0xff, 0x0d, 0xe0, 0, 0, 0, 0, 0xfe, 0xff, 0xdd, 0xe0, 0, 0, 0, 0,
+        ];
+        let mut bytes = vec![8, 0, 0x40, 0x11, b'S', b'Q', 0, 0, 255, 255, 255, 255];
+        bytes.extend(ITEM);
+        bytes.extend([9, 0, 1, 0x10, b'U', b'N', 0, 0, 255, 255, 255, 255]);
+        bytes.extend(ITEM);
+        bytes.extend([9, 0, 2, 0x10, 4, 0, 0, 0, 1, 2, 3, 4]);
+        bytes.extend(ENDS);
+        bytes.extend([9, 0, 3, 0x10, b'U', b'S', 2, 0, 5, 0]);
+        bytes.extend(ENDS);
+        bytes.extend([0x28, 0, 0x10, 0, b'U', b'S', 2, 0, 7, 0]);
+        let Progress::Done(found) = walk(&bytes, bytes.len()).unwrap() else {
+            panic!("needs more");
+        };
+        assert_eq!(found.elements.len(), 1);
         assert_eq!(bytes[found.elements[0].value.clone()], [7, 0]);
     }
 

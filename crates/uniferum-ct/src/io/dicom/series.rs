@@ -52,35 +52,45 @@ pub(crate) struct Group {
     pub(crate) slices: Vec<Slice>,
 }
 
-/// What tells groups apart: the series, localizer or not, size, rounded orientation, and the stack that
+/// What tells groups apart beside the orientation: the series, localizer or not, size, and the stack that
 /// frames name.
-type Key = (String, bool, usize, usize, [i64; 6], String);
+type Key = (String, bool, usize, usize, String);
 
 fn key(slice: &Slice) -> Key {
-    // Directions are written with 6 decimals or so; a hundredth is half a degree.
-    let orientation = slice.orientation.map_or([0; 6], |[r, c]| {
-        [r[0], r[1], r[2], c[0], c[1], c[2]].map(|v| (v * 100.0).round() as i64)
-    });
     let Slice { rows, columns, .. } = *slice;
     (
         slice.series.clone(),
         slice.localizer,
         rows,
         columns,
-        orientation,
         slice.stack.clone(),
     )
 }
 
+/// Whether two slices lie alike: directions are written with 6 decimals or so, and a hundredth is half a
+/// degree.
+fn lie_alike(a: &Slice, b: &Slice) -> bool {
+    let cosines = |s: &Slice| {
+        s.orientation
+            .map_or([0.0; 6], |[r, c]| [r[0], r[1], r[2], c[0], c[1], c[2]])
+    };
+    let pairs = cosines(a).into_iter().zip(cosines(b));
+    pairs.into_iter().all(|(a, b)| (a - b).abs() < 0.01)
+}
+
 /// Sorts slices into groups; the largest group of a series comes first.
 pub(crate) fn groups(slices: Vec<Slice>) -> Vec<Group> {
-    let mut by_key: BTreeMap<Key, Vec<Slice>> = BTreeMap::new();
+    let mut by_key: BTreeMap<Key, Vec<Vec<Slice>>> = BTreeMap::new();
     for slice in slices {
-        by_key.entry(key(&slice)).or_default().push(slice);
+        let parts = by_key.entry(key(&slice)).or_default();
+        match parts.iter_mut().find(|part| lie_alike(&part[0], &slice)) {
+            Some(part) => part.push(slice),
+            None => parts.push(vec![slice]),
+        }
     }
     let mut by_series: BTreeMap<String, Vec<Vec<Slice>>> = BTreeMap::new();
-    for ((series, ..), slices) in by_key {
-        by_series.entry(series).or_default().push(slices);
+    for ((series, ..), parts) in by_key {
+        by_series.entry(series).or_default().extend(parts);
     }
     let mut out = Vec::new();
     for (series, mut parts) in by_series {
@@ -194,7 +204,7 @@ fn unambiguous(folder: &Path, summaries: &[SeriesSummary]) -> Result<usize> {
     };
     // Images of other kinds (reports with pictures, ultrasound) never compete.
     let image = |s: &SeriesSummary| !s.localizer && s.modality.as_deref().is_none_or(|m| m == "CT");
-    only(&|_| true)
+    only(&|s| !s.localizer)
         .or_else(|| only(&image))
         .or_else(|| only(&|s| s.plausible_chest))
         .ok_or_else(|| {

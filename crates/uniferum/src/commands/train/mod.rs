@@ -1,6 +1,8 @@
 //! `uniferum train`: from a manifest and a configuration to weights.
 
-use std::fs::{File, TryLockError};
+mod announce;
+mod folder;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,12 +14,14 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use uniferum_ct::replace_atomically;
 use uniferum_data::hub::{Hub, Progress};
-use uniferum_data::{Loader, Manifest, Split};
+use uniferum_data::{Loader, Manifest};
 use uniferum_kernels::DeviceChoice;
-use uniferum_tasks::{Catalogue, Task};
+use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Launch;
-use uniferum_train::{Init, LearningRate, RunConfig, has_auroc, latest_checkpoint};
+use uniferum_train::{Init, RunConfig, latest_checkpoint};
 
+use self::announce::{announce, tell_absent};
+use self::folder::{CONFIG, check_folder, lock};
 use super::phantoms::AnyTrainer;
 use crate::global::Global;
 use crate::progress::time_left;
@@ -87,9 +91,6 @@ enum Recipe {
     /// The paper's multi-label baseline
     Baseline,
 }
-
-/// The resolved configuration in a run's folder.
-const CONFIG: &str = "config.toml";
 
 /// Settings that have no line in a printed configuration, since they are off.
 const OFF: &str = "\
@@ -161,43 +162,6 @@ fn with_network(config: RunConfig, args: &Args) -> anyhow::Result<(RunConfig, Ru
         ..config
     };
     Ok((config, now))
-}
-
-/// Refuses to train over what an earlier run left, or to go on with a run that is not there.
-fn check_folder(out: &Path, args: &Args, global: &Global) -> anyhow::Result<()> {
-    let folder = out.display();
-    let has = |name: &str| out.join(name).exists();
-    let begun = latest_checkpoint(out).is_some();
-    if !args.resume {
-        ensure!(
-            !begun && !has("model.safetensors") && !has("best"),
-            "{folder} holds a run already: go on with --resume, or choose another folder"
-        );
-        return Ok(());
-    }
-    ensure!(
-        begun || has(CONFIG) || args.config.is_some(),
-        "--resume: {folder} holds no run; expected the folder of one, or --config for a new one"
-    );
-    if !begun {
-        global.hint(format!(
-            "{folder} has no checkpoint yet: the run begins with its first step"
-        ));
-    }
-    Ok(())
-}
-
-/// Two processes that wrote one run's checkpoints would lose them.
-fn lock(out: &Path) -> anyhow::Result<File> {
-    let path = out.join(".lock");
-    let place = || path.display().to_string();
-    std::fs::create_dir_all(out).with_context(place)?;
-    let file = File::create(&path).with_context(place)?;
-    // File systems without locks have to do without.
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        bail!("{}: another process trains in this folder", out.display());
-    }
-    Ok(file)
 }
 
 /// A flag that is set by Ctrl-C and by the end that a batch system asks for; the second ends at once.
@@ -339,149 +303,6 @@ pub(crate) fn read_manifests(
     match all.leaks().into_iter().next() {
         Some(leak) => bail!("the tables together: {}", leak.what),
         None => Ok(all),
-    }
-}
-
-fn warn_of(what: &str, tasks: &[&str], all: usize, global: &Global) {
-    if tasks.is_empty() {
-        return;
-    }
-    let some = tasks.iter().take(5).copied().collect::<Vec<_>>();
-    let more = if tasks.len() > some.len() {
-        ", …"
-    } else {
-        ""
-    };
-    let (count, some) = (tasks.len(), some.join(", "));
-    global.warn(format!("{what} {count} of {all} tasks: {some}{more}"));
-}
-
-/// What the run learns from, and what of it looks odd.
-fn announce(config: &RunConfig, loader: &Loader, global: &Global) -> anyhow::Result<()> {
-    let dataset = &loader.dataset;
-    let count = |split| dataset.manifest.of(split).len();
-    let (summary, steps) = loader.summary();
-    let all = config.train.steps;
-    let epochs = all as f64 / steps.max(1) as f64;
-    global.hint(format!(
-        "{} training and {} validation scans; an epoch has {steps} steps, the run {all} ({epochs:.1} \
-         epochs). An epoch asks",
-        count(Split::Train),
-        count(Split::Val),
-    ));
-    for line in summary {
-        global.hint(format!("  {line}"));
-    }
-    let all = dataset.tasks.len();
-    warn_of(
-        "no training scan answers",
-        &config.unanswered(dataset),
-        all,
-        global,
-    );
-    let one_sided = config.one_sided(dataset);
-    warn_of(
-        "the training scans have one class alone for",
-        &one_sided,
-        all,
-        global,
-    );
-    ensure!(steps > 0, "there is nothing to train on");
-    warn_of_masks(config, &dataset.tasks, global);
-    warn_of_plateau(config, global);
-    let values = values_of_last_norm(config);
-    if values < FEW_VALUES {
-        global.warn(format!(
-            "the last batch norms see {values} values a channel in each pass, too few for steady statistics: \
-             gradients will be rough; larger arrays or more scans_per_pass help"
-        ));
-    }
-    let validation = dataset.manifest.of(Split::Val);
-    let lacking = match validation.is_empty() {
-        true => Some("no scan has the split val"),
-        false if !has_auroc(dataset, &validation) => {
-            Some("no label task has positives and negatives among the validation scans")
-        }
-        false => None,
-    };
-    if let Some(lacking) = lacking {
-        global.warn(format!(
-            "{lacking}: no best model is chosen, the last one counts"
-        ));
-    }
-    Ok(())
-}
-
-/// A mask's numbers mean what its maker says: tasks that were not named may take them for another's.
-fn warn_of_masks(config: &RunConfig, tasks: &[Task], global: &Global) {
-    let organs = || {
-        let tasks = tasks.iter().filter(|t| t.kind.is_segmentation());
-        tasks.filter(|t| !t.is_nodule())
-    };
-    let own = organs().find(|task| task.group != TOTALSEGMENTATOR);
-    let theirs = organs().any(|task| task.group == TOTALSEGMENTATOR);
-    if let (true, true, Some(own)) = (config.tasks.is_empty(), theirs, own) {
-        global.warn(format!(
-            "the numbers of all masks are read as TotalSegmentator's by {TOTALSEGMENTATOR}.* and as your own by \
-             {}: name the tasks that these masks answer (`tasks` in the configuration)",
-            own.id
-        ));
-    }
-}
-
-/// The group of the tasks whose numbers are TotalSegmentator's.
-const TOTALSEGMENTATOR: &str = "anatomy";
-
-/// A plateau of more validations than there are is a constant rate.
-fn warn_of_plateau(config: &RunConfig, global: &Global) {
-    let train = &config.train;
-    let validations = train
-        .steps
-        .checked_div(train.validate_every)
-        .unwrap_or(0)
-        .max(1);
-    if let LearningRate::Plateau { patience, .. } = train.schedule
-        && validations <= patience + 1
-    {
-        global.warn(format!(
-            "the learning rate never falls: it would after {} validations without a better macro AUROC, and the \
-             run has {validations}; lower validate_every or schedule.patience",
-            patience + 1
-        ));
-    }
-}
-
-/// Batch statistics of fewer values say little, and their gradients are huge where two values are near.
-const FEW_VALUES: usize = 8;
-
-/// Values by which the encoder's last batch norms normalise a channel: the voxels that are left of the scans
-/// of a pass.
-fn values_of_last_norm(config: &RunConfig) -> usize {
-    if config.train.freeze_statistics {
-        return usize::MAX;
-    }
-    let train = &config.train;
-    let voxels: usize = config
-        .input
-        .transform
-        .shape
-        .iter()
-        .map(|n| n.div_ceil(32))
-        .product();
-    voxels * train.scans_per_pass.min(train.scans_per_step)
-}
-
-/// The weights that a run would begin by downloading.
-fn tell_absent(init: &Init, global: &Global) {
-    let hub = Hub::from_env();
-    for source in init.absent(&hub) {
-        let cache = hub.cache.display();
-        let how = if hub.offline {
-            "HF_HUB_OFFLINE forbids to download them".to_owned()
-        } else {
-            format!("they would be downloaded from {}", hub.endpoint)
-        };
-        global.hint(format!("weights of {source}: not in {cache}, {how}"));
     }
 }
 
