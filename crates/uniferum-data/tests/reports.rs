@@ -404,7 +404,7 @@ fn the_audit_sample_is_balanced_and_scored() {
     assert_eq!(of("inspect.emphysema").len(), 2);
     assert_eq!(sample, audit_sample(&lines, &reports(), 4, 1));
     let path = folder.path().join("audit.csv");
-    write_audit(&path, &sample).unwrap();
+    write_audit(&path, &sample, &[]).unwrap();
     assert_eq!(agreement(&path).unwrap(), (0, 0));
     let table = std::fs::read_to_string(&path).unwrap();
     assert!(table.contains("\"1. Embolism.\n2. Effusion.\""), "{table}");
@@ -413,9 +413,9 @@ fn the_audit_sample_is_balanced_and_scored() {
     let reviewed = table.replacen(",\n", ",yes\n", 1);
     assert_ne!(reviewed, table);
     std::fs::write(&path, &reviewed).unwrap();
-    write_audit(&path, &sample).unwrap();
+    write_audit(&path, &sample, &[]).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), reviewed);
-    write_audit(&path, rest).unwrap();
+    write_audit(&path, rest, &[]).unwrap();
     let last = std::fs::read_to_string(&path).unwrap();
     assert!(
         last.trim_end().ends_with(",yes") && last.contains(&first.id),

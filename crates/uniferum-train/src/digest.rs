@@ -3,6 +3,8 @@
 use sha2::{Digest, Sha256};
 use uniferum_data::{Dataset, Loader, Scan};
 
+use crate::checkpoint::Settings;
+
 /// Names, labels, splits and tasks in order, and how questions are drawn from them; folders are left out,
 /// so that a collection may move.
 pub(crate) fn of(loader: &Loader) -> String {
@@ -23,6 +25,11 @@ pub(crate) fn of_validation(dataset: &Dataset, scans: &[usize]) -> String {
     let chosen = scans.iter().map(|&scan| &dataset.manifest.scans[scan]);
     lines.extend(chosen.map(answers));
     format!("{} scans, digest {}", scans.len(), &digest(&lines)[..12])
+}
+
+/// Of what a run that goes on must have in common with this one.
+pub(crate) fn of_settings(settings: &Settings) -> String {
+    digest(&[serde_json::json!(settings).to_string()])
 }
 
 fn tasks(dataset: &Dataset) -> Vec<String> {

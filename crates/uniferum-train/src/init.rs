@@ -69,7 +69,8 @@ impl Init {
         let weights = wanted(&WEIGHTS, false);
         // Weights come last: where they are, the others were asked for.
         let text = [
-            wanted(&["config.json"], true),
+            // It alone says how many heads there are.
+            wanted(&["config.json"], false),
             wanted(&TOKENIZER, false),
             weights,
         ];

@@ -66,3 +66,14 @@ pub(super) fn newest(folders: &[PathBuf], prefix: &str, suffix: &str) -> Result<
     }
     Ok(None)
 }
+
+/// Whether a file is there and no older than any of its `sources`: made from them as they are now.
+pub(super) fn is_current(file: &Path, sources: &[PathBuf]) -> bool {
+    let modified = |path: &Path| std::fs::metadata(path)?.modified();
+    let Ok(own) = modified(file) else {
+        return false;
+    };
+    sources
+        .iter()
+        .all(|source| modified(source).is_ok_and(|time| time <= own))
+}

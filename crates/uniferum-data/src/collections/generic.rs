@@ -8,7 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, SplitPlan, Table, number, split_cell};
+use crate::manifest::{Label, Scan, SplitPlan, Table, number, plain, split_cell};
 
 /// Where a collection's Hounsfield units come from, as a setting for all of its scans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,7 +148,8 @@ impl TableSettings {
                 let label = label.map_err(|e| table.error(row, format!("{id}: {e}")))?;
                 scan.set_label(id, label);
             }
-            match at.get(&scan.path) {
+            let key = plain(&scan.path);
+            match at.get(&key) {
                 Some(&index) => scans[index].absorb(scan).map_err(|what| {
                     table.error(
                         row,
@@ -156,7 +157,7 @@ impl TableSettings {
                     )
                 })?,
                 None => {
-                    at.insert(scan.path.clone(), scans.len());
+                    at.insert(key, scans.len());
                     scans.push(scan);
                 }
             }

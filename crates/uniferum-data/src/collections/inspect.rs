@@ -70,7 +70,7 @@ impl Inspect {
             self.root.clone()
         };
         let mapping = self.table(&base, "study_mapping_")?;
-        let mut scans = self.scans(&base, &mapping)?;
+        let mut scans = self.scans(&base, &mapping, &mut out)?;
         self.label(&mut scans, &self.table(&base, "labels_")?, &mut out)?;
         if let Some(path) = &self.report_labels {
             self.label(&mut scans, &Table::read(path)?, &mut out)?;
@@ -83,10 +83,7 @@ impl Inspect {
         let scans = scans.into_iter().map(|s| s.scan).collect();
         out.keep(scans, self.absent)?;
         if official.is_none() {
-            out.note(format!(
-                "no splits_*.tsv: split by patient, {:?}",
-                self.split
-            ));
+            out.note(format!("no splits_*.tsv: split by patient, {}", self.split));
             self.split.apply(&mut out.manifest, |_| true)?;
         }
         Ok(out)
@@ -103,17 +100,27 @@ impl Inspect {
     }
 
     /// One scan an image; an image may have several impressions.
-    fn scans(&self, base: &Path, mapping: &Table) -> Result<Vec<Mapped>> {
+    fn scans(&self, base: &Path, mapping: &Table, out: &mut Collected) -> Result<Vec<Mapped>> {
         let impression = mapping.need(&["impression_id"])?;
         let image = mapping.need(&["image_id"])?;
         let person = mapping.need(&["person_id", "patient_id", "PatientID"])?;
         let hu = self.hu.fixed()?;
         let mut scans: BTreeMap<String, Mapped> = BTreeMap::new();
+        let (mut incomplete, mut nobodys) = (Vec::new(), Vec::new());
         for row in 0..mapping.len() {
             let name = base_name(Path::new(mapping.cell(row, image)));
             let (key, person) = (mapping.cell(row, impression), mapping.cell(row, person));
             if name.is_empty() || key.is_empty() {
+                incomplete.push(format!("row {}", mapping.row_number(row)));
                 continue;
+            }
+            // Together they would be one patient of many scans.
+            let person = match person.is_empty() {
+                true => name.as_str(),
+                false => person,
+            };
+            if person == name {
+                nobodys.push(name.clone());
             }
             let mapped = scans.entry(name.clone()).or_insert_with(|| Mapped {
                 scan: Scan {
@@ -134,6 +141,8 @@ impl Inspect {
                 mapped.impressions.push(key.to_owned());
             }
         }
+        out.note_some("rows without impression or image, left out", &incomplete);
+        out.note_some("scans without a patient, each taken for its own", &nobodys);
         Ok(scans.into_values().collect())
     }
 
@@ -142,6 +151,24 @@ impl Inspect {
         let columns = label_columns(table)?;
         let impression = table.need(&["impression_id", "id"])?;
         let rows = table.by(impression);
+        let joined = |mapped: &Mapped| {
+            mapped
+                .impressions
+                .iter()
+                .any(|i| rows.contains_key(i.as_str()))
+        };
+        let without: Vec<String> = scans
+            .iter()
+            .filter(|m| !joined(m))
+            .map(|m| m.scan.name())
+            .collect();
+        if without.len() == scans.len() {
+            let what =
+                "no row is about an impression of study_mapping_*.tsv: are the ids written alike?";
+            return Err(Error::table(&table.path, None, what));
+        }
+        let file = table.path.file_name().unwrap_or_default().to_string_lossy();
+        out.note_some(&format!("scans that {file} says nothing about"), &without);
         let mut conflicts = Vec::new();
         for mapped in scans {
             for (column, id) in &columns {
@@ -226,16 +253,21 @@ fn split(scans: &mut [Mapped], table: &Table, out: &mut Collected) -> Result<()>
     let rows = table.by(key);
     let mut without = Vec::new();
     for mapped in scans.iter_mut() {
-        let of_scan = mapped
-            .impressions
-            .iter()
-            .filter_map(|i| rows.get(i.as_str()));
-        let Some(&row) = of_scan.flatten().next() else {
-            without.push(mapped.scan.name());
-            continue;
-        };
-        let split = split_cell(table.cell(row, split));
-        mapped.scan.split = split.map_err(|e| table.error(row, e))?;
+        let of_scan = mapped.impressions.iter();
+        let of_scan = of_scan.filter_map(|i| rows.get(i.as_str())).flatten();
+        let mut found = None;
+        for &row in of_scan {
+            let cell = split_cell(table.cell(row, split)).map_err(|e| table.error(row, e))?;
+            if found.is_some_and(|found| found != cell) {
+                let what = format!("another row puts {} into another split", mapped.scan.name());
+                return Err(table.error(row, what));
+            }
+            found = Some(cell);
+        }
+        match found {
+            Some(split) => mapped.scan.split = split,
+            None => without.push(mapped.scan.name()),
+        }
     }
     if let Some(name) = without.first() {
         let what = format!("{} images have no split, {name} among them", without.len());

@@ -50,7 +50,8 @@ impl Luna16 {
     /// [`Error::Table`] with file and row; [`Error::Scan`] where no scan can be read.
     pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
         let own = self.root.join("annotations.csv");
-        let nodules = annotations(self.annotations.as_deref().unwrap_or(&own))?;
+        let table = self.annotations.clone().unwrap_or(own);
+        let nodules = annotations(&table)?;
         let scans = self.find_scans()?;
         std::fs::create_dir_all(&self.masks).map_err(|e| Error::table(&self.masks, None, e))?;
         let mut out = Collected::default();
@@ -71,17 +72,20 @@ impl Luna16 {
             .filter_map(|(name, path)| Some((name, path, nodules.get(name)?)))
             .collect();
         let drawn = map_scans(&rows, |(name, path, nodules)| {
-            let drawn = self.scan(name, path, nodules);
+            let drawn = self.scan(name, path, nodules, &table);
             progress();
             drawn
         });
         let drawn = out.keep_read(drawn)?;
         let strays: Vec<String> = drawn
             .iter()
-            .filter(|(_, outside)| *outside > 0)
+            .filter_map(|(scan, outside)| Some((scan, outside.filter(|n| *n > 0)?)))
             .map(|(scan, outside)| format!("{outside} of {}", scan.name()))
             .collect();
         out.note_some("scans with nodules outside the image, not drawn", &strays);
+        let kept = drawn.iter().filter(|(_, outside)| outside.is_none());
+        let kept: Vec<String> = kept.map(|(scan, _)| scan.name()).collect();
+        out.note_some("masks are newer than scan and annotations, and stay", &kept);
         out.manifest.scans = drawn.into_iter().map(|(scan, _)| scan).collect();
         Ok(out)
     }
@@ -102,17 +106,24 @@ impl Luna16 {
         Ok(scans)
     }
 
-    fn scan(&self, name: &str, path: &Path, nodules: &[Nodule]) -> Result<(Scan, usize)> {
+    /// The scan, and how many of its nodules lie outside of it; `None` where its mask was there before.
+    fn scan(
+        &self,
+        name: &str,
+        path: &Path,
+        nodules: &[Nodule],
+        table: &Path,
+    ) -> Result<(Scan, Option<usize>)> {
         let mask = self.masks.join(format!("{name}.nii.gz"));
         let named = |source| Error::Scan {
             scan: path.display().to_string(),
             source,
         };
-        let mut outside = 0;
-        if !mask.is_file() {
+        let mut outside = None;
+        if !files::is_current(&mask, &[path.to_owned(), table.to_owned()]) {
             let scan = read_ct(path, &ReadOptions::default()).map_err(named)?;
             let (drawn, strays) = draw_nodules(scan.volume.shape(), scan.volume.affine, nodules);
-            outside = strays.len();
+            outside = Some(strays.len());
             write_nifti(&mask, &drawn).map_err(named)?;
         }
         let scan = Scan {

@@ -54,16 +54,26 @@ impl RadChest {
                 "no table with NoteAcc_DEID and MRN_DEID: each scan counts as a patient of its own",
             );
         }
-        let mut rows = Vec::new();
+        let (mut rows, mut at) = (Vec::new(), HashMap::new());
         for (prefix, split) in SPLITS {
             match label_table(&tables, prefix) {
-                Some(path) => rows.extend(self.part(path, split, &scans, &patients)?),
+                Some(path) => {
+                    for (row, scan) in self.part(path, split, &scans, &patients)? {
+                        enter(&mut rows, &mut at, scan)
+                            .map_err(|what| Error::table(path, Some(row), what))?;
+                    }
+                }
                 None => out.note(format!("no label table of {prefix}: the part is left out")),
             }
         }
         if rows.is_empty() {
             let what = "no img{train,valid,test}_Abnormality_and_Location_Labels.csv with a row";
             return Err(Error::table(&self.root, None, what));
+        }
+        let known = |scan: &&Scan| !patients.contains_key(&scan.name());
+        let own: Vec<String> = rows.iter().filter(known).map(Scan::name).collect();
+        if !patients.is_empty() {
+            out.note_some("scans without a patient, each taken for its own", &own);
         }
         out.keep(rows, self.absent)?;
         Ok(out)
@@ -75,7 +85,7 @@ impl RadChest {
         split: Split,
         files: &BTreeMap<String, PathBuf>,
         patients: &HashMap<String, String>,
-    ) -> Result<Vec<Scan>> {
+    ) -> Result<Vec<(usize, Scan)>> {
         let table = Table::read(path)?;
         // The author's tables have an index without a name.
         let index = table.need(&["NoteAcc_DEID", ""])?;
@@ -102,10 +112,26 @@ impl RadChest {
                     .map_err(|e| table.error(row, format!("{}: {e}", task.label)))?;
                 scan.set_label(&task.id, label);
             }
-            scans.push(scan);
+            scans.push((table.row_number(row), scan));
         }
         Ok(scans)
     }
+}
+
+/// A scan that has a row already must not be told otherwise of it.
+fn enter(
+    rows: &mut Vec<Scan>,
+    at: &mut HashMap<PathBuf, usize>,
+    scan: Scan,
+) -> std::result::Result<(), String> {
+    if let Some(&index) = at.get(&scan.path) {
+        return rows[index]
+            .absorb(scan)
+            .map_err(|what| format!("another row of the scan disagrees about {what}"));
+    }
+    at.insert(scan.path.clone(), rows.len());
+    rows.push(scan);
+    Ok(())
 }
 
 fn label_table<'a>(tables: &'a BTreeMap<String, PathBuf>, prefix: &str) -> Option<&'a Path> {

@@ -135,7 +135,7 @@ impl TotalSegmentatorFolder {
             Mask::Map(map) => map.clone(),
             Mask::Classes(folder) => {
                 let merged = self.merged.join(format!("{name}.nii.gz"));
-                if !merged.is_file() {
+                if !files::is_current(&merged, &files::below(folder, &[".nii.gz", ".nii"])?) {
                     warnings = merge_classes(folder, &merged)?;
                 }
                 merged

@@ -154,7 +154,10 @@ impl Hub {
             404 if code == "EntryNotFound" || code.is_empty() => return Ok(None),
             401 | 403 | 404 => {
                 let token = match self.token {
-                    Some(_) => "the account of HF_TOKEN may not read it",
+                    Some(_) => {
+                        "there is no such repository, or the account of the token (HF_TOKEN, or `hf auth \
+                         login`) may not read it"
+                    }
                     None => "there is no such repository, or it wants an account (HF_TOKEN)",
                 };
                 return Err(Failure::Final(format!("status {status} {code}: {token}")));
@@ -168,7 +171,7 @@ impl Hub {
         let own = get("content-length").filter(|_| status < 300);
         let size = get("x-linked-size").or(own);
         let (Some(commit), Some(etag)) = (get("x-repo-commit"), etag) else {
-            let what = "the answer names neither revision nor content: is this a hub?";
+            let what = "the answer names neither revision nor content: is it a hub";
             return Err(Failure::Final(what.to_owned()));
         };
         if !is_plain(commit) || !is_plain(&etag) {
@@ -226,13 +229,11 @@ impl Hub {
         name: &str,
         progress: &mut dyn FnMut(&Progress<'_>),
     ) -> Tried<()> {
-        let mut tries = 0;
-        loop {
-            let before = length(part);
-            let Err(failure) = self.rest(facts, part, name, progress) else {
-                break;
-            };
-            tries = if length(part) > before { 0 } else { tries + 1 };
+        let (mut tries, mut most) = (0, length(part));
+        while let Err(failure) = self.rest(facts, part, name, progress) {
+            // Getting again what was here before is no progress, or a false size would be fetched for ever.
+            tries = if length(part) > most { 0 } else { tries + 1 };
+            most = most.max(length(part));
             if tries == TRIES || matches!(failure, Failure::Final(_)) {
                 return Err(failure);
             }

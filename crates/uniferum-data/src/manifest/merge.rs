@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use super::{Label, Manifest, Scan};
+use super::{Label, Manifest, Scan, plain};
 use crate::error::{Error, Result};
 
 impl Manifest {
@@ -17,6 +17,7 @@ impl Manifest {
         let mut at: HashMap<PathBuf, usize> = HashMap::new();
         for scan in parts.into_iter().flat_map(|m| m.scans) {
             let key = std::path::absolute(&scan.path).unwrap_or_else(|_| scan.path.clone());
+            let key = plain(&key);
             match at.get(&key) {
                 Some(&index) => {
                     let path = scan.path.clone();

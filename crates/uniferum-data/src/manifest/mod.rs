@@ -3,6 +3,7 @@
 mod cells;
 mod merge;
 mod parse;
+mod paths;
 mod split;
 mod table;
 mod write;
@@ -20,6 +21,7 @@ pub use cells::Label;
 pub(crate) use cells::{number, split_cell};
 pub(crate) use parse::files;
 pub use parse::{Problem, ProblemKind};
+pub(crate) use paths::plain;
 pub use split::{SplitBy, SplitPlan};
 pub use table::Table;
 pub(crate) use write::write_atomically;

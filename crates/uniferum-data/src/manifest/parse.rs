@@ -8,7 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use super::cells::{self, Label};
 use super::table::shown;
-use super::{Manifest, Scan, Split, Table};
+use super::{Manifest, Scan, Split, Table, plain};
 use crate::error::Result;
 
 /// What kind of mistake a table has.
@@ -187,7 +187,7 @@ impl<'a> Parser<'a> {
             Ok(split) => split,
             Err(what) => return self.problem(row, ProblemKind::BadValue, what),
         };
-        let scan = match self.at.get(&path) {
+        let scan = match self.at.get(&plain(&path)) {
             Some(&index) => {
                 let old = &self.scans[index];
                 if self.long.is_none() || old.split != split {
@@ -257,7 +257,7 @@ impl<'a> Parser<'a> {
                 self.problem(row, ProblemKind::MissingFile, what);
             }
         }
-        self.at.insert(scan.path.clone(), self.scans.len());
+        self.at.insert(plain(&scan.path), self.scans.len());
         self.scans.push(scan);
         self.scans.len() - 1
     }

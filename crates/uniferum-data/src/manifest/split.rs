@@ -45,6 +45,32 @@ pub struct SplitPlan {
     pub seed: u64,
 }
 
+impl std::fmt::Display for SplitPlan {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seed = self.seed;
+        match self.by {
+            SplitBy::Shares { val, test } => {
+                write!(
+                    f,
+                    "shares of {val} for validation and {test} for test, seed {seed}"
+                )
+            }
+            SplitBy::Patients { val, test } => {
+                write!(
+                    f,
+                    "{val} patients for validation and {test} for test, seed {seed}"
+                )
+            }
+            SplitBy::Scans { val, test } => {
+                write!(
+                    f,
+                    "{val} scans for validation and {test} for test, seed {seed}"
+                )
+            }
+        }
+    }
+}
+
 impl SplitPlan {
     /// Splits those scans of a manifest that `among` accepts; the others stay as they are.
     ///
@@ -104,7 +130,11 @@ impl SplitPlan {
         };
         if test + val >= sizes.len() && test + val > 0 {
             let got = format!("{test} for test and {val} for validation");
-            let expected = format!("fewer held-out patients than the {} there are", sizes.len());
+            let expected = format!(
+                "fewer held-out patients than the {} there are: ask for fewer, or for shares of a part of a \
+                 collection",
+                sizes.len()
+            );
             return Err(Error::config("split", expected, got));
         }
         Ok((test, val))

@@ -86,6 +86,11 @@ impl Table {
         cell.unwrap_or("").trim()
     }
 
+    /// The number of a row as a spreadsheet shows it.
+    pub(crate) fn row_number(&self, row: usize) -> usize {
+        shown(row)
+    }
+
     /// An error about a row.
     pub(crate) fn error(&self, row: usize, what: impl ToString) -> Error {
         Error::table(&self.path, Some(shown(row)), what)

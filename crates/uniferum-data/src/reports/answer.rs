@@ -34,8 +34,9 @@ pub struct Answer {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Raw {
+    /// Text; some models write null where they were asked for `NONE`.
     #[serde(rename = "KeySentence")]
-    key_sentence: String,
+    key_sentence: serde_json::Value,
     #[serde(rename = "PresenceOfPathology")]
     presence: String,
 }
@@ -65,7 +66,11 @@ pub fn parse_answer(text: &str) -> Result<Answer, String> {
             ));
         }
     };
-    let sentence = raw.key_sentence.trim();
+    let sentence = match &raw.key_sentence {
+        serde_json::Value::Null => "",
+        serde_json::Value::String(text) => text.trim(),
+        other => return Err(format!("KeySentence: expected a text, got {other}")),
+    };
     let none = sentence.is_empty() || sentence.eq_ignore_ascii_case("none");
     Ok(Answer {
         present,

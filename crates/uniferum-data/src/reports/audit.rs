@@ -1,13 +1,13 @@
 //! A sample of answers for a radiologist to check, and what the check says.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 
-use super::LogLine;
+use super::{Answer, LogLine};
 use crate::collections::Report;
 use crate::error::Result;
 use crate::manifest::{Label, Table, write_atomically};
@@ -77,41 +77,58 @@ pub fn audit_sample(
 const COLUMNS: [&str; 6] = ["task", "id", "model", "key_sentence", "report", "reviewer"];
 
 /// Writes a sample with a column `reviewer`, for `yes` or `no`. Reviews that the file has stay: they are about
-/// the report, whatever the model says of it now, also where the new sample leaves it out.
+/// the report, whatever the model says of it now, also where the new sample leaves it out. `lines` are all
+/// that this run asked: they renew what the model says in such rows, and rows of other tasks stay as they are.
 ///
 /// # Errors
 /// [`Error::Table`](crate::Error::Table) where the file cannot be written, or one that is there not be read.
-pub fn write_audit(path: &Path, sample: &[AuditRow]) -> Result<()> {
-    let mut reviewed = match path.exists() {
-        true => reviews(path)?,
+pub fn write_audit(path: &Path, sample: &[AuditRow], lines: &[LogLine]) -> Result<()> {
+    let mut before = match path.exists() {
+        true => rows(path)?,
         false => BTreeMap::new(),
     };
+    let now: HashMap<(&str, &str), &Answer> = lines
+        .iter()
+        .filter_map(|l| Some(((&*l.task, &*l.id), l.answer.as_ref()?)))
+        .collect();
+    let asked: BTreeSet<&str> = lines.iter().map(|l| &*l.task).collect();
     write_atomically(path, |file| {
         let mut out = csv::Writer::from_writer(file);
         out.write_record(COLUMNS)?;
         for row in sample {
-            let model = if row.present { "yes" } else { "no" };
             let key = (row.task.clone(), row.id.clone());
-            let review = reviewed.remove(&key).map(|old| old[5].clone());
+            let review = before.remove(&key).map(|old| old[5].clone());
             out.write_record([
                 &row.task,
                 &row.id,
-                model,
+                word(row.present),
                 &row.key_sentence,
                 &row.report,
                 review.as_deref().unwrap_or(""),
             ])?;
         }
-        for row in reviewed.values() {
-            out.write_record(row)?;
+        // What somebody has reviewed stays, beside what the model says now; and the sample of tasks that this
+        // run did not ask.
+        let stays = |row: &[String; 6]| !row[5].is_empty() || !asked.contains(&*row[0]);
+        for mut row in before.into_values().filter(stays) {
+            let answer = now.get(&(&*row[0], &*row[1])).copied();
+            if let Some(answer) = answer {
+                row[2] = word(answer.present).to_owned();
+                row[3] = answer.key_sentence.clone().unwrap_or_default();
+            }
+            out.write_record(&row)?;
         }
         out.flush()?;
         Ok(())
     })
 }
 
-/// The rows of a file that somebody has reviewed, by task and report.
-fn reviews(path: &Path) -> Result<BTreeMap<(String, String), [String; 6]>> {
+fn word(present: bool) -> &'static str {
+    if present { "yes" } else { "no" }
+}
+
+/// The rows of a file by task and report.
+fn rows(path: &Path) -> Result<BTreeMap<(String, String), [String; 6]>> {
     let table = Table::read(path)?;
     let columns: Vec<usize> = COLUMNS
         .iter()
@@ -119,9 +136,8 @@ fn reviews(path: &Path) -> Result<BTreeMap<(String, String), [String; 6]>> {
         .collect::<Result<_>>()?;
     let row = |row| std::array::from_fn(|i| table.cell(row, columns[i]).to_owned());
     let rows = (0..table.len()).map(row);
-    let reviewed = rows.filter(|row: &[String; 6]| !row[5].is_empty());
-    Ok(reviewed
-        .map(|row| ((row[0].clone(), row[1].clone()), row))
+    Ok(rows
+        .map(|row: [String; 6]| ((row[0].clone(), row[1].clone()), row))
         .collect())
 }
 

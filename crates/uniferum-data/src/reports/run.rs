@@ -40,7 +40,8 @@ pub fn select(
     let mut questions = Vec::new();
     for (finding, keywords) in findings.iter().enumerate() {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(finding as u64);
+        // Of the finding, whichever others are asked about.
+        rng.set_stream(stream_of(keywords.task));
         let (mut with, mut without): (Vec<usize>, Vec<usize>) =
             (0..reports.len()).partition(|&r| keywords.matches(&reports[r].text));
         if let Some(limit) = limit {
@@ -62,6 +63,12 @@ pub fn select(
         questions.extend(without.into_iter().map(question(false)));
     }
     questions
+}
+
+/// A number of a name (FNV-1a).
+fn stream_of(name: &str) -> u64 {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, fold)
 }
 
 /// Why a model did not answer.

@@ -47,6 +47,11 @@ pub trait Communicator {
     /// As [`sum_f32`](Self::sum_f32).
     fn sum_f64(&self, values: &mut [f64]) -> Result<()>;
 
+    /// Ends this process after an error, and the others where it can: they would wait for it in their next sum.
+    fn abort(&self) -> ! {
+        std::process::exit(1)
+    }
+
     /// The sum of an `f32` tensor over all processes, where the tensor is; by way of the host where a
     /// communicator knows nothing better.
     ///

@@ -54,6 +54,10 @@ impl Communicator for Mpi {
         self.world.size() as usize
     }
 
+    fn abort(&self) -> ! {
+        self.world.abort(1)
+    }
+
     fn sum_f32(&self, values: &mut [f32]) -> Result<()> {
         let own = values.to_vec();
         self.world

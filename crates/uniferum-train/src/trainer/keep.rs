@@ -62,7 +62,7 @@ impl<L: Learner> Trainer<L> {
     }
 
     /// What a run that goes on must have in common with this one.
-    fn settings(&self) -> Settings {
+    pub(super) fn settings(&self) -> Settings {
         let validation = self.validation.as_ref();
         let validation = validation.map(|v| digest::of_validation(&v.dataset, &v.scans));
         Settings {

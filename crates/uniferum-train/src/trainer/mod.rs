@@ -212,7 +212,8 @@ impl<L: Learner> Trainer<L> {
                 Err(error) if error.is_of_data() && self.state.step > pace.first => {
                     let read = self.read(unread, &pace)?;
                     // Of two errors the first is the user's.
-                    let _ = self.save_before_leaving();
+                    let _ = self.checkpoint();
+                    self.wait_for_all()?;
                     read.iter().for_each(progress);
                     return Err(error);
                 }
@@ -237,18 +238,46 @@ impl<L: Learner> Trainer<L> {
             if saves || self.state.stopped {
                 self.checkpoint()?;
             }
+            if self.interrupted {
+                self.wait_for_all()?;
+            }
             read.iter().for_each(&mut progress);
             pace.since = Instant::now();
         }
         self.learner.refresh()
     }
 
-    /// A scan that cannot be read must not cost the steps since the last checkpoint; all processes are here.
-    fn save_before_leaving(&self) -> Result<()> {
-        let saved = self.checkpoint();
-        // The first process writes: one that left before would end it.
-        self.group.sum_f64(&mut [0.0])?;
-        saved
+    /// Until the first process has written its checkpoint: a launcher ends it when another leaves.
+    fn wait_for_all(&self) -> Result<()> {
+        self.group.sum_f64(&mut [0.0])
+    }
+
+    /// Ends this process after an error, and with it those that wait for it.
+    pub fn abort(&self) -> ! {
+        self.group.abort()
+    }
+
+    /// Refuses processes that were given different data or settings: their gradients would be summed all the
+    /// same.
+    fn agree_on_run(&self, digest: &str) -> Result<()> {
+        let (rank, world) = (self.group.rank(), self.group.world());
+        // 48 bits are exact in a sum of double precision.
+        let short = |text: &str| u64::from_str_radix(&text[..12], 16).unwrap_or_default() as f64;
+        let mut numbers = vec![0.0; 2 * world];
+        numbers[2 * rank] = short(digest);
+        numbers[2 * rank + 1] = short(&digest::of_settings(&self.settings()));
+        self.group.sum_f64(&mut numbers)?;
+        let of = |rank: usize| &numbers[2 * rank..2 * rank + 2];
+        let Some(other) = (1..world).find(|&r| of(r) != of(0)) else {
+            return Ok(());
+        };
+        let what = match of(other)[0] == of(0)[0] {
+            true => "settings, such as the seed",
+            false => "scans, labels, tasks or sampling",
+        };
+        Err(Error::Distributed(format!(
+            "processes 0 and {other} were given different {what}; expected the same command line and tables"
+        )))
     }
 
     /// Waits for steps that were taken, and logs them.
@@ -284,6 +313,7 @@ impl<L: Learner> Trainer<L> {
             return Err(Error::config("tasks", expected, summary.join("; ")));
         }
         let digest = digest::of(loader);
+        self.agree_on_run(&digest)?;
         if let Some(before) = &self.state.data
             && *before != digest
         {

@@ -12,6 +12,7 @@ use uniferum_data::reports::{
     prompt, run as ask, select, write_audit, write_labels,
 };
 
+use super::lock::lock;
 use crate::global::Global;
 
 /// Label findings from radiology reports with a language model, as the paper does for INSPECT
@@ -150,6 +151,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         ..RunSettings::default()
     };
     let bar = global.bar(questions.len() as u64, "reports");
+    // Two runs would pay for every question twice.
+    let _lock = lock(out, ".lock", "labels reports")?;
     let log = out.join("answers.jsonl");
     let summary = ask(
         &reports,
@@ -170,7 +173,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         .collect();
     write_labels(&out.join("labels.csv"), &all)?;
     let sample = audit_sample(&summary.lines, &reports, args.audit, args.seed);
-    write_audit(&out.join("audit.csv"), &sample)?;
+    write_audit(&out.join("audit.csv"), &sample, &summary.lines)?;
     println!(
         "{}: {} questions, {} of them answered before, {} without an answer, {} with a sentence that is not in the report",
         out.display(),

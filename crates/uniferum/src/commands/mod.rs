@@ -9,6 +9,7 @@ pub(crate) mod experiment;
 pub(crate) mod info;
 pub(crate) mod inspect;
 pub(crate) mod label_reports;
+pub(crate) mod lock;
 pub(crate) mod manifest;
 mod phantoms;
 pub(crate) mod predict;

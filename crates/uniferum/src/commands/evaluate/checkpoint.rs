@@ -216,6 +216,11 @@ impl ModelArgs {
         let on_error = OnError::SkipAndReport;
         let answers = ask_scans(&ask, &dataset, &scans, &device, on_error, || bar.inc(1))?;
         bar.finish_and_clear();
+        ensure!(
+            !answers.predictions.is_empty(),
+            "{}: the model has no output for any of the tasks that were asked",
+            path.display()
+        );
         let bootstrap = Bootstrap {
             seed,
             level,

@@ -128,7 +128,7 @@ pub(super) struct Luna16Args {
     /// The folder with subset0 to subset9
     root: PathBuf,
 
-    /// Folder for the masks, a NIfTI file a scan; those that exist are kept
+    /// Folder for the masks, a NIfTI file a scan; those that are newer than what they are made from stay
     #[arg(long, value_name = "FOLDER")]
     masks_out: PathBuf,
 
@@ -175,7 +175,7 @@ pub(super) struct TotalSegmentatorArgs {
     /// The folder of masks
     masks: PathBuf,
 
-    /// Folder for label maps put together from classes; those that exist are kept
+    /// Folder for label maps put together from classes; those that are newer than what they are made from stay
     #[arg(long, value_name = "FOLDER", default_value = "label-maps")]
     merged_out: PathBuf,
 

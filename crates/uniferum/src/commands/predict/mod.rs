@@ -251,11 +251,18 @@ fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
 }
 
 fn warn_of_unlearnt(predictor: &Predictor, tasks: &[Task], global: &Global) {
-    for task in predictor.unlearnt(tasks) {
+    const MOST: usize = 5;
+    let unlearnt = predictor.unlearnt(tasks);
+    let names: Vec<&str> = unlearnt.iter().take(MOST).map(|t| t.id.as_str()).collect();
+    if !names.is_empty() {
+        let more = match unlearnt.len() {
+            n if n > MOST => format!(" and {} others", n - MOST),
+            _ => String::new(),
+        };
         global.warn(format!(
-            "{}: the model was not trained on it (see questions.json beside the checkpoint): the answer may \
-             mean nothing",
-            task.id
+            "{}{more}: the model was not trained on it (see questions.json beside the checkpoint): the answer \
+             may mean nothing",
+            names.join(", ")
         ));
     }
 }

@@ -12,6 +12,7 @@ use uniferum_data::InputSettings;
 
 use super::Format;
 use super::output::{Failed, Row, write_csv, write_json, write_rows};
+use crate::commands::lock::lock;
 
 /// What becomes of the answers of an earlier run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,6 +163,7 @@ pub(crate) struct Saved {
     failed: PathBuf,
     file: File,
     format: Format,
+    _lock: File,
 }
 
 impl Saved {
@@ -174,7 +176,6 @@ impl Saved {
         earlier: Earlier,
         mut basis: Basis,
     ) -> anyhow::Result<(Self, Vec<Row>)> {
-        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         let part = match shard {
             Shard { count: 1, .. } => String::new(),
             Shard { index, count } => format!("-{index}-of-{count}"),
@@ -186,6 +187,15 @@ impl Saved {
         let path = folder.join(format!("predictions{part}.{ending}"));
         let failed = folder.join(format!("failed{part}.csv"));
         let own = folder.join(format!("predict{part}.json"));
+        // Parts of the scans may be asked at the same time, each by one process.
+        let lock = lock(
+            folder,
+            &format!(".predict{part}.lock"),
+            "answers the same part",
+        )?;
+        if earlier == Earlier::GoOn {
+            check_parts(folder, shard.count)?;
+        }
         if earlier != Earlier::Overwrite {
             basis.check_others(folder, &own)?;
         }
@@ -230,6 +240,7 @@ impl Saved {
             failed,
             file,
             format,
+            _lock: lock,
         };
         Ok((saved, before))
     }
@@ -273,6 +284,32 @@ impl Saved {
     ) -> anyhow::Result<()> {
         work(&mut self.file, self.format).with_context(|| self.path.display().to_string())
     }
+}
+
+/// Refuses to go on with parts of another division of the scans: their answers would all be asked again.
+fn check_parts(folder: &Path, count: usize) -> anyhow::Result<()> {
+    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    for name in entries.flatten().map(|entry| entry.file_name()) {
+        let name = name.to_string_lossy();
+        let Some(part) = name
+            .strip_prefix("predict")
+            .and_then(|n| n.strip_suffix(".json"))
+        else {
+            continue;
+        };
+        let parts = match part.rsplit_once("-of-") {
+            Some((_, parts)) => parts.parse().ok(),
+            None if part.is_empty() => Some(1),
+            None => None,
+        };
+        ensure!(
+            parts.is_none_or(|parts| parts == count),
+            "{}: the run was divided into {parts} parts; expected as many with --resume, or another --out",
+            folder.join(&*name).display(),
+            parts = parts.unwrap_or(1)
+        );
+    }
+    Ok(())
 }
 
 /// Whether a file holds more than the head of a table.

@@ -1,9 +1,8 @@
 //! The folder of a run.
 
-use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use uniferum_train::latest_checkpoint;
 
 use super::Args;
@@ -34,17 +33,4 @@ pub(super) fn check_folder(out: &Path, args: &Args, global: &Global) -> anyhow::
         ));
     }
     Ok(())
-}
-
-/// Two processes that wrote one run's checkpoints would lose them.
-pub(super) fn lock(out: &Path) -> anyhow::Result<File> {
-    let path = out.join(".lock");
-    let place = || path.display().to_string();
-    std::fs::create_dir_all(out).with_context(place)?;
-    let file = File::create(&path).with_context(place)?;
-    // File systems without locks have to do without.
-    if let Err(TryLockError::WouldBlock) = file.try_lock() {
-        bail!("{}: another process trains in this folder", out.display());
-    }
-    Ok(file)
 }

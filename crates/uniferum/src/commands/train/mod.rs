@@ -21,7 +21,8 @@ use uniferum_train::distributed::Launch;
 use uniferum_train::{Init, RunConfig, latest_checkpoint};
 
 use self::announce::{announce, tell_absent};
-use self::folder::{CONFIG, check_folder, lock};
+use self::folder::{CONFIG, check_folder};
+use super::lock::lock;
 use super::phantoms::AnyTrainer;
 use crate::global::Global;
 use crate::progress::time_left;
@@ -134,7 +135,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         return Ok(());
     }
     let out = args.out.as_deref().context("--out is missing")?;
-    let _lock = first.then(|| lock(out)).transpose()?;
+    let _lock = first.then(|| lock(out, ".lock", "trains")).transpose()?;
     fetch(&first_weights.init, global)?;
     let mut trainer = first_weights.trainer(&catalogue, &dataset, &device)?;
     trainer.join(launch.join(&device)?)?;
@@ -143,7 +144,10 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if let Err(error) = &result
         && launch.world > 1
     {
-        leave_group(error);
+        // Its message is lost and the job hangs if it merely returns: MPI ends when all processes end it, and
+        // these wait for this one in their next sum.
+        eprintln!("error: {}", crate::one_line(error));
+        trainer.abort();
     }
     result
 }
@@ -186,15 +190,6 @@ fn with_remedy(error: uniferum_train::Error) -> anyhow::Error {
     }
     let remedy = "on_error = \"skip-and-report\" in the configuration leaves such scans out, also with --resume";
     anyhow::anyhow!("{}; {remedy}", crate::one_line(&error))
-}
-
-/// Ends a process that others train with: its message is lost and the job hangs if it merely returns.
-///
-/// Dropping the trainer ends MPI, which waits for all processes, and these wait for this one in the next
-/// sum. Ended without that, and with a code of failure, the launcher ends the others.
-fn leave_group(error: &anyhow::Error) -> ! {
-    eprintln!("error: {}", crate::one_line(error));
-    std::process::exit(1)
 }
 
 /// From the first step, or the newest checkpoint, to the files of a finished run.
@@ -248,7 +243,7 @@ fn train(
     trained.map_err(with_remedy)?;
     let step = trainer.state().step;
     ensure!(
-        !trainer.interrupted() || step == steps,
+        !first || !trainer.interrupted() || step == steps,
         "stopped by a signal after step {step} of {steps}, which is saved: go on with --resume"
     );
     if first {
