@@ -256,6 +256,45 @@ fn rad_chest_labels_are_the_maximum_over_locations() {
 }
 
 #[test]
+fn rad_chest_rows_of_one_scan_must_agree() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = |name: &str, text: &str| common::text(&folder.path().join(name), text);
+    let row = ("trn00001", "pleural_effusion", "17", "1.0");
+    let train = "imgtrain_Abnormality_and_Location_Labels.csv";
+    table(
+        train,
+        &rad_chest_table(&[row, row, ("trn00002", "cabg", "0", "1")]),
+    );
+    table("ids.csv", "NoteAcc_DEID,MRN_DEID\ntrn00001,mrn7\n");
+    for scan in ["trn00001", "trn00002"] {
+        table(&format!("volumes/{scan}.npz"), "");
+    }
+    let read = || RadChest::new(folder.path()).read();
+    let found = read().unwrap();
+    assert_eq!(found.manifest.scans.len(), 2);
+    let notes = found.notes.join("\n");
+    assert!(
+        notes.contains("1: scans without a patient, each taken for its own (trn00002)"),
+        "{notes}"
+    );
+    let other = ("trn00001", "pleural_effusion", "17", "0.0");
+    table(train, &rad_chest_table(&[row, other]));
+    let error = read().unwrap_err().to_string();
+    assert!(
+        error.contains("row 3: another row of the scan disagrees"),
+        "{error}"
+    );
+    // In two parts it would be in two splits.
+    table(train, &rad_chest_table(&[row]));
+    table(
+        "imgvalid_Abnormality_and_Location_Labels.csv",
+        &rad_chest_table(&[row]),
+    );
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("its split"), "{error}");
+}
+
+#[test]
 fn rad_chest_reads_the_authors_own_fake_tables() {
     let folder = tempfile::tempdir().unwrap();
     for name in [
@@ -367,6 +406,43 @@ fn inspect_joins_on_impressions_and_keeps_censored_apart() {
 }
 
 #[test]
+fn inspect_tells_what_its_tables_do_not_join() {
+    let folder = tempfile::tempdir().unwrap();
+    let full = folder.path().join("full");
+    inspect(&full);
+    for scan in ["PE1", "PE2", "PE3", "PE4"] {
+        common::text(&full.join(format!("CTPA/{scan}.nii.gz")), "");
+    }
+    let tsv = |name: &str, text: &str| common::text(&full.join(name), &text.replace(' ', "\t"));
+    let mapping = "study_mapping_20250611.tsv";
+    let head = "impression_id person_id image_id\ni1 11 PE1\ni2 12 PE2\ni3 13 PE3\n";
+    tsv(mapping, &format!("{head}i4  PE4\n 14 PE5\n"));
+    let splits = "impression_id split\ni1 train\ni2 valid\ni3 test\ni4 train\n";
+    tsv("splits_20250611.tsv", splits);
+    let read = || Inspect::new(folder.path()).read();
+    let found = read().unwrap();
+    let notes = found.notes.join("\n");
+    for part in [
+        "1: rows without impression or image, left out (row 6)",
+        "1: scans without a patient, each taken for its own (PE4)",
+        "1: scans that labels_20250611.tsv says nothing about (PE4)",
+    ] {
+        assert!(notes.contains(part), "{part}: {notes}");
+    }
+    assert_eq!(by_name(&found.manifest.scans, "PE4").patient, "inspect:PE4");
+    tsv("splits_20250611.tsv", &format!("{splits}i1 test\n"));
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("puts PE1 into another split"), "{error}");
+    // As pandas writes whole numbers of a column with gaps.
+    tsv(
+        mapping,
+        "impression_id person_id image_id\ni1.0 11 PE1\ni2.0 12 PE2\n",
+    );
+    let error = read().unwrap_err().to_string();
+    assert!(error.contains("are the ids written alike"), "{error}");
+}
+
+#[test]
 fn inspect_without_an_official_split_is_split_by_patient_and_takes_report_labels() {
     let folder = tempfile::tempdir().unwrap();
     inspect(folder.path());
@@ -440,7 +516,29 @@ fn luna16_spheres_lie_where_the_annotations_say() {
     assert_eq!(mask.voxels[[8, 7, 7]], 1);
     assert_eq!(mask.voxels[[8, 7, 8]], 0);
     let again = settings.read(|| ()).unwrap();
-    assert_eq!(again.manifest, found.manifest, "existing masks are kept");
+    assert_eq!(
+        again.manifest, found.manifest,
+        "masks as new as the table are kept"
+    );
+    let notes = again.notes.join("\n");
+    assert!(
+        notes.contains("1: masks are newer than scan and annotations"),
+        "{notes}"
+    );
+    // A corrected table is drawn again.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(5);
+    let rows = format!("{uid},60.0,60.0,-28.0,10.0\n");
+    let corrected = folder.path().join("annotations.csv");
+    common::text(&corrected, &format!("{table}{rows}"));
+    fs::File::options()
+        .append(true)
+        .open(&corrected)
+        .unwrap()
+        .set_modified(later)
+        .unwrap();
+    settings.read(|| ()).unwrap();
+    let mask = read_mask(scan.nodules.as_ref().unwrap()).unwrap();
+    assert_eq!((mask.voxels[[8, 7, 6]], mask.voxels[[8, 8, 6]]), (0, 1));
 }
 
 #[test]

@@ -421,6 +421,24 @@ fn the_audit_sample_is_balanced_and_scored() {
         last.trim_end().ends_with(",yes") && last.contains(&first.id),
         "{last}"
     );
+    // Another model's answers take the place of those before, and another task's rows stay.
+    let row = |task: &str, id: &str, review: &str| format!("{task},{id},yes,old,r,{review}\n");
+    let head = "task,id,model,key_sentence,report,reviewer\n";
+    let (task, id) = (&lines[0].task, &lines[0].id);
+    let own = row(task, id, "yes") + &row(task, "undrawn", "") + &row("another", "i1", "");
+    std::fs::write(&path, head.to_owned() + &own).unwrap();
+    let mut answered = lines[0].clone();
+    answered.answer = Some(uniferum_data::reports::Answer {
+        present: false,
+        key_sentence: None,
+    });
+    write_audit(&path, &[], &[answered]).unwrap();
+    let last = std::fs::read_to_string(&path).unwrap();
+    assert!(last.contains(&format!("{task},{id},no,,r,yes")), "{last}");
+    assert!(
+        last.contains("another,i1,yes,old,r,") && !last.contains("undrawn"),
+        "{last}"
+    );
     let rows = "task,id,model,key_sentence,report,reviewer\na,1,yes,s,r,yes\na,2,no,s,r,Y\na,3,no,s,r,n\na,4,no,s,r,\n";
     std::fs::write(&path, rows).unwrap();
     assert_eq!(agreement(&path).unwrap(), (2, 3));

@@ -126,6 +126,31 @@ fn processes_that_see_different_checkpoints_do_not_begin() {
     }
 }
 
+#[test]
+fn processes_that_were_given_different_runs_do_not_begin() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(&folder.path().join("data"), 8, false, &LABELS);
+    let recipe = TrainConfig {
+        scans_per_pass: 2,
+        ..config(2)
+    };
+    let both = |change: &(dyn Fn(usize, &mut TrainConfig, &mut uniferum_data::Loader) + Sync)| {
+        let errors = in_two(|rank, member| {
+            let (mut recipe, mut loader) = (recipe.clone(), s.loader.clone());
+            change(rank, &mut recipe, &mut loader);
+            let mut trainer = trainer(&s, &recipe);
+            trainer.join(Box::new(member)).unwrap();
+            trainer.run(&loader, |_| ()).unwrap_err().to_string()
+        });
+        assert_eq!(errors[0], errors[1]);
+        errors[0].clone()
+    };
+    let error = both(&|rank, _, loader| loader.scans.truncate(8 - rank));
+    assert!(error.contains("different scans, labels"), "{error}");
+    let error = both(&|rank, recipe, _| recipe.learning_rate *= 1.0 + rank as f64);
+    assert!(error.contains("different settings"), "{error}");
+}
+
 /// Scans of the second process that cannot be read end both, with a checkpoint of the first.
 #[test]
 fn a_scan_that_one_process_cannot_read_costs_no_steps() {

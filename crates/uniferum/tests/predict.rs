@@ -284,6 +284,18 @@ fn a_run_that_was_stopped_asks_what_it_left() {
             .status
             .success()
     );
+    // One process answers, and one division into parts.
+    let lock = std::fs::File::create(out.join(".predict.lock")).unwrap();
+    lock.lock().unwrap();
+    let text = refused(&setup.predict(&folder, &resume));
+    assert!(
+        text.contains("another process answers the same part"),
+        "{text}"
+    );
+    drop(lock);
+    let parts = [&resume[..], &["--shard", "1/2"]].concat();
+    let text = refused(&setup.predict(&folder, &parts));
+    assert!(text.contains("divided into 1 parts"), "{text}");
     // A mask that was not there before would change answers.
     let masked = [resume.clone(), ["--mask", "m.nii.gz"].repeat(scans)].concat();
     let text = refused(&setup.predict(&folder, &masked));

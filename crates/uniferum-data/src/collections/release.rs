@@ -9,7 +9,7 @@ use uniferum_tasks::{Catalogue, Task, slug};
 use super::ct_rate::VolumeName;
 use super::{Absent, Collected};
 use crate::error::Result;
-use crate::manifest::{Label, Scan, Split, Table, split_cell};
+use crate::manifest::{Label, Scan, Split, Table, base_name, split_cell};
 
 /// The release's parquet: `question, img_file_path, label, split`.
 ///
@@ -127,14 +127,17 @@ impl ReleaseTable {
 
 fn set_mask(scan: &mut Scan, task: &Task, image: &str) -> std::result::Result<(), String> {
     let nodule = task.is_nodule();
-    let folder = if nodule { "/nodule_seg/" } else { "/seg/" };
-    if !image.contains("/bin/") {
-        return Err(format!(
-            "{image}: no folder `bin` to replace by `{}`",
-            folder.trim_matches('/')
-        ));
+    let folder = if nodule { "nodule_seg" } else { "seg" };
+    let path = Path::new(image);
+    if !path.components().any(|part| part.as_os_str() == "bin") {
+        return Err(format!("{image}: no folder `bin` to replace by `{folder}`"));
     }
-    let mask = PathBuf::from(image.replace("/bin/", folder)).with_extension("nii.gz");
+    let parts = path.components().map(|part| match part.as_os_str() {
+        name if name == "bin" => folder.as_ref(),
+        name => name,
+    });
+    let mask: PathBuf = parts.collect();
+    let mask = mask.with_file_name(base_name(path) + ".nii.gz");
     let place = if nodule {
         &mut scan.nodules
     } else {

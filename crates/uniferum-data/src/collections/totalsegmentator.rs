@@ -125,8 +125,11 @@ impl TotalSegmentatorFolder {
             return Some(Mask::Map(map));
         }
         let folder = self.masks.join(name);
-        let folders = [folder.join("segmentations"), folder];
-        folders.into_iter().find(|f| f.is_dir()).map(Mask::Classes)
+        // In the own data set this is the scan's folder, with the classes in one below it.
+        let own = folder.join("ct.nii.gz").is_file();
+        let below = folder.join("segmentations");
+        let mut folders = std::iter::once(below).chain((!own).then_some(folder));
+        folders.find(|f| f.is_dir()).map(Mask::Classes)
     }
 
     fn scan(&self, name: &str, path: &Path, mask: &Mask) -> Result<(Scan, Vec<String>)> {

@@ -113,7 +113,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let (Some(path), Some(out)) = (&args.reports, &args.out) else {
         anyhow::bail!("the reports and --out are needed");
     };
-    let reports = read_reports(path, &args.id_column, &args.text_column)?;
+    let reports = read_reports(path, &args.id_column, &args.text_column, global)?;
     let findings = findings(&args.tasks)?;
     let questions = select(&reports, &findings, args.limit, args.seed);
     for (index, finding) in findings.iter().enumerate() {
@@ -223,7 +223,12 @@ fn findings(tasks: &[String]) -> anyhow::Result<Vec<Keywords>> {
         .collect()
 }
 
-fn read_reports(path: &std::path::Path, id: &str, text: &str) -> anyhow::Result<Vec<Report>> {
+fn read_reports(
+    path: &std::path::Path,
+    id: &str,
+    text: &str,
+    global: &Global,
+) -> anyhow::Result<Vec<Report>> {
     let table = Table::read(path)?;
     let (id, text) = (table.need(&[id])?, table.need(&[text])?);
     let patient = table.find("patient");
@@ -235,7 +240,17 @@ fn read_reports(path: &std::path::Path, id: &str, text: &str) -> anyhow::Result<
     let mut reports: Vec<Report> = Vec::new();
     let mut at: HashMap<String, usize> = HashMap::new();
     let whole = |r: &Report| !r.id.is_empty() && !r.text.is_empty();
-    for report in (0..table.len()).map(report).filter(whole) {
+    let all = (0..table.len()).map(report);
+    let (full, empty): (Vec<Report>, Vec<Report>) = all.partition(whole);
+    if !empty.is_empty() {
+        global.warn(format!(
+            "{}: {} of {} rows have no id or no text, and are left out",
+            path.display(),
+            empty.len(),
+            table.len()
+        ));
+    }
+    for report in full {
         let Some(&before) = at.get(&report.id) else {
             at.insert(report.id.clone(), reports.len());
             reports.push(report);

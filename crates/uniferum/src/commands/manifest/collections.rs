@@ -137,11 +137,11 @@ pub(super) struct Luna16Args {
     annotations: Option<PathBuf>,
 
     /// Subsets for validation, such as 8
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(0..=9))]
     val_subsets: Vec<u8>,
 
     /// Subsets for test, such as 9
-    #[arg(long, value_name = "N", value_delimiter = ',')]
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u8).range(0..=9))]
     test_subsets: Vec<u8>,
 
     /// The manifest to write: .parquet, or CSV under any other name

@@ -116,7 +116,15 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let (config, first_weights) = with_network(config, &args)?;
     let launch = Launch::from_env()?;
     let device = args.device.open_for(launch.local_rank)?;
-    config.train.validate_for(&device, launch.world)?;
+    let valid = config.train.validate_for(&device, launch.world);
+    match launch.world {
+        1 => valid?,
+        world => valid.with_context(|| {
+            format!(
+                "one of {world} processes, as the variables of mpirun, srun, torchrun or Slurm say"
+            )
+        })?,
+    }
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
         catalogue.add_file(file)?;
