@@ -265,7 +265,10 @@ fn rad_chest_rows_of_one_scan_must_agree() {
         train,
         &rad_chest_table(&[row, row, ("trn00002", "cabg", "0", "1")]),
     );
-    table("ids.csv", "NoteAcc_DEID,MRN_DEID\ntrn00001,mrn7\n");
+    table(
+        "CT_Scan_Metadata_Complete_35747.csv",
+        "NoteAcc_DEID,MRN_DEID\ntrn00001,mrn7\n",
+    );
     for scan in ["trn00001", "trn00002"] {
         table(&format!("volumes/{scan}.npz"), "");
     }

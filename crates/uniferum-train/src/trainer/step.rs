@@ -52,18 +52,17 @@ impl<L: Learner> Trainer<L> {
         let mut sums = Sums::default();
         let mut statistics: Option<RunningStatistics> = None;
         let computed = self.passes(passes, &mut sums, &mut gradients, &mut statistics);
-        if let (Err(_), Some(statistics)) = (&computed, &statistics) {
-            statistics.rewind()?;
-        }
         match computed {
             Err(error) if !error.is_of_data() => return Err(error),
             _ => sums.lost = f64::from(u8::from(computed.is_err())),
         }
         sums.stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
         sums.reduce(&*self.group)?;
-        computed?;
         if sums.lost > 0.0 {
-            return Err(Error::Elsewhere { step: step + 1 });
+            if let Some(statistics) = &statistics {
+                statistics.rewind()?;
+            }
+            return computed.and(Err(Error::Elsewhere { step: step + 1 }));
         }
         self.interrupted = sums.stop > 0.0;
         if sums.asked == 0.0 {

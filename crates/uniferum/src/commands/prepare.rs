@@ -185,6 +185,7 @@ impl std::str::FromStr for Size {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let settings = settings(&args)?;
+    check_tables(&args)?;
     let inputs = gather(&sources(&args))?;
     ensure!(!inputs.is_empty(), "no scans found in {:?}", args.inputs);
     let jobs = plan(inputs, &settings, args.tree)?;
@@ -196,7 +197,6 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         shard.for_each(|(_, job)| print_job(job, &args.out));
         return Ok(());
     }
-    check_tables(&args)?;
     save_settings(&settings, &args.out, args.overwrite)?;
     let options = RunOptions {
         workers: args
