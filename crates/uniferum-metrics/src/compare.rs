@@ -345,8 +345,12 @@ pub fn equality_test(estimates: &[AucEstimate]) -> Result<Option<ChiSquared>> {
         .collect();
     let scale: Vec<f64> = (0..k).map(|i| c[i + 1][i + 1] + c[0][0]).collect();
     let differences: Vec<f64> = others.iter().map(|e| e.auroc() - first.auroc()).collect();
-    let fixed = |i: usize| is_degenerate(matrix[i][i], scale[i]) && differences[i].abs() > 1e-12;
-    if (0..k).any(fixed) {
+    // Of areas that do not vary each must be the same, whichever model comes first.
+    let fixed = estimates.iter().zip(0..).filter(|(_, i)| c[*i][*i] == 0.0);
+    let mut fixed = fixed.map(|(e, _)| e.auroc());
+    if let Some(one) = fixed.next()
+        && fixed.any(|other| (other - one).abs() > 1e-12)
+    {
         return Ok(None);
     }
     let (statistic, df) = quadratic_form(matrix, differences, &scale);
@@ -355,11 +359,6 @@ pub fn equality_test(estimates: &[AucEstimate]) -> Result<Option<ChiSquared>> {
         df,
         p_value: chi_squared_sf(statistic, df as f64),
     }))
-}
-
-/// Whether a variance is zero but for rounding, beside the variances that it was made of.
-fn is_degenerate(variance: f64, scale: f64) -> bool {
-    variance.is_nan() || variance <= 1e-10 * scale
 }
 
 /// `d' M^-1 d` over the part of a positive semidefinite `M` that is not degenerate, and its rank.
@@ -377,7 +376,7 @@ fn quadratic_form(mut m: Vec<Vec<f64>>, mut d: Vec<f64>, scale: &[f64]) -> (f64,
     }) {
         let p = left.swap_remove(at);
         let pivot = m[p][p];
-        if is_degenerate(pivot, scale[p]) {
+        if pivot.is_nan() || pivot <= 1e-10 * scale[p] {
             break;
         }
         statistic += d[p] * d[p] / pivot;
@@ -419,7 +418,13 @@ mod tests {
         let two = of(&[&perfect, &A]).unwrap();
         assert_eq!((three.df, three.statistic), (two.df, two.statistic));
         // A constant score is half a point away from them, and nothing says how surely.
-        assert_eq!(of(&[&perfect, &[1.0; 8], &A]), None);
+        for order in [
+            [&perfect[..], &[1.0; 8], &A],
+            [&A, &perfect, &[1.0; 8]],
+            [&[1.0; 8], &A, &perfect],
+        ] {
+            assert_eq!(of(&order), None);
+        }
         assert_eq!(of(&[&perfect, &mirrored]), None);
     }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uniferum_ct::replace_atomically;
 use uniferum_tasks::{Task, trained};
 
 use crate::ema::Averages;
@@ -163,10 +164,20 @@ pub(crate) struct Parts<'a> {
 
 /// Writes the checkpoint of the finished steps, then removes all but the newest.
 ///
-/// A checkpoint of this step that is there already stays, unless one is wanted `anew`.
-pub(crate) fn save(folder: &Path, parts: &Parts<'_>, anew: bool) -> Result<PathBuf> {
+/// Of a checkpoint of this step that is there already all stays but where the run is: weights and all else
+/// are the same, and its validation may be known since.
+pub(crate) fn save(folder: &Path, parts: &Parts<'_>) -> Result<PathBuf> {
     let done = folder.join(format!("step-{:08}", parts.state.step));
-    if anew || !done.join(STATE).is_file() {
+    let stored = Stored {
+        state: parts.state.clone(),
+        settings: parts.settings.clone(),
+    };
+    let file = done.join(STATE);
+    let stored = serde_json::to_vec_pretty(&stored).map_err(|e| Error::file(&file, e))?;
+    if file.is_file() {
+        replace_atomically(&file, ".part", |part| std::fs::write(part, &stored))
+            .map_err(|e| Error::file(&file, e))?;
+    } else {
         write_whole(&done, |part| {
             let mut files = parts.learner.save_state(part)?;
             files.push(part.join(OPTIMIZER));
@@ -175,17 +186,12 @@ pub(crate) fn save(folder: &Path, parts: &Parts<'_>, anew: bool) -> Result<PathB
                 files.push(part.join(AVERAGES));
                 averages.save(&part.join(AVERAGES))?;
             }
-            let stored = Stored {
-                state: parts.state.clone(),
-                settings: parts.settings.clone(),
-            };
             if !parts.questions.is_empty() {
                 trained::save(part, parts.questions)?;
                 files.push(part.join(trained::FILE_NAME));
             }
             let path = part.join(STATE);
-            let text = serde_json::to_vec_pretty(&stored).map_err(|e| Error::file(&path, e))?;
-            std::fs::write(&path, text).map_err(|e| Error::file(&path, e))?;
+            std::fs::write(&path, &stored).map_err(|e| Error::file(&path, e))?;
             files.push(path);
             Ok(files)
         })?;
@@ -273,9 +279,10 @@ pub(crate) fn load(
     let stored: Stored = serde_json::from_str(&text).map_err(|e| damaged(path, e))?;
     let differences = stored.settings.differences(settings);
     if !differences.is_empty() {
-        let longer = differences.iter().any(|d| d.starts_with("train.steps:"));
+        let steps = |of: &Settings| of.train["steps"].as_u64();
+        let longer = steps(settings) > steps(&stored.settings);
         let way = match longer {
-            true => "; more steps are a run of their own, with init.checkpoint = this run's model",
+            true => "; more steps are a run of their own, whose [init] names this run's model",
             false => "",
         };
         let what = format!(

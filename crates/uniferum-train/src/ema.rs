@@ -86,10 +86,13 @@ impl Averages {
     pub(crate) fn load(&mut self, path: &Path) -> Result<()> {
         let found =
             candle_core::safetensors::load(path, &Device::Cpu).map_err(|e| Error::file(path, e))?;
-        for Averaged { name, average, .. } in &mut self.averaged {
-            let tensor = found
-                .get(name.as_str())
-                .ok_or_else(|| Error::file(path, format!("no average of {name}")))?;
+        for Averaged { name, average, var } in &mut self.averaged {
+            let tensor = match found.get(name.as_str()) {
+                Some(tensor) => tensor,
+                // Earlier versions averaged no statistics: they begin as they are.
+                None if is_buffer(name) => &copy(var)?,
+                None => return Err(Error::file(path, format!("no average of {name}"))),
+            };
             if tensor.dims() != average.dims() {
                 let (expected, got) = (average.dims(), tensor.dims());
                 let what = format!("average of {name}: expected {expected:?}, got {got:?}");

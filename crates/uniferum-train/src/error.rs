@@ -47,6 +47,14 @@ pub enum Error {
         /// The step.
         step: u64,
     },
+    /// A step could not be taken, and the steps before it could not be saved.
+    #[error("{first}; and the steps since the last checkpoint are lost: {then}")]
+    Unsaved {
+        /// Why the step could not be taken.
+        first: Box<Error>,
+        /// Why no checkpoint could be written.
+        then: Box<Error>,
+    },
     /// The loader's thread ended before the run did.
     #[error("step {step}: no more batches came; the loader has ended")]
     NoBatches {

@@ -371,7 +371,7 @@ fn has_answers(task: &Task, manifest: &Manifest) -> bool {
 /// Reads a saved model of either kind with what its use needs: `model.safetensors`, or its folder.
 ///
 /// # Errors
-/// [`Error::Model`], [`Error::File`] or, where the tokenizer is missing, [`Error::Init`].
+/// [`Error::Model`], also where the tokenizer is missing, or [`Error::File`].
 pub fn open_model(path: &Path, device: &Device) -> Result<Box<dyn Learner>> {
     let file = match path.is_dir() {
         true => path.join(WEIGHTS),

@@ -369,7 +369,7 @@ fn a_run_goes_on_without_the_model_it_began_from() {
     let mut longer = next;
     longer.train.steps = 6;
     let refused = site.train(&longer, &[&out[..], &["--resume"]].concat());
-    fails(&refused, "with init.checkpoint = this run's model");
+    fails(&refused, "whose [init] names this run's model");
 }
 
 #[test]

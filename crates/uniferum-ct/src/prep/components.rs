@@ -125,16 +125,21 @@ impl RunMask {
         Some(self.keep(|i| sets.find(i) == root))
     }
 
-    /// The components with at least a `share` of the voxels of the largest, largest first. Noise makes tens of
-    /// thousands of small ones, and each would be a mask of its own.
-    pub fn large_components(&self, connectivity: Connectivity, share: f64) -> Vec<Self> {
+    /// The components with at least a `share` of the voxels of the largest, and `least` voxels, largest first.
+    /// Noise makes tens of thousands of small ones, and each would be a mask of its own.
+    pub fn large_components(
+        &self,
+        connectivity: Connectivity,
+        share: f64,
+        least: u64,
+    ) -> Vec<Self> {
         let mut sets = self.label(connectivity);
         let mut sizes = vec![0u64; self.runs.len()];
         for (i, run) in self.runs.iter().enumerate() {
             sizes[sets.find(i)] += run.len();
         }
         let largest = sizes.iter().copied().max().unwrap_or(0);
-        let least = ((share * largest as f64).ceil() as u64).max(1);
+        let least = ((share * largest as f64).ceil() as u64).max(least).max(1);
         let mut roots: Vec<usize> = (0..sizes.len()).filter(|&i| sizes[i] >= least).collect();
         roots.sort_by_key(|&root| (std::cmp::Reverse(sizes[root]), root));
         roots
@@ -488,7 +493,7 @@ mod tests {
         mask[[3, 3, 2]] = true;
         let runs = RunMask::from_view(mask.view(), |v| v);
         let sizes: Vec<u64> = runs
-            .large_components(Connectivity::Faces, 0.4)
+            .large_components(Connectivity::Faces, 0.4, 0)
             .iter()
             .map(RunMask::voxels)
             .collect();

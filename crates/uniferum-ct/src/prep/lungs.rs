@@ -130,7 +130,8 @@ pub(crate) fn estimate_lung_slices(
     // Runs go along the last axis; any order of axes gives the same components.
     let runs = RunMask::from_view(enclosed.view(), |v| v);
     let voxel_mm3 = spacing.iter().product::<f64>() * (stride[0] * stride[1]) as f64;
-    let lungs = runs.large_components(Connectivity::Faces, LUNG_SHARE);
+    let least = (LEAST_PART * LEAST_LUNG_MM3 / voxel_mm3) as u64;
+    let lungs = runs.large_components(Connectivity::Faces, LUNG_SHARE, least);
     let (mut first, mut last, mut voxels) = (usize::MAX, 0, 0);
     for lung in lungs {
         let bounds = lung.bounding_box()?;
@@ -143,6 +144,9 @@ pub(crate) fn estimate_lung_slices(
 
 /// Of the largest component's voxels: a smaller one is no lung.
 const LUNG_SHARE: f64 = 0.2;
+
+/// Of the least volume of lungs: smaller ones are noise, where there are no lungs.
+const LEAST_PART: f64 = 0.01;
 
 /// Flood fill of `air` from the edge of a slice of `mx` x `my` samples.
 fn air_open_to_the_edge(mx: usize, my: usize, air: impl Fn(usize, usize) -> bool) -> Vec<bool> {

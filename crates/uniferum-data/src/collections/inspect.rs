@@ -114,18 +114,9 @@ impl Inspect {
                 incomplete.push(format!("row {}", mapping.row_number(row)));
                 continue;
             }
-            // Together they would be one patient of many scans.
-            let person = match person.is_empty() {
-                true => name.as_str(),
-                false => person,
-            };
-            if person == name {
-                nobodys.push(name.clone());
-            }
             let mapped = scans.entry(name.clone()).or_insert_with(|| Mapped {
                 scan: Scan {
                     path: base.join("CTPA").join(format!("{name}.nii.gz")),
-                    patient: format!("inspect:{person}"),
                     study: format!("inspect:{key}"),
                     collection: "inspect".to_owned(),
                     hu,
@@ -133,13 +124,22 @@ impl Inspect {
                 },
                 impressions: Vec::new(),
             });
-            if mapped.scan.patient != format!("inspect:{person}") {
-                let what = format!("image {name} belongs to two patients");
-                return Err(mapping.error(row, what));
+            if !person.is_empty() {
+                let patient = format!("inspect:{person}");
+                if !mapped.scan.patient.is_empty() && mapped.scan.patient != patient {
+                    let what = format!("image {name} belongs to two patients");
+                    return Err(mapping.error(row, what));
+                }
+                mapped.scan.patient = patient;
             }
             if !mapped.impressions.iter().any(|i| i == key) {
                 mapped.impressions.push(key.to_owned());
             }
+        }
+        // Together they would be one patient of many scans.
+        for (name, mapped) in scans.iter_mut().filter(|(_, m)| m.scan.patient.is_empty()) {
+            mapped.scan.patient = format!("inspect:{name}");
+            nobodys.push(name.clone());
         }
         out.note_some("rows without impression or image, left out", &incomplete);
         out.note_some("scans without a patient, each taken for its own", &nobodys);

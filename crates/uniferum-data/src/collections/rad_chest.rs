@@ -70,8 +70,8 @@ impl RadChest {
             let what = "no img{train,valid,test}_Abnormality_and_Location_Labels.csv with a row";
             return Err(Error::table(&self.root, None, what));
         }
-        let known = |scan: &&Scan| !patients.contains_key(&scan.name());
-        let own: Vec<String> = rows.iter().filter(known).map(Scan::name).collect();
+        let nobodys = |scan: &&Scan| !patients.contains_key(&scan.name());
+        let own: Vec<String> = rows.iter().filter(nobodys).map(Scan::name).collect();
         if !patients.is_empty() {
             out.note_some("scans without a patient, each taken for its own", &own);
         }

@@ -1,7 +1,7 @@
 //! Several collections in one manifest.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Label, Manifest, Scan, plain};
 use crate::error::{Error, Result};
@@ -16,8 +16,7 @@ impl Manifest {
         let mut scans: Vec<Scan> = Vec::new();
         let mut at: HashMap<PathBuf, usize> = HashMap::new();
         for scan in parts.into_iter().flat_map(|m| m.scans) {
-            let key = std::path::absolute(&scan.path).unwrap_or_else(|_| scan.path.clone());
-            let key = plain(&key);
+            let key = key(&scan.path);
             match at.get(&key) {
                 Some(&index) => {
                     let path = scan.path.clone();
@@ -34,6 +33,11 @@ impl Manifest {
         }
         Ok(Manifest { scans })
     }
+}
+
+/// A path whatever the folder that it was named from, and however it is spelled.
+fn key(path: &Path) -> PathBuf {
+    plain(&std::path::absolute(path).unwrap_or_else(|_| path.to_owned()))
 }
 
 impl Scan {
@@ -58,6 +62,7 @@ impl Scan {
             ("nodule mask", &mut self.nodules, other.nodules),
         ] {
             match (&*mine, theirs) {
+                (Some(a), Some(b)) if key(a) == key(&b) => {}
                 (Some(a), Some(b)) => same(what, a, &b)?,
                 (None, Some(b)) => *mine = Some(b),
                 (_, None) => {}

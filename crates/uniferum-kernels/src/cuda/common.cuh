@@ -34,8 +34,8 @@ __device__ __forceinline__ float2 unpack(unsigned bits) {
     return make_float2(__int_as_float(static_cast<int>(bits << 16)), __int_as_float(static_cast<int>(bits & 0xffff0000u)));
 }
 
-// On tensor cores, by a whole warp, and by the special function units. Lane 4 g + q holds of a matrix of 8 x 8 values the neighbours 2 q
-// and 2 q + 1 of row g.
+// What special units do in an instruction. On tensor cores, by a whole warp: lane 4 g + q holds of a
+// matrix of 8 x 8 values the neighbours 2 q and 2 q + 1 of row g.
 #ifndef WARP_MATRICES
 // c += a b, of 16 x 16 and 16 x 8 values, in f32. `a` is [top left, bottom left, top right, bottom
 // right], `b` the transposes of [top, bottom], `c` [top, bottom] of two values each.

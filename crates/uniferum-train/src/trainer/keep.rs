@@ -73,21 +73,12 @@ impl<L: Learner> Trainer<L> {
         }
     }
 
-    /// Writes a checkpoint now, if the run has a folder and this is its first process. One of this step that
-    /// is there already stays: the same run makes the same one.
+    /// Writes a checkpoint now, if the run has a folder and this is its first process. Of one of this step that
+    /// is there already the weights stay: the same run makes the same ones.
     ///
     /// # Errors
     /// [`Error::File`].
     pub fn checkpoint(&self) -> Result<()> {
-        self.write_checkpoint(false)
-    }
-
-    /// The same in place of the one that is there, which says less of the validation.
-    pub(super) fn checkpoint_anew(&self) -> Result<()> {
-        self.write_checkpoint(true)
-    }
-
-    fn write_checkpoint(&self, anew: bool) -> Result<()> {
         let Some(folder) = self.folder.as_ref().filter(|_| self.group.rank() == 0) else {
             return Ok(());
         };
@@ -100,7 +91,7 @@ impl<L: Learner> Trainer<L> {
             questions: &self.questions,
             keep: self.config.keep_checkpoints,
         };
-        checkpoint::save(folder, &parts, anew)?;
+        checkpoint::save(folder, &parts)?;
         Ok(())
     }
 

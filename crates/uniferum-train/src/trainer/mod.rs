@@ -199,7 +199,7 @@ impl<L: Learner> Trainer<L> {
         };
         if self.state.validation_due {
             self.validate()?;
-            self.checkpoint_anew()?;
+            self.checkpoint()?;
         }
         let mut pace = Pace::from(self.state.step);
         let options = self.stream.clone();
@@ -211,11 +211,16 @@ impl<L: Learner> Trainer<L> {
                 Ok(taken) => unread.push(taken),
                 Err(error) if error.is_of_data() && self.state.step > pace.first => {
                     let read = self.read(unread, &pace)?;
-                    // Of two errors the first is the user's.
-                    let _ = self.checkpoint();
+                    let saved = self.checkpoint();
                     self.wait_for_all()?;
                     read.iter().for_each(progress);
-                    return Err(error);
+                    return Err(match saved {
+                        Ok(()) => error,
+                        Err(lost) => Error::Unsaved {
+                            first: Box::new(error),
+                            then: Box::new(lost),
+                        },
+                    });
                 }
                 Err(error) => return Err(error),
             }

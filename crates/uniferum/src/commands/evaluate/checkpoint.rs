@@ -103,8 +103,9 @@ pub(super) fn run(
         check_usable(path)?;
     }
     let numbers = args.out.join("evaluation.json");
+    let replaces = numbers.exists();
     ensure!(
-        args.overwrite || !numbers.exists(),
+        args.overwrite || !replaces,
         "{}: an earlier evaluation; expected another --out, or --overwrite",
         numbers.display()
     );
@@ -113,7 +114,7 @@ pub(super) fn run(
     for (number, path) in args.checkpoint.iter().enumerate() {
         let (result, predictions) = args.ask(path, &catalogue, level, seed, global)?;
         // Nothing of an earlier evaluation is lost before there are new answers.
-        if number == 0 {
+        if number == 0 && replaces {
             make_way(&args.out)?;
         }
         write_predictions(&args.out.join(table_name(number + 1)), &predictions)?;
@@ -142,13 +143,21 @@ pub(super) fn run(
 
 const FIGURES: &str = "figures";
 
+/// What a group's figures show; `GROUP-MEASURE.svg`.
+const MEASURES: [&str; 2] = ["auroc", "auprc"];
+
 /// Removes the tables and figures of an earlier evaluation, of which there may have been more.
 fn make_way(out: &Path) -> anyhow::Result<()> {
     let tables = (1..).map(|number| out.join(table_name(number)));
     let tables: Vec<PathBuf> = tables.take_while(|table| table.exists()).collect();
     let figures = std::fs::read_dir(out.join(FIGURES)).into_iter().flatten();
     let figures = figures.flatten().map(|entry| entry.path());
-    let figures = figures.filter(|path| path.extension().is_some_and(|end| end == "svg"));
+    let figures = figures.filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        MEASURES
+            .iter()
+            .any(|m| name.ends_with(&format!("-{m}.svg")))
+    });
     for file in tables.into_iter().chain(figures) {
         std::fs::remove_file(&file).with_context(|| file.display().to_string())?;
     }
@@ -406,7 +415,7 @@ fn write_page(folder: &Path, results: &[ModelResult], level: f64) -> anyhow::Res
             .collect();
         page.section(group);
         let plots = add_group(&mut page, &models, &[]);
-        for (plot, measure) in plots.iter().zip(["auroc", "auprc"]) {
+        for (plot, measure) in plots.iter().zip(MEASURES) {
             let path = figures.join(format!("{group}-{measure}.svg"));
             std::fs::write(&path, plot).with_context(|| path.display().to_string())?;
         }

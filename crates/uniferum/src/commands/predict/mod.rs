@@ -296,7 +296,7 @@ fn basis(
     Ok(Basis {
         terms,
         scans: scans.collect(),
-        named_from: std::env::current_dir().unwrap_or_default(),
+        named_from: place(Path::new(".")),
     })
 }
 

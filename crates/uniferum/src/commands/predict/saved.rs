@@ -31,7 +31,7 @@ pub(crate) struct Basis {
     /// The mask and the source of Hounsfield units of each scan, by its [`place`].
     pub(crate) scans: BTreeMap<String, String>,
     /// The folder that scans are named from, where their paths are relative.
-    pub(crate) named_from: PathBuf,
+    pub(crate) named_from: String,
 }
 
 /// The same for all scans.
@@ -102,7 +102,7 @@ impl Basis {
                 before.named_from == self.named_from || Path::new(&row.scan).is_absolute(),
                 "{}: names scans from {}: go on there, or give all scans by absolute paths in a new --out",
                 table.display(),
-                before.named_from.display()
+                before.named_from
             );
             row.mask_file = row.mask_file.map(|file| folder.join(file));
             by_scan.entry(row.scan.clone()).or_default().push(row);
@@ -193,7 +193,7 @@ impl Saved {
             &format!(".predict{part}.lock"),
             "answers the same part",
         )?;
-        if earlier == Earlier::GoOn {
+        if earlier == Earlier::GoOn && !own.exists() {
             check_parts(folder, shard.count)?;
         }
         if earlier != Earlier::Overwrite {

@@ -6,6 +6,7 @@ mod folder;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
@@ -139,7 +140,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         announce(&config, &loader, global)?;
     }
     if args.dry_run {
-        tell_absent(&config.init, global);
+        tell_absent(&first_weights.init, global);
         return Ok(());
     }
     let out = args.out.as_deref().context("--out is missing")?;
@@ -155,6 +156,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         // Its message is lost and the job hangs if it merely returns: MPI ends when all processes end it, and
         // these wait for this one in their next sum.
         eprintln!("error: {}", crate::one_line(error));
+        let elsewhere = error.downcast_ref::<uniferum_train::Error>();
+        if matches!(elsewhere, Some(uniferum_train::Error::Elsewhere { .. })) {
+            // The one that knows more speaks, and ends the others.
+            std::thread::sleep(Duration::from_secs(2));
+        }
         trainer.abort();
     }
     result
