@@ -277,8 +277,8 @@ impl<L: Learner> Trainer<L> {
             return Ok(());
         };
         let what = match of(other)[0] == of(0)[0] {
-            true => "settings, such as the seed",
-            false => "scans, labels, tasks or sampling",
+            true => "settings",
+            false => "scans, labels, tasks, sampling or seeds",
         };
         Err(Error::Distributed(format!(
             "processes 0 and {other} were given different {what}; expected the same command line and tables"
