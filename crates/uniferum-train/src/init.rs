@@ -65,15 +65,13 @@ impl Init {
         if self.checkpoint.is_some() {
             return Ok(());
         }
-        let wanted = |any_of, optional| Wanted { any_of, optional };
-        let weights = wanted(&WEIGHTS, false);
-        // Weights come last: where they are, the others were asked for.
-        let text = [
-            // It alone says how many heads there are.
-            wanted(&["config.json"], false),
-            wanted(&TOKENIZER, false),
-            weights,
-        ];
+        let wanted = |any_of| Wanted {
+            any_of,
+            optional: false,
+        };
+        let weights = wanted(&WEIGHTS);
+        // The configuration alone says how many heads there are. Weights, which take long, come last.
+        let text = [wanted(&["config.json"]), wanted(&TOKENIZER), weights];
         let sources = [
             ("init.vision", &self.vision, &[weights][..]),
             ("init.text", &self.text, &text),

@@ -110,11 +110,7 @@ impl RunMask {
     /// The component with the most voxels; of equals the one met first in C order. `None` if the
     /// mask is empty.
     pub fn largest_component(&self, connectivity: Connectivity) -> Option<Self> {
-        let mut sets = self.label(connectivity);
-        let mut sizes = vec![0u64; self.runs.len()];
-        for (i, run) in self.runs.iter().enumerate() {
-            sizes[sets.find(i)] += run.len();
-        }
+        let (mut sets, sizes) = self.sized(connectivity);
         let mut best = None;
         for (root, &size) in sizes.iter().enumerate() {
             if size > 0 && best.is_none_or(|(_, most)| size > most) {
@@ -133,11 +129,7 @@ impl RunMask {
         share: f64,
         least: u64,
     ) -> Vec<Self> {
-        let mut sets = self.label(connectivity);
-        let mut sizes = vec![0u64; self.runs.len()];
-        for (i, run) in self.runs.iter().enumerate() {
-            sizes[sets.find(i)] += run.len();
-        }
+        let (mut sets, sizes) = self.sized(connectivity);
         let largest = sizes.iter().copied().max().unwrap_or(0);
         let least = ((share * largest as f64).ceil() as u64).max(least).max(1);
         let mut roots: Vec<usize> = (0..sizes.len()).filter(|&i| sizes[i] >= least).collect();
@@ -146,6 +138,16 @@ impl RunMask {
             .into_iter()
             .map(|root| self.keep(|i| sets.find(i) == root))
             .collect()
+    }
+
+    /// The components as sets of runs, and the voxels of each at the place of its root.
+    fn sized(&self, connectivity: Connectivity) -> (DisjointSets, Vec<u64>) {
+        let mut sets = self.label(connectivity);
+        let mut sizes = vec![0u64; self.runs.len()];
+        for (i, run) in self.runs.iter().enumerate() {
+            sizes[sets.find(i)] += run.len();
+        }
+        (sets, sizes)
     }
 
     fn keep(&self, mut wanted: impl FnMut(usize) -> bool) -> Self {

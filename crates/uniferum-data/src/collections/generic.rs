@@ -1,6 +1,6 @@
 //! Tables of one's own: any column names, any split, or none.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use uniferum_ct::HuSource;
@@ -8,7 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, SplitPlan, Table, number, plain, split_cell};
+use crate::manifest::{Gathered, Label, Scan, SplitPlan, Table, number, split_cell};
 
 /// Where a collection's Hounsfield units come from, as a setting for all of its scans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,8 +132,7 @@ impl TableSettings {
         self.note_patients(&table, &mut out);
         let own = self.table.parent().unwrap_or(Path::new("")).to_owned();
         let root = self.root.clone().unwrap_or(own);
-        let mut scans: Vec<Scan> = Vec::with_capacity(table.len());
-        let mut at: HashMap<PathBuf, usize> = HashMap::new();
+        let mut all = Gathered::default();
         for row in 0..table.len() {
             let path = table.cell(row, scan);
             if path.is_empty() {
@@ -148,27 +147,18 @@ impl TableSettings {
                 let label = label.map_err(|e| table.error(row, format!("{id}: {e}")))?;
                 scan.set_label(id, label);
             }
-            let key = plain(&scan.path);
-            match at.get(&key) {
-                Some(&index) => scans[index].absorb(scan).map_err(|what| {
-                    table.error(
-                        row,
-                        format!("another row of the scan disagrees about {what}"),
-                    )
-                })?,
-                None => {
-                    at.insert(key, scans.len());
-                    scans.push(scan);
-                }
-            }
+            all.add(scan).map_err(|what| {
+                let what = format!("another row of the scan disagrees about {what}");
+                table.error(row, what)
+            })?;
         }
-        let repeated = table.len() - scans.len();
+        let repeated = table.len() - all.scans.len();
         if repeated > 0 {
             out.note(format!(
                 "{repeated} rows are of a scan that has a row already: put together"
             ));
         }
-        out.keep(scans, self.absent)?;
+        out.keep(all.scans, self.absent)?;
         if let Some(plan) = &self.split {
             plan.apply(&mut out.manifest, |_| true)?;
         }

@@ -8,7 +8,7 @@ use uniferum_tasks::{Catalogue, Task};
 
 use super::{Absent, Collected, files};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, Split, Table, base_name};
+use crate::manifest::{Gathered, Label, Scan, Split, Table, base_name};
 
 /// RAD-ChestCT as it is downloaded: `*.npz` and the tables, anywhere below one folder.
 ///
@@ -54,18 +54,21 @@ impl RadChest {
                 "no table with NoteAcc_DEID and MRN_DEID: each scan counts as a patient of its own",
             );
         }
-        let (mut rows, mut at) = (Vec::new(), HashMap::new());
+        let mut rows = Gathered::default();
         for (prefix, split) in SPLITS {
             match label_table(&tables, prefix) {
                 Some(path) => {
                     for (row, scan) in self.part(path, split, &scans, &patients)? {
-                        enter(&mut rows, &mut at, scan)
-                            .map_err(|what| Error::table(path, Some(row), what))?;
+                        rows.add(scan).map_err(|what| {
+                            let what = format!("another row of the scan disagrees about {what}");
+                            Error::table(path, Some(row), what)
+                        })?;
                     }
                 }
                 None => out.note(format!("no label table of {prefix}: the part is left out")),
             }
         }
+        let rows = rows.scans;
         if rows.is_empty() {
             let what = "no img{train,valid,test}_Abnormality_and_Location_Labels.csv with a row";
             return Err(Error::table(&self.root, None, what));
@@ -116,22 +119,6 @@ impl RadChest {
         }
         Ok(scans)
     }
-}
-
-/// A scan that has a row already must not be told otherwise of it.
-fn enter(
-    rows: &mut Vec<Scan>,
-    at: &mut HashMap<PathBuf, usize>,
-    scan: Scan,
-) -> std::result::Result<(), String> {
-    if let Some(&index) = at.get(&scan.path) {
-        return rows[index]
-            .absorb(scan)
-            .map_err(|what| format!("another row of the scan disagrees about {what}"));
-    }
-    at.insert(scan.path.clone(), rows.len());
-    rows.push(scan);
-    Ok(())
 }
 
 fn label_table<'a>(tables: &'a BTreeMap<String, PathBuf>, prefix: &str) -> Option<&'a Path> {

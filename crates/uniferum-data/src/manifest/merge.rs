@@ -13,25 +13,36 @@ impl Manifest {
     /// [`Error::Table`] with the scan where two manifests contradict each other about its patient, split,
     /// Hounsfield source, masks or a label.
     pub fn merge(parts: impl IntoIterator<Item = Manifest>) -> Result<Manifest> {
-        let mut scans: Vec<Scan> = Vec::new();
-        let mut at: HashMap<PathBuf, usize> = HashMap::new();
+        let mut all = Gathered::default();
         for scan in parts.into_iter().flat_map(|m| m.scans) {
-            let key = key(&scan.path);
-            match at.get(&key) {
-                Some(&index) => {
-                    let path = scan.path.clone();
-                    scans[index].absorb(scan).map_err(|what| {
-                        let what = format!("two manifests disagree about {what}");
-                        Error::table(&path, None, what)
-                    })?;
-                }
-                None => {
-                    at.insert(key, scans.len());
-                    scans.push(scan);
-                }
-            }
+            let path = scan.path.clone();
+            all.add(scan).map_err(|what| {
+                let what = format!("two manifests disagree about {what}");
+                Error::table(&path, None, what)
+            })?;
         }
-        Ok(Manifest { scans })
+        Ok(Manifest { scans: all.scans })
+    }
+}
+
+/// Scans of rows, in the order of the first row about each.
+#[derive(Debug, Default)]
+pub(crate) struct Gathered {
+    pub(crate) scans: Vec<Scan>,
+    at: HashMap<PathBuf, usize>,
+}
+
+impl Gathered {
+    /// Enters a row. Of a scan that has one already it takes over what is new; the error says what the rows
+    /// disagree about.
+    pub(crate) fn add(&mut self, scan: Scan) -> std::result::Result<(), String> {
+        let key = key(&scan.path);
+        if let Some(&index) = self.at.get(&key) {
+            return self.scans[index].absorb(scan);
+        }
+        self.at.insert(key, self.scans.len());
+        self.scans.push(scan);
+        Ok(())
     }
 }
 
@@ -43,7 +54,7 @@ fn key(path: &Path) -> PathBuf {
 impl Scan {
     /// Takes over what another row, or another manifest, says of the same scan; the error says what they
     /// disagree about.
-    pub(crate) fn absorb(&mut self, other: Scan) -> std::result::Result<(), String> {
+    fn absorb(&mut self, other: Scan) -> std::result::Result<(), String> {
         fn same<T: PartialEq + std::fmt::Debug>(
             what: &str,
             a: &T,

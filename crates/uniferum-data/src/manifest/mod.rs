@@ -19,9 +19,10 @@ use crate::error::{Error, Result};
 
 pub use cells::Label;
 pub(crate) use cells::{number, split_cell};
+pub(crate) use merge::Gathered;
 pub(crate) use parse::files;
 pub use parse::{Problem, ProblemKind};
-pub(crate) use paths::plain;
+use paths::plain;
 pub use split::{SplitBy, SplitPlan};
 pub use table::Table;
 pub(crate) use write::write_atomically;

@@ -104,10 +104,11 @@ impl Log {
 ///
 /// # Errors
 /// [`Error::Table`] where the file cannot be written.
-pub fn write_labels(path: &Path, lines: &[LogLine]) -> Result<()> {
-    let tasks: BTreeSet<&str> = lines.iter().map(|l| l.task.as_str()).collect();
+pub fn write_labels<'a>(path: &Path, lines: impl IntoIterator<Item = &'a LogLine>) -> Result<()> {
+    let mut tasks: BTreeSet<&str> = BTreeSet::new();
     let mut rows: BTreeMap<&str, HashMap<&str, bool>> = BTreeMap::new();
     for line in lines {
+        tasks.insert(&line.task);
         let row = rows.entry(&line.id).or_default();
         if let Some(answer) = &line.answer {
             row.insert(&line.task, answer.present);

@@ -8,8 +8,8 @@ use anyhow::Context;
 use uniferum_data::Table;
 use uniferum_data::collections::Report;
 use uniferum_data::reports::{
-    Endpoint, HttpModel, Keywords, LogLine, PAPER_KEYWORDS, RunSettings, agreement, audit_sample,
-    prompt, run as ask, select, write_audit, write_labels,
+    Endpoint, HttpModel, Keywords, PAPER_KEYWORDS, RunSettings, agreement, audit_sample, prompt,
+    run as ask, select, write_audit, write_labels,
 };
 
 use super::lock::lock;
@@ -165,13 +165,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     )?;
     bar.finish_and_clear();
     // What earlier runs asked in this folder stays in its table.
-    let all: Vec<LogLine> = summary
-        .lines
-        .iter()
-        .chain(&summary.earlier)
-        .cloned()
-        .collect();
-    write_labels(&out.join("labels.csv"), &all)?;
+    let all = summary.lines.iter().chain(&summary.earlier);
+    write_labels(&out.join("labels.csv"), all)?;
     let sample = audit_sample(&summary.lines, &reports, args.audit, args.seed);
     write_audit(&out.join("audit.csv"), &sample, &summary.lines)?;
     println!(

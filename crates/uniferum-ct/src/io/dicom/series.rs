@@ -74,8 +74,8 @@ fn lie_alike(a: &Slice, b: &Slice) -> bool {
         s.orientation
             .map_or([0.0; 6], |[r, c]| [r[0], r[1], r[2], c[0], c[1], c[2]])
     };
-    let pairs = cosines(a).into_iter().zip(cosines(b));
-    pairs.into_iter().all(|(a, b)| (a - b).abs() < 0.01)
+    let mut pairs = cosines(a).into_iter().zip(cosines(b));
+    pairs.all(|(a, b)| (a - b).abs() < 0.01)
 }
 
 /// Sorts slices into groups; the largest group of a series comes first.
