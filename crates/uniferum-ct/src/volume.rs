@@ -89,7 +89,7 @@ impl<T> Volume<T> {
 
 impl CtVolume {
     /// The same volume in whole numbers, as standardised volumes are kept: to the nearest, halves away
-    /// from 0, and into the range of `i16`.
+    /// from 0, and into the range of `i16`. What is not a number becomes 0.
     ///
     /// # Units
     /// HU in and out.

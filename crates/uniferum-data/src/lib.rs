@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod changes;
 mod collate;
 pub mod collections;
 pub mod doctor;
@@ -15,6 +16,7 @@ mod sampler;
 mod settings;
 mod targets;
 
+pub use changes::changes;
 pub use collate::{Batch, image_tensor};
 pub use error::{Error, Result};
 pub use loader::{

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use uniferum_ct::batch::PrepareSettings;
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
 use uniferum_tasks::trained;
 
+use crate::changes;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 
@@ -68,14 +68,11 @@ impl InputSettings {
             let text = std::fs::read_to_string(&file).map_err(|e| fail(&e))?;
             let theirs: PrepareSettings = serde_json::from_str(&text).map_err(|e| fail(&e))?;
             let theirs = serde_json::json!(theirs.standardise);
-            let differ = differences(&theirs, &ours);
+            let differ = changes("", &theirs, &ours, &["estimate_lungs"]);
             if !differ.is_empty() {
                 let expected = format!("what {} says", file.display());
-                return Err(Error::config(
-                    "input.standardise",
-                    expected,
-                    differ.join(", "),
-                ));
+                let got = format!("others ({})", differ.join("; "));
+                return Err(Error::config("input.standardise", expected, got));
             }
         }
         Ok(())
@@ -99,16 +96,4 @@ fn prepared_with(folder: &Path) -> Option<PathBuf> {
     above
         .map(|folder| folder.join(PrepareSettings::FILE_NAME))
         .find(|file| file.is_file())
-}
-
-/// Fields of the first that the second has otherwise.
-fn differences(first: &Value, second: &Value) -> Vec<String> {
-    let fields = first.as_object().into_iter().flatten();
-    fields
-        .filter(|(name, value)| *name != "estimate_lungs" && second.get(name) != Some(value))
-        .map(|(name, value)| {
-            let other = second.get(name).unwrap_or(&Value::Null);
-            format!("{name} {other} in place of {value}")
-        })
-        .collect()
 }

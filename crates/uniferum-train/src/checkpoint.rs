@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uniferum_ct::replace_atomically;
+use uniferum_data::changes;
 use uniferum_tasks::{Task, trained};
 
 use crate::ema::Averages;
@@ -83,44 +84,16 @@ const FREE: [&str; 3] = [
 impl Settings {
     /// A line for each setting that is not as it was.
     fn differences(&self, given: &Settings) -> Vec<String> {
-        let mut found = Vec::new();
-        for (name, before, now) in [
+        let pairs = [
             ("train", &self.train, &given.train),
             ("model", &self.model, &given.model),
             ("input", &self.input, &given.input),
             ("validation", &self.validation, &given.validation),
-        ] {
-            if !before.is_null() {
-                compare(name, before, now, &mut found);
-            }
-        }
-        found
-    }
-}
-
-/// Settings that came to be after the checkpoint are not in `before`, and do not matter.
-pub(crate) fn compare(name: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
-    if FREE.contains(&name) || before == now {
-        return;
-    }
-    let (Value::Object(old), Value::Object(new)) = (before, now) else {
-        let (before, now) = (short(before), short(now));
-        found.push(format!("{name}: expected {before}, got {now}"));
-        return;
-    };
-    for (key, before) in old {
-        let now = new.get(key).unwrap_or(&Value::Null);
-        compare(&format!("{name}.{key}"), before, now, found);
-    }
-}
-
-/// A value in a line of a message.
-fn short(value: &Value) -> String {
-    const LENGTH: usize = 80;
-    let text = value.to_string();
-    match text.char_indices().nth(LENGTH) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+        ];
+        let known = pairs.iter().filter(|(_, before, _)| !before.is_null());
+        known
+            .flat_map(|(name, before, now)| changes(name, before, now, &FREE))
+            .collect()
     }
 }
 

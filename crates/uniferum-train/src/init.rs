@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use candle_nn::VarMap;
 use serde::{Deserialize, Serialize};
+use uniferum_data::changes;
 use uniferum_data::hub::{Hub, Progress, Wanted};
 use uniferum_fusion::pretrained::{TextEncoder, init_image_encoder};
 use uniferum_fusion::{BertConfig, Prompts, UniferumConfig, checkpoint};
 
-use crate::checkpoint::compare;
 use crate::error::{Error, Result};
 
 /// Published weights to start from.
@@ -193,9 +193,8 @@ fn fitted(wanted: &UniferumConfig, found: UniferumConfig, whose: &str) -> Result
     };
     let (found, wanted, usual) = (with(&found), with(wanted), with(&UniferumConfig::default()));
     if wanted != found && wanted != usual {
-        let mut lines = Vec::new();
         let [found, wanted] = [&found, &wanted].map(|c| serde_json::json!(c));
-        compare("model", &found, &wanted, &mut lines);
+        let lines = changes("model", &found, &wanted, &[]);
         let expected = format!("{whose} sizes, or none");
         return Err(Error::config("model", expected, lines.join("; ")));
     }

@@ -150,7 +150,7 @@ fn it_leaves_a_model_numbers_and_a_page() {
     let other = demo(&out, "3");
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        error(&other).contains("other settings"),
+        error(&other).contains("other settings (encoder_steps: expected 2, got 3"),
         "{}",
         error(&other)
     );

@@ -224,6 +224,8 @@ fn shards_at_the_same_time_make_one_collection() {
     let other = ["--size", "64x56x48", "--interpolation", "linear"];
     let text = fails(&out, &[&[table], &other[..]].concat());
     assert!(text.contains("prepare.json: has other settings"), "{text}");
+    let differ = r#"standardise.interpolation: expected "cubic", got "linear""#;
+    assert!(text.contains(differ), "{text}");
     let listed = || {
         let table = std::fs::read_to_string(out.join("labels.csv")).unwrap();
         table.lines().count() - 1

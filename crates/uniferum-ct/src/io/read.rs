@@ -60,7 +60,7 @@ pub enum Format {
 }
 
 /// A CT as it was read.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct CtScan {
     /// The voxels in HU, in the array order of the file.
     pub volume: CtVolume,

@@ -1,10 +1,15 @@
-//! Resampling on grids whose axes follow the volume's: one sparse operator an axis.
+//! Resampling: to another spacing along the volume's own axes, one sparse operator an axis, and onto any
+//! other grid.
 
 mod axis;
+mod onto;
 mod separable;
+mod spacing;
 mod spline;
 
 pub(crate) use axis::shift_weights;
 pub use axis::{AxisOperator, Interpolation};
+pub use onto::{linear_onto, nearest_onto};
 pub(crate) use separable::{pick, resample, resample_into};
+pub use spacing::{labels_to_spacing, to_spacing};
 pub(crate) use spline::CubicSpline;

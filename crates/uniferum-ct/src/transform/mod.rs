@@ -2,7 +2,6 @@
 
 mod augment;
 mod buffer;
-mod coarse;
 pub mod composed;
 mod field;
 mod fused;
@@ -11,7 +10,6 @@ mod noise;
 mod sampling;
 
 pub use augment::{Augment, AugmentDraw};
-pub use coarse::resample_onto;
 pub use model::ModelTransform;
 pub(crate) use model::window_offset;
 pub use sampling::{Sampling, Turned};

@@ -3,8 +3,7 @@
 use ndarray::{Array3, ArrayView3};
 use serde::{Deserialize, Serialize};
 
-use super::coarse::resample_onto;
-use crate::resample::{AxisOperator, pick, resample};
+use crate::resample::{AxisOperator, linear_onto, pick, resample};
 use crate::{Affine, Error, Result, Volume};
 
 /// Takes a standardised volume to the array that the model sees.
@@ -165,7 +164,7 @@ impl ModelTransform {
     ) -> Result<Volume<f32>> {
         let shape = [coarse.shape()[0], coarse.shape()[1], coarse.shape()[2]];
         let affine = self.grid_affine(standardised.shape(), &standardised.affine, shape);
-        resample_onto(coarse, &affine, scan_shape, scan_affine)
+        linear_onto(coarse, &affine, scan_shape, scan_affine, 0.0)
     }
 
     pub(super) fn check<T>(&self, volume: &Volume<T>) -> Result<()> {

@@ -42,12 +42,12 @@ struct Raw {
 }
 
 /// Reads an answer: a JSON object with exactly the two fields, `Yes` or `No`, and nothing around it but
-/// the fence that some models put around JSON.
+/// the fence that some models put around JSON, and the thoughts (`<think>…</think>`) that some put first.
 ///
 /// # Errors
 /// A sentence with what was expected and what came; nothing is guessed from free text.
 pub fn parse_answer(text: &str) -> Result<Answer, String> {
-    let trimmed = text.trim();
+    let trimmed = without_thoughts(text).trim();
     let fenced = trimmed
         .strip_prefix("```")
         .and_then(|t| t.strip_suffix("```"));
@@ -78,6 +78,15 @@ pub fn parse_answer(text: &str) -> Result<Answer, String> {
     })
 }
 
+/// What follows the thoughts; a server may keep back the tag that opens them.
+fn without_thoughts(text: &str) -> &str {
+    let thoughts = text.split_once("</think>");
+    match thoughts {
+        Some((before, after)) if !before.trim_start().starts_with('{') => after,
+        _ => text,
+    }
+}
+
 impl Answer {
     /// Whether the key sentence stands in the report, but for case, spaces and punctuation; a model may
     /// make one up.
@@ -104,6 +113,9 @@ mod tests {
         assert!(answer.present);
         assert_eq!(answer.key_sentence.as_deref(), Some("Small effusion."));
         assert_eq!(parse_answer(&format!("```json\n{yes}\n```")), Ok(answer));
+        for thoughts in ["<think>\nNo {fluid}?\n</think>\n\n", "It says so.</think>"] {
+            assert!(parse_answer(&format!("{thoughts}{yes}")).unwrap().present);
+        }
         let no =
             parse_answer(r#" {"PresenceOfPathology": "No.", "KeySentence": "NONE"} "#).unwrap();
         assert_eq!(

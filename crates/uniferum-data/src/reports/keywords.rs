@@ -31,7 +31,13 @@ pub const PAPER_KEYWORDS: [Keywords; 12] = [
             "enlarged heart",
             "cardiac enlargement",
             "heart is enlarged",
+            "heart is mildly enlarged",
+            "heart is moderately enlarged",
+            "heart is severely enlarged",
+            "heart size is enlarged",
+            "heart size is mildly enlarged",
             "enlarged cardiac",
+            "cardiac silhouette is enlarged",
         ],
     },
     Keywords {
@@ -42,7 +48,12 @@ pub const PAPER_KEYWORDS: [Keywords; 12] = [
     Keywords {
         task: "inspect.coronary-artery-wall-calcification",
         pathology: "coronary artery wall calcification",
-        any: &["coronary arter", "coronary calcif", "coronary atheroscl"],
+        any: &[
+            "coronary arter",
+            "coronary calcif",
+            "coronary atheroscl",
+            "calcified coronar",
+        ],
     },
     Keywords {
         task: "inspect.emphysema",
@@ -52,12 +63,23 @@ pub const PAPER_KEYWORDS: [Keywords; 12] = [
     Keywords {
         task: "inspect.hiatal-hernia",
         pathology: "hiatal hernia",
-        any: &["hiatal", "hiatus hernia", "sliding hernia"],
+        any: &[
+            "hiatal",
+            "hiatus hernia",
+            "sliding hernia",
+            "paraesophageal hernia",
+        ],
     },
     Keywords {
         task: "inspect.interlobular-septal-thickening",
         pathology: "interlobular septal thickening",
-        any: &["septal thicken", "interlobular", "septal line"],
+        any: &[
+            "septal thicken",
+            "interlobular",
+            "septal line",
+            "thickened septa",
+            "kerley",
+        ],
     },
     Keywords {
         task: "inspect.lung-nodule",
@@ -72,6 +94,8 @@ pub const PAPER_KEYWORDS: [Keywords; 12] = [
             "bronchial wall thicken",
             "bronchial thicken",
             "airway thicken",
+            "airway wall thicken",
+            "thickening of the bronchial wall",
         ],
     },
     Keywords {

@@ -53,6 +53,16 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         "--png draws one scan, {} were given",
         args.files.len()
     );
+    if let Some(png) = &args.png {
+        let is_png = png
+            .extension()
+            .is_some_and(|e| e.eq_ignore_ascii_case("png"));
+        anyhow::ensure!(
+            is_png,
+            "--png {}: expected a name that ends in .png",
+            png.display()
+        );
+    }
     let mut rows = Vec::new();
     let mut failed = 0;
     let bar = global.bar(args.files.len() as u64, "reading");

@@ -1,6 +1,7 @@
 //! The subcommands, one file each: `Args` (what clap reads) and `run`.
 
 pub(crate) mod bench;
+mod claim;
 pub(crate) mod compare;
 pub(crate) mod demo;
 pub(crate) mod doctor;

@@ -13,6 +13,7 @@ use uniferum_ct::batch::{
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
+use uniferum_data::changes;
 
 use super::shard::Part;
 use crate::global::Global;
@@ -297,14 +298,25 @@ fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> any
     }
     ensure!(
         before.is_none() || overwrite,
-        "{}: has other settings, its scans would all be prepared again; expected those, another --out, or \
+        "{}: has other settings, its scans would all be prepared again{}; expected those, another --out, or \
          --overwrite",
-        path.display()
+        path.display(),
+        told_apart(before.as_deref().unwrap_or_default(), &text)
     );
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     // By way of another file, as shards may start at the same time.
     replace_atomically(&path, ".part", |p| std::fs::write(p, text))
         .with_context(|| path.display().to_string())
+}
+
+/// What the settings of a folder differ in from those that are given, if they can be read.
+fn told_apart(before: &str, now: &str) -> String {
+    let [before, now] = [before, now].map(|text| serde_json::from_str(text).unwrap_or_default());
+    let differ = changes("", &before, &now, &[]);
+    match differ.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", differ.join("; ")),
+    }
 }
 
 fn tables(args: &Args) -> impl Iterator<Item = &PathBuf> {

@@ -3,7 +3,8 @@
 use ndarray::{Array3, ArrayView3};
 use uniferum_ct::io::hu::check_chest;
 use uniferum_ct::prep::standardise;
-use uniferum_ct::transform::{ModelTransform, resample_onto};
+use uniferum_ct::resample::linear_onto;
+use uniferum_ct::transform::ModelTransform;
 use uniferum_ct::{Affine, CtVolume, Volume};
 use uniferum_data::{InputSettings, check_standardised};
 
@@ -94,12 +95,8 @@ impl ModelInput {
         let sides = [self.array.dim().0, self.array.dim().1, self.array.dim().2];
         let scale: [f64; 3] = std::array::from_fn(|a| sides[a] as f64 / cells.shape()[a] as f64);
         let affine = self.affine.subgrid(scale.map(|s| s / 2.0 - 0.5), scale);
-        Ok(resample_onto(
-            cells,
-            &affine,
-            self.scan_shape,
-            &self.scan_affine,
-        )?)
+        let (shape, onto) = (self.scan_shape, &self.scan_affine);
+        Ok(linear_onto(cells, &affine, shape, onto, 0.0)?)
     }
 }
 

@@ -21,7 +21,7 @@ impl NiftiVoxel for i16 {}
 impl NiftiVoxel for u16 {}
 impl NiftiVoxel for f32 {}
 
-/// Writes a volume as NIfTI-1; a name that ends in `.gz` is compressed.
+/// Writes a volume as NIfTI-1, compressed where the name ends in `.nii.gz`.
 ///
 /// The file appears whole or not at all: it is written beside its place and renamed.
 ///
@@ -29,10 +29,12 @@ impl NiftiVoxel for f32 {}
 /// Millimetres are declared in `xyzt_units`; values are stored unscaled (slope 1, intercept 0).
 ///
 /// # Errors
-/// [`Error::Io`]; [`Error::Volume`] for a side of no voxel or of more than NIfTI-1 can say (32 767), and
+/// [`Error::Io`]; [`Error::Field`] for a name that ends otherwise than in `.nii` or `.nii.gz`;
+/// [`Error::Volume`] for a side of no voxel or of more than NIfTI-1 can say (32 767), and
 /// for an affine that cannot be inverted.
 pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) -> Result<()> {
     let path = path.as_ref();
+    check_name(path)?;
     check_sides(volume.shape())?;
     check_affine(&volume.affine)?;
     let header = header_of(&volume.affine);
@@ -63,6 +65,17 @@ pub fn write_nifti<T: NiftiVoxel>(path: impl AsRef<Path>, volume: &Volume<T>) ->
         Err(std::io::Error::other(what))
     });
     written.map_err(|source| Error::io(path, source))
+}
+
+/// The name says NIfTI to every other program.
+fn check_name(path: &Path) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.to_lowercase();
+    if name.ends_with(".nii") || name.ends_with(".nii.gz") {
+        return Ok(());
+    }
+    let expected = "a name that ends in .nii or .nii.gz";
+    Err(Error::field(path, "name", expected, format!("{name:?}")))
 }
 
 /// Nobody could read it again.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use candle_core::Device;
 use uniferum::Predictor;
 use uniferum::report::evaluation::mean_auroc;
@@ -16,6 +16,7 @@ use uniferum_metrics::Bootstrap;
 use uniferum_tasks::Catalogue;
 use uniferum_train::{EvaluationReport, Intervals};
 
+use crate::commands::claim::claim;
 use crate::commands::phantoms::{AnyTrainer, Site, cohort, labels, standardised};
 use crate::commands::predictions::write_predictions;
 use crate::global::Global;
@@ -34,7 +35,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR", default_value = "uniferum-demo")]
     out: PathBuf,
 
-    /// Phantoms, of which a quarter is kept for the test
+    /// Phantoms, of which a quarter is kept for the test; at least 10
     #[arg(long, value_name = "N", default_value_t = 900, value_parser = clap::value_parser!(u32).range(10..=100_000))]
     scans: u32,
 
@@ -52,7 +53,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let plan = Plan::new(args.scans as usize, args.steps, args.seed);
     let out = args.out.as_path();
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
-    agree(&out.join("demo.json"), &plan)?;
+    claim(&out.join("demo.json"), &plan)?;
     let raw = out.join("phantoms");
     let table = cohort(
         &raw,
@@ -76,22 +77,6 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     leave(out, &plan, &trainer, &dataset, &evaluation)?;
     tell(out, &evaluation, start, global);
     Ok(())
-}
-
-/// Writes the plan, or checks that a folder in use was begun with the same one.
-fn agree(path: &Path, plan: &Plan) -> anyhow::Result<()> {
-    if path.is_file() {
-        let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let found: Option<Plan> = serde_json::from_str(&text).ok();
-        ensure!(
-            found.as_ref() == Some(plan),
-            "{}: the folder was begun with other settings; give those, or another --out",
-            path.display()
-        );
-        return Ok(());
-    }
-    let text = serde_json::to_string_pretty(plan)? + "\n";
-    std::fs::write(path, text).with_context(|| path.display().to_string())
 }
 
 /// Trains the encoder, then the model.

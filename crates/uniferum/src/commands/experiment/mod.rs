@@ -20,6 +20,7 @@ use self::collections::Collections;
 use self::plan::Plan;
 use self::results::{RowResult, Table};
 use self::rows::Row;
+use super::claim::claim;
 use super::phantoms::{AnyTrainer, Site};
 use super::predictions::write_predictions;
 use crate::global::Global;
@@ -61,7 +62,7 @@ struct Table2Args {
     steps: Option<u64>,
 
     /// Training phantoms of each collection, instead of the size's; a third as many for validation, two
-    /// thirds for the test. With --steps: how long a size takes here
+    /// thirds for the test; at least 4. With --steps: how long a size takes here
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(4..))]
     scans: Option<u16>,
 
@@ -91,7 +92,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         plan.few(scans.into());
     }
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
-    plan.claim(&args.out)?;
+    claim(&args.out.join("plan.json"), &plan)?;
     let rows = Row::chosen(&args.row)?;
     let device = args.device.open()?;
     let site = Site {

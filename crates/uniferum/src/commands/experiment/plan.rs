@@ -1,8 +1,5 @@
 //! How large the experiment is.
 
-use std::path::Path;
-
-use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
@@ -151,24 +148,6 @@ impl Plan {
             steps_alone: 10_000,
             seed,
         }
-    }
-
-    /// Notes the plan in the folder, or checks that it is the one whose results are there.
-    pub(super) fn claim(&self, folder: &Path) -> anyhow::Result<()> {
-        let path = folder.join("plan.json");
-        if path.is_file() {
-            let text = std::fs::read_to_string(&path)?;
-            let found: Plan = serde_json::from_str(&text)
-                .with_context(|| format!("{}: not a plan of this version", path.display()))?;
-            ensure!(
-                found == *self,
-                "{} holds an experiment with other settings; choose another folder",
-                folder.display()
-            );
-            return Ok(());
-        }
-        std::fs::write(&path, serde_json::to_string_pretty(self)? + "\n")
-            .with_context(|| format!("{}", path.display()))
     }
 
     /// The run of a row, as a configuration that `uniferum train` would read.

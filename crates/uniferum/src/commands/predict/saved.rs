@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use uniferum_ct::batch::Shard;
 use uniferum_ct::replace_atomically;
-use uniferum_data::InputSettings;
+use uniferum_data::{InputSettings, changes};
 
 use super::Format;
 use super::output::{Failed, Row, write_csv, write_json, write_rows};
@@ -66,12 +67,19 @@ impl Basis {
         let name = || path.display().to_string();
         let text = std::fs::read_to_string(path).with_context(name)?;
         let before: Basis = serde_json::from_str(&text).with_context(name)?;
-        let same = |(scan, how): (_, &String)| self.scans.get(scan).is_none_or(|own| own == how);
+        let [terms, own] = [&before.terms, &self.terms].map(|terms| json!(terms));
+        const SHOWN: usize = 5;
+        let mut differ = changes("", &terms, &own, &[]);
+        for (scan, how) in &before.scans {
+            let own = self.scans.get(scan).filter(|own| *own != how);
+            differ.extend(own.map(|own| format!("{scan}: expected {how}, got {own}")));
+        }
         ensure!(
-            before.terms == self.terms && before.scans.iter().all(same),
-            "{}: the run was begun with other weights, questions, masks or settings; expected those, another \
-             --out, or --overwrite",
-            path.display()
+            differ.is_empty(),
+            "{}: the run was begun with other weights, questions, masks or settings ({}); expected those, \
+             another --out, or --overwrite",
+            path.display(),
+            differ[..differ.len().min(SHOWN)].join("; ")
         );
         Ok(before)
     }
