@@ -40,12 +40,12 @@ fn main() -> anyhow::Result<()> {
 
     // 3. The scans and their masks, found by name; what each becomes; and the work itself.
     let run = || -> anyhow::Result<Summary> {
-        let inputs = gather(&Sources {
+        let found = gather(&Sources {
             inputs: vec![input.join("scans")],
             masks: Some(input.join("masks")),
             ..Sources::default()
         })?;
-        let jobs = plan(inputs, &settings, false)?;
+        let jobs = plan(found.inputs, &settings, false)?;
         let options = RunOptions {
             workers: 2,
             ..RunOptions::default()

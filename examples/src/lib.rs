@@ -69,7 +69,7 @@ pub fn standardise_cohort(
         inputs: vec![table.clone()],
         ..Sources::default()
     };
-    let jobs = plan(gather(&sources)?, &settings, false)?;
+    let jobs = plan(gather(&sources)?.inputs, &settings, false)?;
     let summary = prepare(
         &jobs,
         &settings,

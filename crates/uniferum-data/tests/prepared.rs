@@ -49,7 +49,7 @@ fn prepared(table: &Path, out: &Path, format: OutputFormat) -> PathBuf {
         inputs: vec![table.to_owned()],
         ..Sources::default()
     };
-    let jobs = plan(gather(&sources).unwrap(), &settings, false).unwrap();
+    let jobs = plan(gather(&sources).unwrap().inputs, &settings, false).unwrap();
     let options = RunOptions::default();
     let summary = prepare(&jobs, &settings, out, &options, &mut |_| {}).unwrap();
     let rows = read_ledgers(out).unwrap();

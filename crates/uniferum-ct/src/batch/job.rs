@@ -132,6 +132,10 @@ pub struct Job {
 /// that cannot work.
 pub fn plan(inputs: Vec<Input>, settings: &PrepareSettings, tree: bool) -> Result<Vec<Job>> {
     settings.standardise.validate()?;
+    let advice = match tree {
+        true => "name the folder that holds all of them",
+        false => "--tree keeps their folders",
+    };
     let mut names: BTreeMap<PathBuf, PathBuf> = BTreeMap::new();
     let mut jobs = Vec::with_capacity(inputs.len());
     for input in inputs {
@@ -139,7 +143,7 @@ pub fn plan(inputs: Vec<Input>, settings: &PrepareSettings, tree: bool) -> Resul
         if let Some(other) = names.insert(name.clone(), input.scan.clone()) {
             return Err(Error::Volume {
                 what: "names of the prepared scans",
-                expected: "one scan a name (--tree keeps their folders)".to_owned(),
+                expected: format!("one scan a name ({advice})"),
                 got: format!(
                     "{} of {} and of {}",
                     name.display(),

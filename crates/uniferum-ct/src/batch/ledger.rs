@@ -180,6 +180,25 @@ impl Ledger {
     }
 }
 
+/// Whether a run is writing one of the ledgers of a folder.
+pub fn is_written(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).any(|path| {
+        let file = is_ledger(&path).then(|| File::open(&path).ok()).flatten();
+        file.is_some_and(|file| {
+            matches!(
+                file.try_lock_shared(),
+                Err(std::fs::TryLockError::WouldBlock)
+            )
+        })
+    })
+}
+
+fn is_ledger(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.starts_with("ledger") && name.ends_with(".csv")
+}
+
 /// Everything up to the last line end.
 fn whole_rows(content: &[u8]) -> &[u8] {
     let end = content
@@ -200,8 +219,7 @@ pub fn read_ledgers(folder: &Path) -> Result<BTreeMap<String, LedgerRow>> {
     let mut rows: BTreeMap<String, LedgerRow> = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(fail)? {
         let path = entry.map_err(fail)?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !(name.starts_with("ledger") && name.ends_with(".csv")) {
+        if !is_ledger(&path) {
             continue;
         }
         let content = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
@@ -264,7 +282,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("another run"), "{error}");
+        assert!(is_written(dir.path()));
         drop(first);
+        assert!(!is_written(dir.path()));
         assert!(Ledger::open(dir.path(), Shard::default()).is_ok());
     }
 

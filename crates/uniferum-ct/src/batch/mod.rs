@@ -14,9 +14,9 @@ mod run;
 mod table;
 mod work;
 
-pub use gather::{HuChoice, Input, MaskClasses, Sources, gather};
+pub use gather::{Gathered, HuChoice, Input, MaskClasses, Sources, gather};
 pub use job::{Job, OutputFormat, PrepareSettings, Shard, plan};
-pub use ledger::{LedgerRow, read_ledgers};
+pub use ledger::{LedgerRow, is_written, read_ledgers};
 pub use run::{Event, RunOptions, Summary, prepare};
 pub use table::write_table;
 pub use work::{map_scans, scans_at_once};

@@ -67,6 +67,7 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
     let (done, others) =
         standardise_with(&scan.volume, mask.as_ref(), &others, &settings.standardise)?;
+    check_view(&done.volume)?;
     let mut warnings = input.warnings.clone();
     warnings.extend(scan.warnings);
     warnings.extend(mask_warnings.unwrap_or_default());
@@ -100,6 +101,20 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         .map(|(path, _)| bytes_of(&folder.join(path)))
         .sum();
     Ok(row)
+}
+
+/// Refuses a result of one value: the common grid lies beside the scan, or between two of its voxels.
+fn check_view(volume: &Volume<i16>) -> Result<()> {
+    let mut voxels = volume.voxels.iter();
+    let first = voxels.next().copied().unwrap_or(0);
+    if voxels.any(|hu| *hu != first) {
+        return Ok(());
+    }
+    Err(Error::Volume {
+        what: "standardised volume",
+        expected: "a chest".to_owned(),
+        got: format!("{first} HU in every voxel: is the scan's spacing in mm?"),
+    })
 }
 
 /// The organ mask, from a label map or from a folder of classes.

@@ -1,7 +1,7 @@
 //! The run over a plan: what is left to do, workers, ledger.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rayon::prelude::*;
@@ -79,8 +79,8 @@ pub struct Summary {
 /// is left alone too unless `retry_failed`.
 ///
 /// # Errors
-/// [`Error::Io`] where the output folder or the ledger cannot be written, or where another run has the
-/// same shard. A scan that fails is no error: it is a row.
+/// [`Error::Field`] where a result would replace a file that the plan reads; [`Error::Io`] where the output
+/// folder or the ledger cannot be written, or where another run has the same shard. A scan that fails is no error: it is a row.
 ///
 /// ```
 /// use ndarray::Array3;
@@ -99,7 +99,7 @@ pub struct Summary {
 ///     ..Default::default()
 /// };
 /// let inputs = gather(&Sources { inputs: vec![scans], ..Default::default() })?;
-/// let jobs = plan(inputs, &settings, false)?;
+/// let jobs = plan(inputs.inputs, &settings, false)?;
 /// let summary = prepare(&jobs, &settings, &out, &RunOptions::default(), &mut |_| {})?;
 /// assert_eq!((summary.prepared, summary.failed), (1, 0));
 /// assert!(out.join("scans/a.uct").is_file() && out.join("ledger.csv").is_file());
@@ -114,6 +114,7 @@ pub fn prepare(
 ) -> Result<Summary> {
     let start = Instant::now();
     std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
+    check_apart(jobs, folder)?;
     let mut ledger = Ledger::open(folder, options.shard)?;
     let shard = jobs
         .iter()
@@ -157,6 +158,39 @@ pub fn prepare(
     })?;
     summary.seconds = start.elapsed().as_secs_f64();
     Ok(summary)
+}
+
+/// Refuses a plan whose results would take the place of what it reads.
+fn check_apart(jobs: &[Job], folder: &Path) -> Result<()> {
+    let out = folder.canonicalize();
+    let out = out.map_err(|source| Error::io(folder, source))?;
+    let outputs = jobs
+        .iter()
+        .flat_map(|job| [Some(&job.scan), job.mask.as_ref(), job.nodules.as_ref()]);
+    let outputs: BTreeSet<_> = outputs.flatten().map(|path| out.join(path)).collect();
+    // Many scans lie in one folder.
+    let mut folders: BTreeMap<&Path, Option<PathBuf>> = BTreeMap::new();
+    let inputs = jobs.iter().map(|job| &job.input);
+    let inputs = inputs.flat_map(|i| [Some(&i.scan), i.mask.as_ref(), i.nodules.as_ref()]);
+    for input in inputs.flatten() {
+        let (Some(parent), Some(name)) = (input.parent(), input.file_name()) else {
+            continue;
+        };
+        let here = match parent.as_os_str().is_empty() {
+            true => Path::new("."),
+            false => parent,
+        };
+        let real = folders
+            .entry(parent)
+            .or_insert_with(|| here.canonicalize().ok());
+        let real = real.as_ref().map(|real| real.join(name));
+        if real.is_some_and(|real| outputs.contains(&real)) {
+            let expected = "results in another folder than what they are made from";
+            let got = format!("{} for both", folder.display());
+            return Err(Error::field(input, "output", expected, got));
+        }
+    }
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

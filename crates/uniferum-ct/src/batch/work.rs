@@ -1,6 +1,7 @@
 //! Several scans at a time, as many as threads and free memory allow.
 
 use std::convert::Infallible;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 
@@ -11,10 +12,63 @@ pub fn scans_at_once(threads: usize) -> usize {
 }
 
 fn free_gib() -> Option<usize> {
+    let free = of_machine().into_iter().chain(of_group()).min()?;
+    Some((free >> 30) as usize)
+}
+
+/// Bytes that the machine has left.
+fn of_machine() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|l| l.strip_prefix("MemAvailable:"))?;
-    let kib: usize = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib >> 20)
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
+}
+
+/// Bytes that the control groups of this process, as of a batch job or a container, leave it.
+fn of_group() -> Option<u64> {
+    let groups = std::fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = groups.lines().filter_map(|line| {
+        let (kind, path) = line.split_once(':')?.1.split_once(':')?;
+        match kind {
+            "" => Some(("/sys/fs/cgroup", path, &VERSION_2)),
+            "memory" => Some(("/sys/fs/cgroup/memory", path, &VERSION_1)),
+            _ => None,
+        }
+    });
+    own.flat_map(|(root, path, files)| {
+        let root = Path::new(root);
+        // The groups above limit this one, too.
+        let group = root.join(path.trim_start_matches('/'));
+        let above: Vec<_> = group.ancestors().map(Path::to_owned).collect();
+        let above = above.into_iter().take_while(|p| p.starts_with(root));
+        above
+            .filter_map(|group| left_in(&group, files))
+            .collect::<Vec<_>>()
+    })
+    .min()
+}
+
+/// Limit, use, and what in `memory.stat` of the use is files that are given up when memory is short.
+const VERSION_2: [&str; 3] = ["memory.max", "memory.current", "inactive_file"];
+const VERSION_1: [&str; 3] = [
+    "memory.limit_in_bytes",
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+];
+
+/// What a control group leaves of its limit, if it has one.
+fn left_in(group: &Path, [limit, used, files]: &[&str; 3]) -> Option<u64> {
+    let number = |name: &str| {
+        let text = std::fs::read_to_string(group.join(name)).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let stat = std::fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let files = stat.lines().find_map(|line| {
+        let (name, bytes) = line.split_once(' ')?;
+        (name == *files).then(|| bytes.parse::<u64>().ok())?
+    });
+    let used = number(used)?.saturating_sub(files.unwrap_or(0));
+    Some(number(limit)?.saturating_sub(used))
 }
 
 /// What `run` makes of each item, in their order, with [`scans_at_once`] of them in work: for work that holds
@@ -98,6 +152,21 @@ mod tests {
         assert!((1..=3).contains(&most.load(Ordering::SeqCst)));
         let stopped = work(&items, 3, run, &mut |_| Err("enough"));
         assert_eq!(stopped, Err("enough"));
+    }
+
+    #[test]
+    fn a_control_group_leaves_its_limit_without_what_is_used() {
+        let group = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(group.path().join(name), text).unwrap();
+        };
+        write("memory.current", "5000\n");
+        write("memory.stat", "anon 3000\ninactive_file 2000\n");
+        write("memory.max", "max\n");
+        assert_eq!(left_in(group.path(), &VERSION_2), None);
+        write("memory.max", "7000\n");
+        assert_eq!(left_in(group.path(), &VERSION_2), Some(4000));
+        assert_eq!(left_in(group.path(), &VERSION_1), None);
     }
 
     #[test]

@@ -27,4 +27,4 @@ pub(crate) use masks::SUBFOLDER;
 pub use masks::{Labels, Organs, read_mask, read_mask_folder, read_mask_with, read_organs};
 pub use nifti::write_nifti;
 pub use read::{CtScan, Format, ReadOptions, read_ct};
-pub use separated::read_separated;
+pub use separated::{read_separated, read_text};

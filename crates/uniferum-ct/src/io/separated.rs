@@ -22,6 +22,15 @@ pub fn read_separated(path: &Path) -> Result<csv::Reader<Cursor<Vec<u8>>>, Strin
     Ok(builder.delimiter(separator).from_reader(text))
 }
 
+/// The text of a file: UTF-8, or UTF-16 with its mark; the mark is no part of it.
+///
+/// # Errors
+/// A sentence: the file cannot be read, is of another encoding, or is a spreadsheet's workbook.
+pub fn read_text(path: &Path) -> Result<String, String> {
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    decode(&bytes).map(Cow::into_owned)
+}
+
 /// The text of a file in UTF-8, or in UTF-16 with its mark; a guess at other encodings could change a
 /// path or a name.
 fn decode(bytes: &[u8]) -> Result<Cow<'_, str>, String> {

@@ -64,6 +64,18 @@ impl Default for StandardiseConfig {
 /// More voxels than any model field of view needs: 2 GiB of HU.
 const MOST_VOXELS: usize = 1 << 30;
 
+/// Refuses a result of more voxels than [`MOST_VOXELS`]: a spacing that is not in mm asks for them.
+pub(super) fn check_size(len: [f64; 3]) -> Result<()> {
+    if len.iter().product::<f64>() <= MOST_VOXELS as f64 {
+        return Ok(());
+    }
+    Err(Error::Volume {
+        what: "size after resampling",
+        expected: "2^30 voxels at most".to_owned(),
+        got: format!("{len:.0?}: is the scan's spacing in mm?"),
+    })
+}
+
 impl StandardiseConfig {
     /// The release's settings: its steps, and no crop or pad to a common size.
     pub fn release() -> Self {

@@ -3,7 +3,7 @@
 use ndarray::ArrayView3;
 
 use super::components::{Connectivity, RunMask};
-use super::config::{Compat, StandardiseConfig};
+use super::config::{Compat, StandardiseConfig, check_size};
 use super::hull::SliceHulls;
 use super::lungs::{LungRange, LungSource, estimate_lung_slices, lung_slices};
 use super::report::{StandardiseReport, Standardised};
@@ -34,6 +34,7 @@ pub(super) fn standardise(
         &mut warnings,
     )?;
     let grid = Grid::about(&found, &affine, config, &mut warnings);
+    check_size(grid.0.map(|a| a.len as f64))?;
     let output_affine = affine.subgrid(grid.0.map(|a| a.origin), grid.0.map(|a| a.step));
     let volume = Volume::new(grid.image(voxels.view(), config), output_affine);
     let mask = mask.map(|mask| Volume::new(grid.labels(mask.view()), output_affine));

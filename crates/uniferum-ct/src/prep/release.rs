@@ -3,13 +3,13 @@
 //! What differs from the paper: every voxel from about -148.4 HU up is body; the crop is a box about
 //! the rounded centroid of the largest component, on all three axes of the *file*; with a mask it
 //! goes from the first lung slice up to, without, the last, no margin; the cubic spline is clipped to
-//! the range of the crop, cut to an integer (towards 0) and clipped again; what lies past the last voxel is 0 HU; only then are the axes
-//! turned to RAS.
+//! the range of the crop, cut to an integer (towards 0) and clipped again; what lies past the last voxel is
+//! 0 HU; only then are the axes turned to RAS.
 
 use ndarray::{Array3, ArrayView3, Slice};
 
 use super::components::{Connectivity, RunMask};
-use super::config::{Compat, StandardiseConfig};
+use super::config::{Compat, StandardiseConfig, check_size};
 use super::lungs::{LungRange, LungSource, lung_slices};
 use super::report::{StandardiseReport, Standardised};
 use super::view::to_size;
@@ -60,7 +60,7 @@ pub(super) fn standardise(
         warnings
             .push("the last array axis is not z: the release would cut lungs across it".to_owned());
     }
-    let grid = Grid::of(scan, crop, config);
+    let grid = Grid::of(scan, crop, config)?;
     let volume = Volume::new(grid.image(scan.voxels.view()), grid.affine).to_ras();
     let labels = |m: &Volume<u8>| Volume::new(grid.labels(m.voxels.view()), grid.affine).to_ras();
     let mask = mask.map(labels);
@@ -122,8 +122,11 @@ struct Grid {
 impl Grid {
     /// The steps' rounding follows the release, which divides in single precision: where the scan's
     /// size is a whole number of steps, the last bit decides about one more plane.
-    fn of(scan: &Volume<f32>, crop: [[usize; 2]; 3], config: &StandardiseConfig) -> Self {
+    fn of(scan: &Volume<f32>, crop: [[usize; 2]; 3], config: &StandardiseConfig) -> Result<Self> {
         let spacing = scan.spacing();
+        check_size(std::array::from_fn(|a| {
+            (crop[a][1] - crop[a][0]) as f64 * spacing[a] / config.spacing_mm[a]
+        }))?;
         let mut scale = [1.0; 3];
         let positions = std::array::from_fn(|a| {
             scale[a] = f64::from(config.spacing_mm[a] as f32 / spacing[a] as f32);
@@ -134,11 +137,11 @@ impl Grid {
             (0..len).map(|k| k as f64 * step).collect()
         });
         let origin = crop.map(|range| range[0] as f64);
-        Self {
+        Ok(Self {
             crop,
             positions,
             affine: scan.affine.subgrid(origin, scale),
-        }
+        })
     }
 
     fn cropped<'a, T>(&self, voxels: ArrayView3<'a, T>) -> ArrayView3<'a, T> {

@@ -8,7 +8,7 @@ use uniferum_tasks::{Catalogue, Task};
 
 use super::{Absent, Collected, HuSetting, Report};
 use crate::error::{Error, Result};
-use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name, number};
+use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name, listed, number};
 
 /// Which edition of the volumes is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,9 +264,7 @@ fn no_chest(path: &Path, out: &mut Collected) -> Result<HashSet<String>> {
         ));
         return Ok(HashSet::new());
     }
-    let text = std::fs::read_to_string(path).map_err(|e| Error::table(path, None, e))?;
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    Ok(lines.map(|l| base_name(Path::new(l))).collect())
+    listed(path)
 }
 
 /// Slope, intercept and spacing by volume.

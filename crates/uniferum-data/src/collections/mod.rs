@@ -105,12 +105,16 @@ impl Collected {
     fn keep(&mut self, scans: Vec<Scan>, absent: Absent) -> crate::Result<()> {
         let mut missing = Vec::new();
         for scan in scans {
-            if absent == Absent::Keep || scan.path.is_file() {
+            if absent == Absent::Keep || scan.path.exists() {
                 self.manifest.scans.push(scan);
                 continue;
             }
             if absent == Absent::Stop {
-                return Err(crate::Error::table(&scan.path, None, "no such file"));
+                return Err(crate::Error::table(
+                    &scan.path,
+                    None,
+                    "no such file or folder",
+                ));
             }
             missing.push(scan.name());
         }

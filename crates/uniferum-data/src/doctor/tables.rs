@@ -6,8 +6,8 @@ use std::path::Path;
 use uniferum_tasks::{Catalogue, TaskKind};
 
 use super::{Check, ClassCount, Finding, Severity, finding};
-use crate::error::{Error, Result};
-use crate::manifest::{Manifest, Problem, ProblemKind, Scan, Split, base_name, files};
+use crate::error::Result;
+use crate::manifest::{Manifest, Problem, ProblemKind, Scan, Split, files, listed};
 
 /// Fewer positives than this in validation or test make an AUROC meaningless.
 const FEW: usize = 5;
@@ -74,9 +74,7 @@ pub(super) fn wanted(
 
 /// Scans that a collection's own list says to drop; a warning where it lists none of the manifest's.
 pub(super) fn no_chest(manifest: &Manifest, list: &Path) -> Result<Vec<Finding>> {
-    let text = std::fs::read_to_string(list).map_err(|e| Error::table(list, None, e))?;
-    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
-    let names: HashSet<String> = lines.map(|l| base_name(Path::new(l))).collect();
+    let names = listed(list)?;
     let listed = manifest.scans.iter().filter(|s| names.contains(&s.name()));
     let mut findings: Vec<Finding> = listed
         .map(|scan| {

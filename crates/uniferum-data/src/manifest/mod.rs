@@ -8,7 +8,7 @@ mod split;
 mod table;
 mod write;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,16 @@ pub fn base_name(path: &Path) -> String {
     ];
     let stem = endings.iter().find_map(|e| name.strip_suffix(e));
     stem.unwrap_or(&name).to_owned()
+}
+
+/// The base names in a list of scans, one a line.
+///
+/// # Errors
+/// [`Error::Table`] for a file that cannot be read.
+pub(crate) fn listed(list: &Path) -> Result<HashSet<String>> {
+    let text = uniferum_ct::io::read_text(list).map_err(|e| Error::table(list, None, e))?;
+    let lines = text.lines().map(str::trim).filter(|l| !l.is_empty());
+    Ok(lines.map(|line| base_name(Path::new(line))).collect())
 }
 
 /// The scans of one or several collections.

@@ -26,6 +26,18 @@ fn mask_classes() -> uniferum_ct::batch::MaskClasses {
     classes.map(|(name, id)| (name.to_owned(), id)).collect()
 }
 
+/// Says which folders below the inputs hold no scans, though they look so.
+fn tell_left_out(folders: &[String], global: &crate::global::Global) {
+    const SHOWN: usize = 5;
+    for folder in folders.iter().take(SHOWN) {
+        global.hint(format!("left out: {folder}"));
+    }
+    if folders.len() > SHOWN {
+        let more = folders.len() - SHOWN;
+        global.hint(format!("left out: {more} folders more"));
+    }
+}
+
 /// Refuses what training goes on with where a model for use is expected.
 fn check_usable(checkpoint: &std::path::Path) -> anyhow::Result<()> {
     anyhow::ensure!(

@@ -1,6 +1,7 @@
 //! `uniferum prepare`: from scans as they come to a folder of standardised volumes.
 
 use std::collections::BTreeSet;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,14 +9,15 @@ use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
 use uniferum_ct::batch::{
-    Event, HuChoice, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions, Sources, Summary,
-    gather, plan, prepare, read_ledgers, scans_at_once, write_table,
+    Event, Gathered, HuChoice, Input, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions,
+    Sources, Summary, gather, is_written, plan, prepare, read_ledgers, scans_at_once, write_table,
 };
 use uniferum_ct::resample::Interpolation;
-use uniferum_ct::{Compat, StandardiseConfig, replace_atomically};
+use uniferum_ct::{Compat, HuSource, StandardiseConfig, replace_atomically};
 use uniferum_data::changes;
 
 use super::shard::Part;
+use super::tell_left_out;
 use crate::global::Global;
 use crate::shape::Shape;
 
@@ -27,6 +29,9 @@ use crate::shape::Shape;
 /// and nodules/ (bin/, seg/ and nodule_seg/ with --format bin), the settings (prepare.json), and a
 /// ledger with a row a scan. A table comes out again with the paths of the prepared files, ready for
 /// training.
+///
+/// Folders of results below an input, of masks that are named and of DICOM without a CT are passed over. A
+/// folder with several DICOM series is an error: each wanted series needs a folder of its own.
 ///
 /// Started again, it goes on where it was: scans whose files are there and unchanged are left alone.
 /// The exit code is 1 if a scan could not be prepared; the ledger says why.
@@ -187,18 +192,28 @@ impl std::str::FromStr for Size {
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let settings = settings(&args)?;
     check_tables(&args)?;
-    let inputs = gather(&sources(&args))?;
+    let Gathered { inputs, left_out } = gather(&sources(&args))?;
+    tell_left_out(&left_out, global);
     ensure!(!inputs.is_empty(), "no scans found in {:?}", args.inputs);
+    let by_table =
+        |input: &Input| input.problem.is_some() || matches!(input.hu, HuSource::Table { .. });
+    ensure!(
+        args.hu_table.is_none() || inputs.iter().any(by_table),
+        "--hu-table: no scan's Hounsfield units are said to come from it; expected --hu table beside it"
+    );
     let jobs = plan(inputs, &settings, args.tree)?;
     if args.dry_run {
         let shard = jobs
             .iter()
             .enumerate()
             .filter(|(i, _)| args.shard.shard.has(*i));
-        shard.for_each(|(_, job)| print_job(job, &args.out));
+        let mut out = std::io::stdout().lock();
+        for (_, job) in shard {
+            print_job(&mut out, job, &args.out)?;
+        }
         return Ok(());
     }
-    save_settings(&settings, &args.out, args.overwrite)?;
+    save_settings(&settings, &args)?;
     let options = RunOptions {
         workers: args
             .jobs
@@ -258,6 +273,7 @@ fn sources(args: &Args) -> Sources {
     Sources {
         inputs: args.inputs.clone(),
         exclude: Some(args.out.clone()),
+        pass_over_results: true,
         masks: args.masks.clone(),
         mask_classes: super::mask_classes(),
         nodules: args.nodules.clone(),
@@ -271,25 +287,27 @@ fn sources(args: &Args) -> Sources {
     }
 }
 
-fn print_job(job: &Job, out: &Path) {
-    let show =
-        |from: &Path, to: &Path| println!("{} -> {}", from.display(), out.join(to).display());
-    show(&job.input.scan, &job.scan);
+fn print_job(text: &mut impl Write, job: &Job, out: &Path) -> std::io::Result<()> {
+    let mut show =
+        |from: &Path, to: &Path| writeln!(text, "{} -> {}", from.display(), out.join(to).display());
+    show(&job.input.scan, &job.scan)?;
     let masks = [
         (&job.input.mask, &job.mask),
         (&job.input.nodules, &job.nodules),
     ];
     for (from, to) in masks {
         if let (Some(from), Some(to)) = (from, to) {
-            show(from, to);
+            show(from, to)?;
         }
     }
-    if let Some(problem) = &job.input.problem {
-        println!("  cannot be prepared: {problem}");
+    match &job.input.problem {
+        Some(problem) => writeln!(text, "  cannot be prepared: {problem}"),
+        None => Ok(()),
     }
 }
 
-fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> anyhow::Result<()> {
+fn save_settings(settings: &PrepareSettings, args: &Args) -> anyhow::Result<()> {
+    let out = args.out.as_path();
     let path = out.join(PrepareSettings::FILE_NAME);
     let text = serde_json::to_string_pretty(settings)? + "\n";
     let before = std::fs::read_to_string(&path).ok();
@@ -297,13 +315,24 @@ fn save_settings(settings: &PrepareSettings, out: &Path, overwrite: bool) -> any
         return Ok(());
     }
     ensure!(
-        before.is_none() || overwrite,
+        before.is_none() || args.overwrite,
         "{}: has other settings, its scans would all be prepared again{}; expected those, another --out, or \
          --overwrite",
         path.display(),
         told_apart(before.as_deref().unwrap_or_default(), &text)
     );
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    if before.is_some() {
+        ensure!(
+            !is_written(out),
+            "{}: another run is preparing scans there with other settings",
+            out.display()
+        );
+        // Until all is done they would list volumes of both settings.
+        for table in tables(args) {
+            let _ = std::fs::remove_file(out.join(table.file_name().unwrap_or_default()));
+        }
+    }
     // By way of another file, as shards may start at the same time.
     replace_atomically(&path, ".part", |p| std::fs::write(p, text))
         .with_context(|| path.display().to_string())
@@ -343,6 +372,13 @@ fn check_tables(args: &Args) -> anyhow::Result<()> {
             "{}: expected tables of different names: each comes out under its own in {}",
             table.display(),
             args.out.display()
+        );
+        let result = args.out.join(table.file_name().unwrap_or_default());
+        let same = result.canonicalize().ok().zip(table.canonicalize().ok());
+        ensure!(
+            same.is_none_or(|(result, table)| result != table),
+            "{}: expected another --out: the table of the prepared scans would replace it",
+            table.display()
         );
     }
     Ok(())

@@ -61,6 +61,9 @@ pub struct Sources {
     pub inputs: Vec<PathBuf>,
     /// A folder that is not searched, as the output folder.
     pub exclude: Option<PathBuf>,
+    /// Pass over folders with results of this project below an input: prepared volumes (`prepare.json`) and
+    /// predicted masks (`predict.json`).
+    pub pass_over_results: bool,
     /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans: label maps, or
     /// folders with one file a class.
     pub masks: Option<PathBuf>,
@@ -100,26 +103,43 @@ pub struct Input {
     pub warnings: Vec<String>,
 }
 
-/// Finds all scans that `sources` name, each once, in the order they are named and by name within a
-/// folder.
+/// What [`gather`] found.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Gathered {
+    /// The scans, each once, in the order they are named and by name within a folder.
+    pub inputs: Vec<Input>,
+    /// Folders below an input that hold no scan, though they look so, and why: for a person to check.
+    pub left_out: Vec<String>,
+}
+
+/// Finds all scans that `sources` name.
+///
+/// Folders of masks that `sources` name are not searched where they lie below an input, nor are folders of
+/// DICOM files of which none is a CT (segmentations, reports, localizers), and no folder is searched twice,
+/// however links lead to it.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) for a folder, list or table that cannot be read;
 /// [`Error::Field`](crate::Error::Field) for a table without a column `scan`, for numbers in it that are none,
 /// and for one that is no CSV. What concerns one scan alone is its [`Input::problem`].
-pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
-    let mut found = Vec::new();
+pub fn gather(sources: &Sources) -> Result<Gathered> {
     let exclude = sources.exclude.as_deref();
     let exclude = exclude.and_then(|path| path.canonicalize().ok());
-    let search = Search {
+    let masks = [&sources.masks, &sources.nodules];
+    let masks = masks.into_iter().flatten();
+    let mut search = Search {
         exclude: exclude.as_deref(),
+        masks: masks.filter_map(|path| path.canonicalize().ok()).collect(),
+        pass_over_results: sources.pass_over_results,
         classes: &sources.mask_classes,
+        visited: BTreeSet::new(),
+        found: Vec::new(),
+        left_out: Vec::new(),
     };
     for input in &sources.inputs {
-        search.add(input, &mut found)?;
+        search.add(input)?;
     }
-    let mut seen = BTreeSet::new();
-    found.retain(|entry| seen.insert(entry.scan.clone()));
+    let (found, left_out) = (each_once(search.found), search.left_out);
     let table = sources.hu_table.as_deref().map(hu_table).transpose()?;
     let none = MaskClasses::default();
     let folder = |path: &Option<PathBuf>, classes| {
@@ -132,7 +152,26 @@ pub fn gather(sources: &Sources) -> Result<Vec<Input>> {
         only_scan: found.len() == 1,
     };
     let finish = |entry: Entry| finish(entry, sources, table.as_ref(), &beside);
-    Ok(found.into_iter().map(finish).collect())
+    Ok(Gathered {
+        inputs: found.into_iter().map(finish).collect(),
+        left_out,
+    })
+}
+
+/// The scans in the order they are first named, each with what the first that says something says of it.
+fn each_once(named: Vec<Entry>) -> Vec<Entry> {
+    let mut at: BTreeMap<PathBuf, usize> = BTreeMap::new();
+    let mut found: Vec<Entry> = Vec::new();
+    for entry in named {
+        match at.get(&entry.scan) {
+            Some(&place) => found[place].add(entry),
+            None => {
+                at.insert(entry.scan.clone(), found.len());
+                found.push(entry);
+            }
+        }
+    }
+    found
 }
 
 /// A scan as it was named, with what a table said of it.
@@ -145,6 +184,17 @@ struct Entry {
     hu: Option<HuChoice>,
     scaling: Option<(f64, f64)>,
     warnings: Vec<String>,
+}
+
+impl Entry {
+    /// Takes over what another mention of the scan says and this one does not.
+    fn add(&mut self, other: Entry) {
+        self.mask = self.mask.take().or(other.mask);
+        self.nodules = self.nodules.take().or(other.nodules);
+        self.hu = self.hu.or(other.hu);
+        self.scaling = self.scaling.or(other.scaling);
+        self.warnings.extend(other.warnings);
+    }
 }
 
 /// Slope and intercept by the scan's name.
@@ -243,10 +293,12 @@ fn parent(path: &Path) -> PathBuf {
     path.parent().unwrap_or(Path::new("")).to_owned()
 }
 
-/// The file's name.
+/// The file's name, also of a folder that is called `.` or `..`.
 fn base_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
+    let real = path.file_name().is_none();
+    let real = real.then(|| path.canonicalize().ok()).flatten();
+    let name = real.as_deref().unwrap_or(path).file_name();
+    name.unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A file's name without what says its format.

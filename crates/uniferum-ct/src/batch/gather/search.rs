@@ -1,41 +1,61 @@
 //! Scans below folders, in lists and in tables.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use super::rows::add_table;
 use super::{Entry, MaskClasses, SCAN_ENDS, base_name, parent};
 use crate::batch::masks::is_class;
 use crate::error::{Error, Result};
+use crate::io::{dicom, read_text};
 
-/// How inputs are looked through.
+/// How inputs are looked through, and what was found.
 pub(super) struct Search<'a> {
     /// A folder that is passed over.
     pub(super) exclude: Option<&'a Path>,
+    /// Folders that are passed over below an input.
+    pub(super) masks: BTreeSet<PathBuf>,
+    /// Whether folders of results are passed over below an input.
+    pub(super) pass_over_results: bool,
     /// Files of these names are masks.
     pub(super) classes: &'a MaskClasses,
+    /// Folders of this input that were searched: links may lead to them again, in circles too.
+    pub(super) visited: BTreeSet<PathBuf>,
+    pub(super) found: Vec<Entry>,
+    /// Folders that look as if they held scans, and why they do not.
+    pub(super) left_out: Vec<String>,
+}
+
+/// Whether these files are in a folder of prepared volumes or of predicted masks.
+fn are_results(files: &[PathBuf]) -> bool {
+    let names = files.iter().map(|file| base_name(file));
+    names.into_iter().any(|name| {
+        name == "prepare.json" || name.starts_with("predict") && name.ends_with(".json")
+    })
 }
 
 impl Search<'_> {
-    pub(super) fn add(&self, input: &Path, found: &mut Vec<Entry>) -> Result<()> {
+    pub(super) fn add(&mut self, input: &Path) -> Result<()> {
         let end = |end: &str| {
             let name = input.extension().unwrap_or_default();
             name.eq_ignore_ascii_case(end) && input.is_file()
         };
         if input.is_dir() {
-            return self.folder(input, input, found).map(|_| ());
+            self.visited.clear();
+            return self.folder(input, input).map(|_| ());
         }
         if end("txt") {
-            return add_list(input, found);
+            return add_list(input, &mut self.found);
         }
         if end("csv") {
-            return add_table(input, found);
+            return add_table(input, &mut self.found);
         }
         if end("parquet") || end("tsv") {
             let got = "another kind of table: `uniferum manifest merge` writes a manifest as CSV";
             return Err(Error::field(input, "table", "CSV", got));
         }
         // A file that is not there becomes a row with its error.
-        found.push(Entry {
+        self.found.push(Entry {
             scan: input.to_owned(),
             root: parent(input),
             ..Entry::default()
@@ -46,50 +66,67 @@ impl Search<'_> {
     /// Scans below a folder by name; a folder that holds DICOM files is one scan. Where folders below it
     /// hold some, they are the scans instead: read together, they would be prepared twice. Returns whether
     /// there is DICOM.
-    fn folder(&self, root: &Path, folder: &Path, found: &mut Vec<Entry>) -> Result<bool> {
-        if self.exclude.is_some() && folder.canonicalize().ok().as_deref() == self.exclude {
+    fn folder(&mut self, root: &Path, folder: &Path) -> Result<bool> {
+        let fail = |source| Error::io(folder, source);
+        let real = folder.canonicalize().map_err(fail)?;
+        let below_root = folder != root;
+        if self.exclude == Some(&real)
+            || below_root && self.masks.contains(&real)
+            || !self.visited.insert(real)
+        {
             return Ok(false);
         }
-        let fail = |source| Error::io(folder, source);
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(fail)? {
             paths.push(entry.map_err(fail)?.path());
         }
         paths.sort();
+        if below_root && self.pass_over_results && are_results(&paths) {
+            let text = format!("{}: results of this program", folder.display());
+            self.left_out.push(text);
+            return Ok(false);
+        }
         let entry = |scan: &Path| Entry {
             scan: scan.to_owned(),
             root: root.to_owned(),
             ..Entry::default()
         };
-        let first = found.len();
-        let (mut here, mut below) = (false, false);
+        let first = self.found.len();
+        let (mut here, mut below) = (Vec::new(), false);
         for path in paths {
             if hidden(&path) || is_class(&path, self.classes) {
                 continue;
             }
             if path.is_dir() {
-                below |= self.folder(root, &path, found)?;
+                below |= self.folder(root, &path)?;
             } else if is_scan_name(&path) {
-                found.push(entry(&path));
-            } else {
-                here = here || is_dicom(&path);
+                self.found.push(entry(&path));
+            } else if is_dicom(&path) {
+                here.push(path);
             }
         }
-        match (here, below) {
-            (true, false) => found.push(entry(folder)),
-            (true, true) => {
-                let text = format!("DICOM files in {} itself are left out", folder.display());
-                let scans = found[first..].iter_mut().filter(|e| e.scan.is_dir());
-                scans.for_each(|entry| entry.warnings.push(text.clone()));
-            }
-            _ => {}
+        if here.is_empty() {
+            return Ok(below);
         }
-        Ok(here || below)
+        // One that a person named is read whatever it holds, and what is wrong with it is told then.
+        if below_root && !here.iter().any(|file| dicom::may_be_ct(file)) {
+            let text = format!("{}: DICOM files, but no CT among them", folder.display());
+            self.left_out.push(text);
+            return Ok(below);
+        }
+        if below {
+            let text = format!("DICOM files in {} itself are left out", folder.display());
+            let scans = self.found[first..].iter_mut().filter(|e| e.scan.is_dir());
+            scans.for_each(|entry| entry.warnings.push(text.clone()));
+        } else {
+            self.found.push(entry(folder));
+        }
+        Ok(true)
     }
 }
 
 fn add_list(list: &Path, found: &mut Vec<Entry>) -> Result<()> {
-    let text = std::fs::read_to_string(list).map_err(|source| Error::io(list, source))?;
+    let text = read_text(list).map_err(|what| Error::corrupt(list, what))?;
     let root = parent(list);
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {

@@ -12,7 +12,8 @@ fn touch(folder: &Path, names: &[&str]) {
 
 fn of(folder: &Path, sources: Sources) -> Vec<Input> {
     let inputs = sources.inputs.iter().map(|p| folder.join(p)).collect();
-    gather(&Sources { inputs, ..sources }).unwrap()
+    let sources = Sources { inputs, ..sources };
+    gather(&sources).unwrap().inputs
 }
 
 fn names(folder: &Path, inputs: &[Input]) -> Vec<String> {
@@ -358,4 +359,86 @@ fn one_scan_s_classes_may_be_named_as_they_are() {
     assert_eq!(found[0].mask, Some(f.join("case/segmentations")));
     let problem = found[1].problem.as_ref().unwrap();
     assert!(problem.contains("named after a class"), "{problem}");
+}
+
+#[test]
+fn results_masks_and_circles_of_links_below_an_input_are_not_searched() {
+    let dir = tempfile::tempdir().unwrap();
+    let f = dir.path();
+    let files = [
+        "d/1.nii",
+        "d/masks/1.nii",
+        "d/std/prepare.json",
+        "d/std/scans/1.uct",
+        "d/asked/predict-1-of-2.json",
+        "d/asked/masks/1_liver.nii.gz",
+    ];
+    touch(f, &files);
+    #[cfg(unix)]
+    for link in ["d/latest", "d/std/up"] {
+        std::os::unix::fs::symlink(f.join("d"), f.join(link)).unwrap();
+    }
+    let sources = |input: &str, pass_over_results| Sources {
+        inputs: vec![f.join(input)],
+        masks: Some(f.join("d/masks")),
+        pass_over_results,
+        ..Sources::default()
+    };
+    let found = gather(&sources("d", true)).unwrap();
+    assert_eq!(names(f, &found.inputs), ["d/1.nii"]);
+    assert_eq!(found.inputs[0].mask, Some(f.join("d/masks/1.nii")));
+    let left_out: Vec<bool> = found
+        .left_out
+        .iter()
+        .map(|l| l.contains("results"))
+        .collect();
+    assert_eq!(left_out, [true, true], "{:?}", found.left_out);
+    // What a person names is searched, whatever it is.
+    let named = gather(&sources("d/std/scans", true)).unwrap();
+    assert_eq!(names(f, &named.inputs), ["d/std/scans/1.uct"]);
+    let all = gather(&sources("d", false)).unwrap();
+    assert_eq!(
+        names(f, &all.inputs),
+        [
+            "d/1.nii",
+            "d/asked/masks/1_liver.nii.gz",
+            "d/std/scans/1.uct"
+        ]
+    );
+}
+
+#[test]
+fn a_scan_that_is_named_twice_has_what_both_say() {
+    let dir = tempfile::tempdir().unwrap();
+    let f = dir.path();
+    touch(f, &["s/a.nii", "m/a.nii"]);
+    // As an editor writes it: with a mark in front.
+    std::fs::write(
+        f.join("t.csv"),
+        "\u{feff}scan,mask,hu_source\ns/a.nii,m/a.nii,already_hu\n",
+    )
+    .unwrap();
+    std::fs::write(f.join("l.txt"), "\u{feff}s/a.nii\r\n").unwrap();
+    let inputs = ["s", "t.csv", "l.txt"].map(PathBuf::from).to_vec();
+    let found = of(
+        f,
+        Sources {
+            inputs,
+            ..Sources::default()
+        },
+    );
+    assert_eq!(names(f, &found), ["s/a.nii"]);
+    assert_eq!(found[0].mask, Some(f.join("m/a.nii")));
+    assert_eq!(found[0].hu, HuSource::AlreadyHu);
+}
+
+#[test]
+fn a_folder_called_by_a_dot_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().join("p1");
+    touch(&folder, &["1.dcm"]);
+    assert_eq!(stem(&folder.join("x/..")), "..");
+    std::fs::create_dir(folder.join("x")).unwrap();
+    assert_eq!(stem(&folder.join("x/..")), "p1");
+    assert_eq!(stem(&folder.join(".")), "p1");
 }

@@ -361,10 +361,13 @@ impl Reader<'_> {
         let cut = || Error::corrupt(self.path, "pixel data cut off between fragments");
         let (mut table, mut out) = (None, Vec::new());
         loop {
+            // A missing delimiter at the very end harms nobody; anything else does.
+            if at == self.bytes.len() && !out.is_empty() {
+                return Ok((table.unwrap_or(at..at), out));
+            }
             let head = self.head(at, true).ok_or_else(cut)??;
             match head.tag {
                 ITEM if head.length != UNDEFINED => {}
-                // A missing delimiter at the very end harms nobody; anything else does.
                 SEQUENCE_END => return Ok((table.unwrap_or(at..at), out)),
                 tag => {
                     let got = format!("{tag:08x}");

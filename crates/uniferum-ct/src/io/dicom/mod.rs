@@ -65,6 +65,18 @@ pub fn read_files(files: &[PathBuf], options: &ReadOptions) -> Result<CtScan> {
     finish(folder, decoded, options)
 }
 
+/// Whether a file can be of a CT: not where it says another modality, is a localizer or has no image. What
+/// cannot be read may.
+pub(crate) fn may_be_ct(file: &Path) -> bool {
+    let Ok(slices) = slice::read_header(file) else {
+        return true;
+    };
+    let is_ct = |modality: &String| modality == "CT";
+    slices.iter().any(|slice| {
+        slice.pixels.is_some() && !slice.localizer && slice.modality.as_ref().is_none_or(is_ct)
+    })
+}
+
 /// Reads the one series of a folder, or the one that is asked for.
 pub(crate) fn read_folder(folder: &Path, options: &ReadOptions) -> Result<Decoded<f32>> {
     read_found(folder, find::below(folder)?, options)

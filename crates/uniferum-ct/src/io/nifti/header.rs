@@ -232,7 +232,8 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
     }
     let mut warnings = Vec::new();
     let (affine, affine_source) = affine(path, &fields, layout, &mut warnings)?;
-    warn_of_units(bytes, version, big_endian, &mut warnings);
+    warn_of_spacing(&fields, layout, &affine, affine_source, &mut warnings);
+    let affine = in_millimetres(affine, bytes, version, big_endian, &mut warnings);
     Ok(Header {
         version,
         big_endian,
@@ -246,20 +247,39 @@ pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Header> {
     })
 }
 
-/// CT is in millimetres; other units are so rare that they are a mistake more often than not.
-fn warn_of_units(bytes: &[u8], version: u8, big_endian: bool, warnings: &mut Vec<String>) {
+/// CT is in millimetres. Where another unit is told, the numbers say whether it is meant: voxels are neither
+/// thinner than 0.02 mm nor thicker than 50.
+fn in_millimetres(
+    affine: Affine,
+    bytes: &[u8],
+    version: u8,
+    big_endian: bool,
+    warnings: &mut Vec<String>,
+) -> Affine {
     // One byte in version 1, the low byte of an int32 in version 2.
     let at = match (version, big_endian) {
         (1, _) => 123,
         (_, false) => 500,
         (_, true) => 503,
     };
-    let unit = match bytes[at] & 7 {
-        1 => "metres",
-        3 => "micrometres",
-        _ => return,
+    let (unit, millimetres) = match bytes[at] & 7 {
+        1 => ("metres", 1000.0),
+        3 => ("micrometres", 0.001),
+        _ => return affine,
     };
-    warnings.push(format!("xyzt_units says {unit}; millimetres are assumed"));
+    let possible = |scale: f64| {
+        let spacing = affine.spacing();
+        spacing.iter().all(|s| (0.02..=50.0).contains(&(s * scale)))
+    };
+    if possible(1.0) || !possible(millimetres) {
+        warnings.push(format!("xyzt_units says {unit}; millimetres are assumed"));
+        return affine;
+    }
+    warnings.push(format!("xyzt_units says {unit}; changed to millimetres"));
+    let mut scaled = affine.0;
+    let rows = scaled.iter_mut().take(3);
+    rows.flatten().for_each(|cell| *cell *= millimetres);
+    Affine(scaled)
 }
 
 fn check_magic(path: &Path, version: u8, bytes: &[u8]) -> Result<()> {
@@ -387,6 +407,25 @@ fn affine(
     let spacing: [f64; 3] = std::array::from_fn(|axis| fields.float(layout.pixdim, axis + 1).abs());
     let affine = Affine::from_spacing(spacing, [1.0; 3], [0.0; 3]);
     usable(path, "pixdim", affine).map(|a| (a, AffineSource::Spacing))
+}
+
+/// The affine goes before the sizes of voxels; one of them is wrong where they differ.
+fn warn_of_spacing(
+    fields: &Fields<'_>,
+    layout: &Layout,
+    affine: &Affine,
+    source: AffineSource,
+    warnings: &mut Vec<String>,
+) {
+    let stated: [f64; 3] = std::array::from_fn(|axis| fields.float(layout.pixdim, axis + 1).abs());
+    let spacing = affine.spacing();
+    let mut pairs = stated.iter().zip(spacing);
+    let differ = pairs.any(|(stated, own)| (stated / own - 1.0).abs() > 0.02);
+    if source == AffineSource::Sform && stated.iter().all(|s| *s > 0.0) && differ {
+        warnings.push(format!(
+            "pixdim says voxels of {stated:.3?}, sform of {spacing:.3?}; sform is used"
+        ));
+    }
 }
 
 fn sform(fields: &Fields<'_>, layout: &Layout) -> Affine {

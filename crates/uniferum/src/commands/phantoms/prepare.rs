@@ -27,7 +27,7 @@ pub(crate) fn standardised(
         inputs: vec![table.to_owned()],
         ..Sources::default()
     };
-    let jobs = plan(gather(&sources)?, &prepared, false)?;
+    let jobs = plan(gather(&sources)?.inputs, &prepared, false)?;
     let options = RunOptions {
         workers: global.threads,
         retry_failed: true,

@@ -3,24 +3,32 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::ensure;
-use uniferum_ct::batch::{Input, Sources, gather};
+use uniferum_ct::batch::{Gathered, Input, Sources, gather};
 
-use crate::commands::mask_classes;
+use crate::commands::{mask_classes, tell_left_out};
+use crate::global::Global;
 
 /// The scans of files, folders, lists and tables, each once. `masks`, where there are some, are theirs in
-/// order; `out` is not searched.
+/// order; `out` is not searched, nor are other results where scans are asked for as they come (`raw`).
 pub(crate) fn find(
     inputs: &[PathBuf],
     masks: &[PathBuf],
     out: Option<&Path>,
+    raw: bool,
+    global: &Global,
 ) -> anyhow::Result<Vec<Input>> {
     let sources = Sources {
         inputs: inputs.to_vec(),
         exclude: out.map(Path::to_owned),
+        pass_over_results: raw,
         mask_classes: mask_classes(),
         ..Sources::default()
     };
-    let mut found = gather(&sources)?;
+    let Gathered {
+        inputs: mut found,
+        left_out,
+    } = gather(&sources)?;
+    tell_left_out(&left_out, global);
     // DICOM whose files do not say that they are: reading the folder tells what is wrong if anything is.
     if let ([folder], true) = (inputs, found.is_empty()) {
         found.push(Input {

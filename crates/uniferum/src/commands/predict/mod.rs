@@ -158,7 +158,13 @@ pub(crate) enum Format {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let inputs = inputs::find(&args.scans, &args.mask, args.out.as_deref())?;
+    let raw = matches!(args.input_stage, Stage::Raw);
+    ensure!(
+        raw || args.mask.is_empty() && !args.estimate_lungs,
+        "--mask and --estimate-lungs help to standardise: expected --input-stage raw with them"
+    );
+    let out = args.out.as_deref();
+    let inputs = inputs::find(&args.scans, &args.mask, out, raw, global)?;
     let tasks = args.questions.resolve()?;
     if args.save_masks.is_some() && !tasks.iter().any(|t| t.kind.is_segmentation()) {
         bail!("--save-masks: no segmentation question is asked");
@@ -186,7 +192,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
-    if matches!(args.input_stage, Stage::Raw) && settings.is_none() {
+    if raw && settings.is_none() {
         global.warn(format!(
             "no {} beside the checkpoint says how its scans are prepared: they are as in the paper",
             InputSettings::FILE_NAME
