@@ -25,6 +25,7 @@ pub use loader::{
 };
 pub use manifest::{
     Label, Manifest, Problem, ProblemKind, Scan, Split, SplitBy, SplitPlan, Table, base_name,
+    is_missing,
 };
 pub use sampler::{Epoch, Question, SamplerConfig};
 pub use settings::InputSettings;

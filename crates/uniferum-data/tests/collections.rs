@@ -498,7 +498,7 @@ fn luna16_spheres_lie_where_the_annotations_say() {
     );
     let mut settings = Luna16::new(folder.path(), folder.path().join("nodules"));
     settings.val_subsets = vec![8];
-    let found = settings.read(|| ()).unwrap();
+    let found = settings.read(|_| ()).unwrap();
     let [scan] = found.manifest.scans.as_slice() else {
         panic!()
     };
@@ -518,7 +518,7 @@ fn luna16_spheres_lie_where_the_annotations_say() {
     assert_eq!(mask.voxels[[8, 7, 6]], 1);
     assert_eq!(mask.voxels[[8, 7, 7]], 1);
     assert_eq!(mask.voxels[[8, 7, 8]], 0);
-    let again = settings.read(|| ()).unwrap();
+    let again = settings.read(|_| ()).unwrap();
     assert_eq!(
         again.manifest, found.manifest,
         "masks as new as the table are kept"
@@ -539,7 +539,7 @@ fn luna16_spheres_lie_where_the_annotations_say() {
         .unwrap()
         .set_modified(later)
         .unwrap();
-    settings.read(|| ()).unwrap();
+    settings.read(|_| ()).unwrap();
     let mask = read_mask(scan.nodules.as_ref().unwrap()).unwrap();
     assert_eq!((mask.voxels[[8, 7, 6]], mask.voxels[[8, 8, 6]]), (0, 1));
 }
@@ -553,7 +553,7 @@ fn luna16_leaves_out_a_scan_that_cannot_be_read() {
     let rows = "seriesuid,coordX,coordY,coordZ,diameter_mm\n1.1,60,50,-28,9\n1.2,60,50,-28,9\n";
     common::text(&at("annotations.csv"), rows);
     let found = Luna16::new(folder.path(), at("nodules"))
-        .read(|| ())
+        .read(|_| ())
         .unwrap();
     assert_eq!(found.manifest.scans.len(), 1);
     let notes = found.notes.join("\n");
@@ -562,7 +562,7 @@ fn luna16_leaves_out_a_scan_that_cannot_be_read() {
     fs::remove_file(at("subset0/1.1.nii.gz")).unwrap();
     fs::remove_file(at("nodules/1.1.nii.gz")).unwrap();
     let error = Luna16::new(folder.path(), at("nodules"))
-        .read(|| ())
+        .read(|_| ())
         .unwrap_err();
     assert!(error.to_string().contains("1.2.nii.gz: "), "{error}");
 }
@@ -577,7 +577,7 @@ fn luna16_reads_the_real_tables() {
         fs::create_dir(folder.path().join("subset0")).unwrap();
         let mut settings = Luna16::new(folder.path(), folder.path().join("nodules"));
         settings.annotations = Some(common::data(name));
-        let found = settings.read(|| ()).unwrap();
+        let found = settings.read(|_| ()).unwrap();
         assert!(found.manifest.scans.is_empty());
         assert!(
             found.notes[0].contains("annotated scans that have no file"),
@@ -600,7 +600,7 @@ fn totalsegmentator_folders_of_classes_become_label_maps() {
     common::text(&folder.path().join("meta.csv"), meta);
     let merged = folder.path().join("merged");
     let settings = TotalSegmentatorFolder::new(folder.path(), folder.path(), &merged);
-    let found = settings.read(|| ()).unwrap();
+    let found = settings.read(|_| ()).unwrap();
     let splits: Vec<Split> = found.manifest.scans.iter().map(|s| s.split).collect();
     assert_eq!(splits, Split::ALL);
     assert!(
@@ -628,7 +628,7 @@ fn totalsegmentator_leaves_out_a_mask_that_cannot_be_read() {
     );
     let merged = folder.path().join("merged");
     let settings = TotalSegmentatorFolder::new(folder.path(), folder.path(), &merged);
-    let found = settings.read(|| ()).unwrap();
+    let found = settings.read(|_| ()).unwrap();
     assert_eq!(found.manifest.scans.len(), 1);
     let notes = found.notes.join("\n");
     assert!(notes.contains("1: scans that cannot be read"), "{notes}");
@@ -647,7 +647,7 @@ fn totalsegmentator_label_maps_pair_by_name() {
         folder.path().join("masks"),
         folder.path().join("merged"),
     );
-    let found = settings.read(|| ()).unwrap();
+    let found = settings.read(|_| ()).unwrap();
     assert_eq!(found.manifest.scans.len(), 20);
     assert_eq!(Split::ALL.map(|s| found.manifest.of(s).len()), [18, 1, 1]);
     assert!(

@@ -24,7 +24,7 @@ fn scan(folder: &Path, name: &str, seed: usize, patient: &str, split: Split) -> 
 }
 
 fn look(path: &Path, options: &DoctorOptions) -> Examination {
-    examine(path, &Catalogue::standard(), "inspect", options, || ()).unwrap()
+    examine(path, &Catalogue::standard(), "inspect", options, |_| ()).unwrap()
 }
 
 fn checks(found: &Examination, severity: Severity) -> Vec<Check> {
@@ -263,7 +263,7 @@ fn wrong_columns_and_rows_are_findings_not_failures() {
         tasks: vec!["gout".into()],
         ..Default::default()
     };
-    let error = examine(&path, &Catalogue::standard(), "inspect", &unknown, || ()).unwrap_err();
+    let error = examine(&path, &Catalogue::standard(), "inspect", &unknown, |_| ()).unwrap_err();
     assert!(error.to_string().contains("gout"));
 }
 

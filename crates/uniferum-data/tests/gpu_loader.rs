@@ -112,6 +112,7 @@ fn compare(device: &Device, augment: Option<Augment>) -> f32 {
         }
         inside += flat(&want.masks).iter().filter(|v| **v > 0.0).count();
         for (g, w) in flat(&got.images).iter().zip(flat(&want.images)) {
+            assert!(g.is_finite());
             worst = worst.max((g - w).abs());
         }
     }

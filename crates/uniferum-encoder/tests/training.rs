@@ -31,6 +31,8 @@ fn numbers(t: &Tensor) -> Vec<f32> {
 /// The largest difference over the largest number.
 fn distance(got: &Tensor, want: &Tensor) -> f32 {
     let (got, want) = (numbers(got), numbers(want));
+    assert_eq!(got.len(), want.len());
+    assert!(got.iter().all(|g| g.is_finite()));
     let top = want.iter().fold(1e-6f32, |m, v| m.max(v.abs()));
     let differences = got.iter().zip(&want).map(|(g, w)| (g - w).abs());
     differences.fold(0.0, f32::max) / top

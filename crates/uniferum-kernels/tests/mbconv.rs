@@ -163,6 +163,7 @@ fn check(case: Case) {
     let peak = |v: &[f64]| v.iter().fold(0.0f64, |m, v| m.max(v.abs()));
     let largest = want.iter().skip(1).map(|w| peak(w)).fold(0.0, f64::max);
     for (i, (got, want)) in got.iter().zip(&want).enumerate() {
+        assert!(got.iter().all(|g| g.is_finite()), "{case:?}: gradient {i}");
         let error = got.iter().zip(want).map(|(g, w)| (g - w).abs());
         let error = error.fold(0.0, f64::max) / peak(want).max(1e-2 * largest);
         assert!(error < 1e-4, "{case:?}: gradient {i}: {error}");
@@ -312,6 +313,7 @@ fn a_convolution_and_a_block_in_a_row_equal_both_alone() {
         // Twice: the second pass finds nothing kept.
         for _ in 0..2 {
             for (i, (got, want)) in gradients(&got).iter().zip(&want).enumerate() {
+                assert!(got.iter().all(|g| g.is_finite()), "gradient {i}");
                 let error = got.iter().zip(want).map(|(g, w)| (g - w).abs());
                 let error = error.fold(0.0, f64::max) / largest;
                 assert!(

@@ -155,7 +155,7 @@ impl Ranked<'_> {
         let curve = self.bins(binning).into_iter().filter_map(|bin| {
             let (low, high) = (bin[0].score, bin[bin.len() - 1].score);
             let inside = |i: usize| (low..=high).contains(&self.cases.scores[i]);
-            let share = proportion(self.cases, &inside, &|i| self.cases.labels[i], z)?;
+            let share = proportion(self, &inside, &|i| self.cases.labels[i], z)?;
             let sums = Sums::of(bin);
             Some(CalibrationBin {
                 weight: sums.weight,

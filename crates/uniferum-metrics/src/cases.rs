@@ -69,10 +69,12 @@ impl Cases {
     /// Gives each row of the input a weight; weight 0 leaves the case out of every sum.
     ///
     /// # Errors
-    /// [`Error::Length`], or [`Error::InvalidWeight`] for a negative or non-finite weight.
+    /// [`Error::Length`], or [`Error::InvalidWeight`] for one that is neither 0 nor between 1e-60 and 1e60.
     pub fn with_weights(mut self, weights: &[f64]) -> Result<Self> {
         check_len("weights", self.n_rows, weights.len())?;
-        if let Some(index) = weights.iter().position(|w| !(w.is_finite() && *w >= 0.0)) {
+        // Squares and products of sums must not leave the range of numbers.
+        let possible = |w: &f64| *w == 0.0 || (1e-60..=1e60).contains(w);
+        if let Some(index) = weights.iter().position(|w| !possible(w)) {
             return Err(Error::InvalidWeight {
                 index,
                 value: weights[index],

@@ -47,8 +47,8 @@ pub enum Error {
         /// The offending value.
         value: f64,
     },
-    /// A weight is negative, NaN or infinite.
-    #[error("weight of case {index} is {value}: weights must be finite and not negative")]
+    /// A weight is negative, NaN, or so large or small that sums of products would not be numbers.
+    #[error("weight of case {index} is {value}: weights must be 0, or between 1e-60 and 1e60")]
     InvalidWeight {
         /// Position of the case, from 0.
         index: usize,

@@ -1,6 +1,5 @@
 use serde::{Deserialize, Serialize};
 
-use crate::cases::Cases;
 use crate::error::{Result, Undefined, check_open_unit, check_threshold};
 use crate::ranked::Ranked;
 use crate::special::{normal_quantile, wilson};
@@ -208,8 +207,9 @@ impl OperatingPoint {
         let z = normal_quantile(0.5 + 0.5 * level);
         let called = |i: usize| cases.scores[i] >= threshold;
         let label = |i: usize| cases.labels[i];
-        let share =
-            |of: &dyn Fn(usize) -> bool, hit: &dyn Fn(usize) -> bool| proportion(cases, of, hit, z);
+        let share = |of: &dyn Fn(usize) -> bool, hit: &dyn Fn(usize) -> bool| {
+            proportion(ranked, of, hit, z)
+        };
         let confusion = ranked.confusion(threshold);
         Ok(OperatingPoint {
             threshold,
@@ -227,26 +227,27 @@ impl OperatingPoint {
 
 /// The share of `hit` among the cases that are `of` the denominator.
 pub(crate) fn proportion(
-    cases: &Cases,
+    ranked: &Ranked<'_>,
     of: &dyn Fn(usize) -> bool,
     hit: &dyn Fn(usize) -> bool,
     z: f64,
 ) -> Option<Proportion> {
-    let (mut whole, mut part, mut n) = (0.0, 0.0, 0usize);
-    for i in (0..cases.len()).filter(|&i| of(i) && cases.weight(i) > 0.0) {
-        let weight = cases.weight(i);
-        n += 1;
+    let cases = ranked.cases;
+    let (mut whole, mut part, mut n) = (0.0, 0.0, 0.0);
+    for i in (0..cases.len()).filter(|&i| of(i) && ranked.weight(i) > 0.0) {
+        let weight = ranked.weight(i);
+        n += ranked.count(i);
         whole += weight;
         part += if hit(i) { weight } else { 0.0 };
     }
-    if n == 0 {
+    if n == 0.0 {
         return None;
     }
     let value = (part / whole).min(1.0);
     let effective = if cases.clusters.is_none() && cases.weights.is_none() {
-        n as f64
+        n
     } else {
-        effective_cases(cases, of, hit, value, n)
+        effective_cases(ranked, of, hit, value, n)
     };
     let (ci_low, ci_high) = wilson(value, effective, z);
     Some(Proportion {
@@ -258,17 +259,18 @@ pub(crate) fn proportion(
 
 /// The number of independent cases whose share would vary as much as this one.
 fn effective_cases(
-    cases: &Cases,
+    ranked: &Ranked<'_>,
     of: &dyn Fn(usize) -> bool,
     hit: &dyn Fn(usize) -> bool,
     share: f64,
-    n: usize,
+    n: f64,
 ) -> f64 {
+    let cases = ranked.cases;
     let mut units: std::collections::HashMap<u32, (f64, f64)> = std::collections::HashMap::new();
-    for i in (0..cases.len()).filter(|&i| of(i) && cases.weight(i) > 0.0) {
+    for i in (0..cases.len()).filter(|&i| of(i) && ranked.weight(i) > 0.0) {
         let unit = cases.clusters.as_ref().map_or(i as u32, |c| c[i]);
         let (deviation, whole) = units.entry(unit).or_default();
-        let weight = cases.weight(i);
+        let weight = ranked.weight(i);
         *deviation += weight * (if hit(i) { 1.0 } else { 0.0 } - share);
         *whole += weight;
     }
@@ -281,7 +283,7 @@ fn effective_cases(
     let variance = squares / (whole * whole) * k / (k - 1.0);
     // At 0 and 1 nothing is seen to vary, and the clusters are all that is known to be independent.
     if k > 1.0 && variance > 0.0 && share > 0.0 && share < 1.0 {
-        (share * (1.0 - share) / variance).clamp(1.0, n as f64)
+        (share * (1.0 - share) / variance).clamp(1.0, n)
     } else {
         k
     }
@@ -290,6 +292,7 @@ fn effective_cases(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Cases;
 
     fn ranked_point(cases: &Cases) -> OperatingPoint {
         OperatingPoint::new(&Ranked::new(cases), 0.5, 0.95).unwrap()
@@ -312,6 +315,26 @@ mod tests {
             "{sensitivity:?}"
         );
         assert!((sensitivity.ci_high - 0.938_508).abs() < 1e-5);
+    }
+
+    #[test]
+    fn a_resample_has_shares_of_its_own() {
+        let scores: Vec<f64> = (0..60).map(|i| f64::from(i % 10) / 10.0).collect();
+        let labels: Vec<bool> = (0..60).map(|i| i % 7 > 2).collect();
+        let cases = Cases::complete(&scores, &labels).unwrap();
+        let bootstrap = crate::Bootstrap {
+            replicates: 200,
+            ..Default::default()
+        };
+        let sensitivity = |resampled: &[Ranked<'_>]| {
+            let point = OperatingPoint::new(&resampled[0], 0.5, 0.95).ok()?;
+            let share = point.sensitivity?.value;
+            let of_counts = point.confusion.tp / (point.confusion.tp + point.confusion.fn_);
+            assert!((share - of_counts).abs() < 1e-12);
+            Some(share)
+        };
+        let interval = bootstrap.run(&[cases], sensitivity).unwrap();
+        assert!(interval.ci_high.unwrap() > interval.ci_low.unwrap() + 0.1);
     }
 
     #[test]

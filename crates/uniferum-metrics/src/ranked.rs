@@ -89,10 +89,15 @@ impl<'a> Ranked<'a> {
 
     /// Weight of case `i`, times its count in a resample.
     pub(crate) fn weight(&self, i: usize) -> f64 {
-        self.cases.weight(i) * self.counts.as_ref().map_or(1.0, |c| c[i])
+        self.cases.weight(i) * self.count(i)
     }
 
-    /// The cases that were sorted.
+    /// How often case `i` is in a resample; once in the sample itself.
+    pub(crate) fn count(&self, i: usize) -> f64 {
+        self.counts.as_ref().map_or(1.0, |c| c[i])
+    }
+
+    /// The cases that were sorted; of a resample, the sample that it was drawn from.
     pub fn cases(&self) -> &'a Cases {
         self.cases
     }

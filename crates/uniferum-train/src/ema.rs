@@ -64,14 +64,17 @@ impl Averages {
     /// Puts the averages in the variables' place while `work` runs.
     pub(crate) fn instead<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut kept = Vec::with_capacity(self.averaged.len());
-        for Averaged { var, average, .. } in &self.averaged {
-            kept.push(copy(var)?);
-            var.set(average)?;
-        }
-        let result = work();
-        for (kept, Averaged { var, .. }) in kept.iter().zip(&self.averaged) {
-            var.set(kept)?;
-        }
+        let put = self.averaged.iter().try_for_each(|averaged| {
+            kept.push(copy(&averaged.var)?);
+            Ok(averaged.var.set(&averaged.average)?)
+        });
+        let result = put.and_then(|()| work());
+        // Whatever went wrong: what is saved next are the weights themselves.
+        let back = kept.iter().zip(&self.averaged);
+        let back: Vec<_> = back
+            .map(|(kept, averaged)| averaged.var.set(kept))
+            .collect();
+        back.into_iter().collect::<candle_core::Result<()>>()?;
         result
     }
 

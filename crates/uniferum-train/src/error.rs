@@ -55,6 +55,16 @@ pub enum Error {
         /// Why no checkpoint could be written.
         then: Box<Error>,
     },
+    /// A model's answer is not a finite number.
+    #[error(
+        "{scan}: {task}: the model's answer is not a finite number: are the weights damaged, or the scan?"
+    )]
+    Answer {
+        /// The scan's name.
+        scan: String,
+        /// The task's id.
+        task: String,
+    },
     /// The loader's thread ended before the run did.
     #[error("step {step}: no more batches came; the loader has ended")]
     NoBatches {

@@ -1,18 +1,20 @@
 //! Held-out scans: every question once, statistics with intervals.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 
 use candle_core::{Device, Tensor};
 use serde::Serialize;
-use uniferum_data::{Dataset, OnError, Scan, SkippedScan, image_tensor};
+use uniferum_ct::ndarray::Array3;
+use uniferum_data::{Dataset, Example, OnError, Scan, SkippedScan, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
-
-use uniferum_metrics::{auroc, average_precision};
 use uniferum_tasks::{Task, TaskKind};
 
 use crate::error::{Error, Result};
 use crate::judge::{GroupReport, Intervals, judge};
 use crate::learner::examiner;
+use crate::masks::{Cells, MaskMetrics};
 
 /// The answer to one question about one scan.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -31,25 +33,6 @@ pub struct Prediction {
     pub logit: f64,
     /// Its sigmoid.
     pub probability: f64,
-}
-
-/// How well a mask is found, over the cells of the mask head's grid.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct MaskMetrics {
-    /// The task's id.
-    pub task: String,
-    /// Scans with a mask.
-    pub scans: usize,
-    /// Foreground cells.
-    pub n_pos: usize,
-    /// Background cells.
-    pub n_neg: usize,
-    /// Mean Dice of the scans at probability 0.5; `None` without a foreground cell anywhere.
-    pub dice: Option<f64>,
-    /// AUROC over cells; cells of a scan are not independent, so no interval is given.
-    pub auroc: Option<f64>,
-    /// Average precision over cells.
-    pub auprc: Option<f64>,
 }
 
 /// What a model said about some scans.
@@ -127,10 +110,11 @@ pub fn evaluate(
 
 /// As [`evaluate`], for any model that answers the dataset's tasks, and without statistics of labels.
 ///
-/// With [`OnError::SkipAndReport`] scans that cannot be read are listed in place of their answers.
+/// With [`OnError::SkipAndReport`] scans that cannot be read are listed in place of their answers, and those
+/// with an answer that is no finite number.
 ///
 /// # Errors
-/// Those of data and model; also where none of the scans can be read.
+/// Those of data and model; also where none of the scans can be used.
 pub fn ask_scans(
     ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
     dataset: &Dataset,
@@ -139,43 +123,53 @@ pub fn ask_scans(
     on_error: OnError,
     mut progress: impl FnMut(),
 ) -> Result<Answers> {
-    let mut predictions = Vec::new();
-    let mut cells: BTreeMap<usize, Vec<Cells>> = BTreeMap::new();
-    let mut skipped = Vec::new();
+    let mut answers = Answers {
+        masks: Vec::new(),
+        predictions: Vec::new(),
+        skipped: Vec::new(),
+    };
+    let mut cells: BTreeMap<usize, Cells> = BTreeMap::new();
     let names = names(dataset, scans);
-    for (&scan, name) in scans.iter().zip(names) {
-        match ask_scan(ask, dataset, (scan, name), device) {
-            Ok(answers) => {
-                for (index, prediction, found) in answers {
-                    predictions.push(prediction);
-                    if let Some(found) = found {
-                        cells.entry(index).or_default().push(found);
+    // The next scan is read while one is asked about.
+    std::thread::scope(|scope| {
+        let (ahead, read) = sync_channel(0);
+        scope.spawn(move || {
+            let mut scans = scans.iter();
+            scans.all(|&scan| ahead.send(Loaded::read(dataset, scan)).is_ok())
+        });
+        for ((&scan, name), loaded) in scans.iter().zip(names).zip(read) {
+            let asked = loaded.and_then(|loaded| loaded.ask(ask, dataset, (scan, name), device));
+            match asked {
+                Ok(asked) => {
+                    for (task, prediction, mask) in asked {
+                        answers.predictions.push(prediction);
+                        if let Some((logits, target)) = mask {
+                            cells.entry(task).or_default().add(&logits, &target)?;
+                        }
                     }
                 }
+                // The last of none that can be read is an error in any case.
+                Err(
+                    error @ (Error::Data(uniferum_data::Error::Scan { .. }) | Error::Answer { .. }),
+                ) if on_error == OnError::SkipAndReport
+                    && answers.skipped.len() + 1 < scans.len() =>
+                {
+                    answers.skipped.push(SkippedScan {
+                        scan: dataset.manifest.scans[scan].path.display().to_string(),
+                        reason: error.to_string(),
+                        times: 1,
+                    });
+                }
+                Err(error) => return Err(error),
             }
-            // The last of none that can be read is an error in any case.
-            Err(Error::Data(error @ uniferum_data::Error::Scan { .. }))
-                if on_error == OnError::SkipAndReport && skipped.len() + 1 < scans.len() =>
-            {
-                skipped.push(SkippedScan {
-                    scan: dataset.manifest.scans[scan].path.display().to_string(),
-                    reason: error.to_string(),
-                    times: 1,
-                });
-            }
-            Err(error) => return Err(error),
+            progress();
         }
-        progress();
-    }
-    let masks: Result<Vec<MaskMetrics>> = cells
-        .iter()
-        .map(|(&task, cells)| mask_metrics(&dataset.tasks[task], cells))
-        .collect();
-    Ok(Answers {
-        masks: masks?,
-        predictions,
-        skipped,
-    })
+        Ok(())
+    })?;
+    let masks = cells.iter();
+    let masks = masks.map(|(&task, cells)| cells.metrics(&dataset.tasks[task]));
+    answers.masks = masks.collect::<Result<_>>()?;
+    Ok(answers)
 }
 
 /// Whether the macro AUROC of these scans is defined: some label task has positives and negatives among them.
@@ -201,42 +195,66 @@ fn names(dataset: &Dataset, scans: &[usize]) -> Vec<String> {
     }
 }
 
-/// The answers about one scan: the task's number, the answer, and the cells of a mask that is known.
-fn ask_scan(
-    ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
-    dataset: &Dataset,
-    (scan, name): (usize, String),
-    device: &Device,
-) -> Result<Vec<(usize, Prediction, Option<Cells>)>> {
-    let example = dataset.example(scan)?;
-    let image = image_tensor(&[dataset.array_of(scan, &example)?], device)?;
-    let row = &dataset.manifest.scans[scan];
-    let mut answers = Vec::new();
-    for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
-        let (label, logit, cells) = match answer {
-            Answer::None => continue,
-            Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit, None),
-            Answer::Mask(logits) => {
-                let target = dataset.target_of(scan, &example, task)?;
-                let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
-                let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-                let cells = target.map(|target| Cells { logits, target });
-                (label, top, cells)
-            }
-        };
-        let logit = f64::from(logit);
-        let prediction = Prediction {
-            scan: name.clone(),
-            patient: row.patient.clone(),
-            task: task.id.clone(),
-            kind: task.kind,
-            label,
-            logit,
-            probability: probability(logit),
-        };
-        answers.push((index, prediction, cells));
+/// A scan as a model takes it.
+struct Loaded {
+    example: Arc<Example>,
+    array: Array3<f32>,
+}
+
+/// The task's number, the answer, and of a mask that is known logits and truth.
+type Asked = (usize, Prediction, Option<(Vec<f32>, Vec<f32>)>);
+
+impl Loaded {
+    fn read(dataset: &Dataset, scan: usize) -> Result<Self> {
+        let example = dataset.example(scan)?;
+        let array = dataset.array_of(scan, &example)?;
+        Ok(Self { example, array })
     }
-    Ok(answers)
+
+    fn ask(
+        self,
+        ask: &dyn Fn(&Tensor) -> Result<Vec<Answer>>,
+        dataset: &Dataset,
+        (scan, name): (usize, String),
+        device: &Device,
+    ) -> Result<Vec<Asked>> {
+        let Loaded { example, array } = self;
+        let image = image_tensor(&[array], device)?;
+        let row = &dataset.manifest.scans[scan];
+        let mut answers = Vec::new();
+        for (index, (task, answer)) in dataset.tasks.iter().zip(ask(&image)?).enumerate() {
+            let (label, logit, mask) = match answer {
+                Answer::None => continue,
+                Answer::Label(logit) => (row.labels.get(&task.id).copied(), logit, None),
+                Answer::Mask(logits) => {
+                    let target = dataset.target_of(scan, &example, task)?;
+                    let label = target.as_ref().map(|t| t.iter().any(|v| *v > 0.5));
+                    let finite = logits.iter().all(|l| l.is_finite());
+                    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let top = if finite { top } else { f32::NAN };
+                    (label, top, target.map(|target| (logits, target)))
+                }
+            };
+            if !logit.is_finite() {
+                return Err(Error::Answer {
+                    scan: name,
+                    task: task.id.clone(),
+                });
+            }
+            let logit = f64::from(logit);
+            let prediction = Prediction {
+                scan: name.clone(),
+                patient: row.patient.clone(),
+                task: task.id.clone(),
+                kind: task.kind,
+                label,
+                logit,
+                probability: probability(logit),
+            };
+            answers.push((index, prediction, mask));
+        }
+        Ok(answers)
+    }
 }
 
 /// Sigmoid of a logit.
@@ -247,36 +265,4 @@ pub(crate) fn probability(logit: f64) -> f64 {
 /// All elements of a tensor.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1()?)
-}
-
-struct Cells {
-    logits: Vec<f32>,
-    target: Vec<f32>,
-}
-
-fn mask_metrics(task: &Task, scans: &[Cells]) -> Result<MaskMetrics> {
-    let mut dice = Vec::new();
-    let (mut scores, mut labels) = (Vec::new(), Vec::new());
-    for scan in scans {
-        let truth: Vec<bool> = scan.target.iter().map(|t| *t > 0.5).collect();
-        let found: Vec<bool> = scan.logits.iter().map(|l| *l > 0.0).collect();
-        let both = truth.iter().zip(&found).filter(|(t, f)| **t && **f).count();
-        let sum = truth.iter().chain(&found).filter(|v| **v).count();
-        if truth.contains(&true) {
-            dice.push(2.0 * both as f64 / sum as f64);
-        }
-        scores.extend(scan.logits.iter().map(|l| f64::from(*l)));
-        labels.extend(truth);
-    }
-    let n_pos = labels.iter().filter(|l| **l).count();
-    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
-    Ok(MaskMetrics {
-        task: task.id.clone(),
-        scans: scans.len(),
-        n_pos,
-        n_neg: labels.len() - n_pos,
-        dice: (!dice.is_empty()).then(|| mean(&dice)),
-        auroc: auroc(&scores, &labels)?.ok(),
-        auprc: average_precision(&scores, &labels)?.ok(),
-    })
 }

@@ -7,7 +7,7 @@ use uniferum_metrics::{
 };
 use uniferum_tasks::{Task, TaskKind};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::Prediction;
 
 /// Which intervals [`judge`] computes.
@@ -94,11 +94,17 @@ pub fn judge(
 ) -> Result<GroupReport> {
     let labels = tasks.iter().filter(|t| t.kind != TaskKind::Segmentation);
     let columns: Vec<Column<'_>> = labels.filter_map(|t| column(t, predictions)).collect();
-    let asked = columns.first().map(|c| c.task.id.as_str());
-    let of_first = predictions
-        .iter()
-        .filter(|p| Some(p.task.as_str()) == asked);
-    let patients: Vec<&str> = of_first.map(|p| p.patient.as_str()).collect();
+    let of = |task: &Task| {
+        let rows = predictions.iter().filter(|p| p.task == task.id);
+        rows.map(|p| (p.scan.as_str(), p.patient.as_str()))
+            .collect::<Vec<_>>()
+    };
+    let rows = columns.first().map(|c| of(c.task)).unwrap_or_default();
+    if let Some(other) = columns.iter().find(|c| of(c.task) != rows) {
+        let expected = "every task asked of the same scans, in one order";
+        return Err(Error::config("predictions", expected, &other.task.id));
+    }
+    let patients: Vec<&str> = rows.iter().map(|(_, patient)| *patient).collect();
     let clusters = cluster_ids(&patients);
     let options = EvaluateOptions {
         level: intervals.level,

@@ -265,7 +265,9 @@ const STEP: &str = "optimizer.step";
 
 /// Weight matrices, filters and embedding tables decay.
 fn decays(name: &str) -> bool {
-    let norm = name.contains("LayerNorm") || name.contains(".bn");
+    // `ln` as Megatron calls its norms.
+    let norms = ["LayerNorm", ".bn", ".ln."];
+    let norm = norms.iter().any(|norm| name.contains(norm));
     let vector = name.ends_with("emb_start") || name.ends_with("emb_end");
     name.ends_with(".weight") && !norm && !vector
 }

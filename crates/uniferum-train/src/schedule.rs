@@ -18,7 +18,7 @@ pub enum LearningRate {
         /// What the rate is multiplied by.
         #[serde(default = "default_factor")]
         factor: f64,
-        /// Validations without a better macro AUROC before it falls.
+        /// Validations without a better macro AUROC that are borne; it falls at the next.
         #[serde(default = "default_patience")]
         patience: u64,
         /// By how much, relative to the best, a value must be better to count.
@@ -43,7 +43,7 @@ fn default_threshold() -> f64 {
 }
 
 impl LearningRate {
-    /// The plateau with the customary settings: a tenth after 10 validations without progress.
+    /// The plateau with the customary settings: a tenth at the 11th validation without progress.
     pub fn plateau() -> Self {
         Self::Plateau {
             factor: default_factor(),

@@ -36,7 +36,11 @@ fn largest_difference(a: &Weights, b: &Weights) -> f32 {
     let pairs = a
         .iter()
         .flat_map(|(name, values)| values.iter().zip(&b[name]));
-    pairs.map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
+    let differences = pairs.map(|(x, y)| {
+        assert!(x.is_finite() && y.is_finite());
+        (x - y).abs()
+    });
+    differences.fold(0.0, f32::max)
 }
 
 /// One process and two make the same passes: the same losses, weights and running statistics.

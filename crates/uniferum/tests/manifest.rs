@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use ndarray::Array3;
-use uniferum_ct::{Affine, Volume, write_nifti};
+use uniferum_ct::{Affine, Augment, Volume, write_nifti};
+use uniferum_fusion::Freeze;
+use uniferum_train::{ModelChoice, RunConfig};
 
 fn uniferum(folder: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
@@ -180,27 +182,18 @@ fn the_releases_training_file_becomes_settings() {
             "release-config",
             "release.yaml",
             "--out",
-            "ours",
+            "ours.toml",
         ],
     );
-    let read = |name: &str| -> serde_json::Value {
-        serde_json::from_str(
-            &std::fs::read_to_string(folder.path().join("ours").join(name)).unwrap(),
-        )
-        .unwrap()
+    let config = RunConfig::read(&folder.path().join("ours.toml")).unwrap();
+    assert_eq!((config.train.steps, config.train.scans_per_step), (100, 32));
+    assert_eq!(config.train.freeze, Freeze::Bert);
+    let ModelChoice::Uniferum(model) = &config.model else {
+        panic!("{:?}", config.model);
     };
-    let train = read("train.json");
-    assert_eq!(
-        (&train["steps"], &train["scans_per_step"]),
-        (&100.into(), &32.into())
-    );
-    assert_eq!(train["freeze"], "bert");
-    assert_eq!(read("model.json")["bert"]["layers"], 2);
-    assert_eq!(
-        read("input.json")["transform"]["shape"],
-        serde_json::json!([128, 96, 64])
-    );
-    assert!(!folder.path().join("ours/augment.json").exists());
+    assert_eq!(model.bert.layers, 2);
+    assert_eq!(config.input.transform.shape, [128, 96, 64]);
+    assert_eq!(config.augment, Augment::none());
 }
 
 #[test]

@@ -21,7 +21,7 @@ mod training;
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use uniferum_fusion::{BertConfig, UniferumConfig};
 
 /// The sizes called `SMALL` in the generator.
@@ -62,11 +62,15 @@ fn prompt_batch(vocab: usize) -> (Tensor, Tensor) {
 /// Largest difference, relative to the largest value expected.
 fn relative_error(got: &Tensor, expected: &Tensor) -> f32 {
     assert_eq!(got.dims(), expected.dims());
-    let peak = |t: &Tensor| {
-        let t = t.abs().unwrap().flatten_all().unwrap();
-        t.max(0).unwrap().to_scalar::<f32>().unwrap()
+    let numbers = |t: &Tensor| -> Vec<f32> {
+        let t = t.to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+        t.to_vec1().unwrap()
     };
-    peak(&(got - expected).unwrap()) / peak(expected)
+    let (got, expected) = (numbers(got), numbers(expected));
+    assert!(got.iter().all(|g| g.is_finite()));
+    let peak = |numbers: &mut dyn Iterator<Item = f32>| numbers.fold(0.0, |m, v| v.abs().max(m));
+    let differences = &mut got.iter().zip(&expected).map(|(g, e)| g - e);
+    peak(differences) / peak(&mut expected.iter().copied())
 }
 
 #[track_caller]

@@ -90,6 +90,7 @@ fn gradients_of_all_parameters_agree() {
         if peaks[i] < 1e-6 * largest {
             // Zero but for rounding: the parameter shifts what a softmax or a batch norm
             // takes away again.
+            assert!(got.iter().all(|g| g.is_finite()), "{name}");
             let peak = got.iter().fold(0f32, |peak, g| peak.max(g.abs()));
             assert!(peak < 1e-5 * largest, "{name}: {peak}, expected 0");
             continue;

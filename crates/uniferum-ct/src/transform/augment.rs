@@ -48,6 +48,17 @@ impl Default for Augment {
 }
 
 impl Augment {
+    /// No change at all.
+    pub fn none() -> Self {
+        Self {
+            rotate_probability: 0.0,
+            zoom_probability: 0.0,
+            noise_probability: 0.0,
+            offset_probability: 0.0,
+            ..Self::default()
+        }
+    }
+
     /// Checks that the settings can work.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected};
 use crate::error::{Error, Result};
-use crate::manifest::{Gathered, Label, Scan, SplitPlan, Table, number, split_cell};
+use crate::manifest::{Gathered, Label, Scan, SplitPlan, Table, name_patients, number, split_cell};
 
 /// Where a collection's Hounsfield units come from, as a setting for all of its scans.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,6 +152,11 @@ impl TableSettings {
                 table.error(row, what)
             })?;
         }
+        let nobody = format!("{}:", self.collection);
+        let nobodys = all.scans.iter().enumerate();
+        let nobodys = nobodys.filter(|(_, scan)| scan.patient == nobody);
+        let nobodys: Vec<usize> = nobodys.map(|(place, _)| place).collect();
+        name_patients(&mut all.scans, &nobodys);
         let repeated = table.len() - all.scans.len();
         if repeated > 0 {
             out.note(format!(
@@ -249,9 +254,8 @@ impl TableSettings {
             hu,
             ..Scan::default()
         };
-        let name = scan.name();
         let patient = Some(text(&columns.patient)).filter(|t| !t.is_empty());
-        scan.patient = format!("{}:{}", self.collection, patient.unwrap_or(&name));
+        scan.patient = format!("{}:{}", self.collection, patient.unwrap_or_default());
         if !text(&columns.study).is_empty() {
             scan.study = format!("{}:{}", self.collection, text(&columns.study));
         }

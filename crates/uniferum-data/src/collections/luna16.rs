@@ -20,7 +20,7 @@ pub struct Luna16 {
     pub root: PathBuf,
     /// The annotations; `annotations.csv` in the folder where not given.
     pub annotations: Option<PathBuf>,
-    /// Where masks are written, a NIfTI file a scan with nodules. Existing ones are kept.
+    /// Where masks are written, a NIfTI file a scan with nodules. Those that are newer than what they are made from stay.
     pub masks: PathBuf,
     /// Subsets for validation.
     pub val_subsets: Vec<u8>,
@@ -44,11 +44,11 @@ impl Luna16 {
 
     /// Reads the annotations, draws the masks, and lists the scans that have nodules.
     ///
-    /// `progress` is called after each scan. A scan that cannot be read is left out, and a note says so.
+    /// `progress` is called after each scan with the number of all. A scan that cannot be read is left out, and a note says so.
     ///
     /// # Errors
     /// [`Error::Table`] with file and row; [`Error::Scan`] where no scan can be read.
-    pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
+    pub fn read(&self, progress: impl Fn(usize) + Sync) -> Result<Collected> {
         let own = self.root.join("annotations.csv");
         let table = self.annotations.clone().unwrap_or(own);
         let nodules = annotations(&table)?;
@@ -73,7 +73,7 @@ impl Luna16 {
             .collect();
         let drawn = map_scans(&rows, |(name, path, nodules)| {
             let drawn = self.scan(name, path, nodules, &table);
-            progress();
+            progress(rows.len());
             drawn
         });
         let drawn = out.keep_read(drawn)?;

@@ -73,7 +73,8 @@ impl ReleaseTable {
                 return Err(table.error(row, format!("{image} is in two splits")));
             }
             if task.kind.is_segmentation() {
-                set_mask(scan, task, image).map_err(|e| table.error(row, e))?;
+                set_mask(scan, task, &self.folder().join(image))
+                    .map_err(|e| table.error(row, e))?;
                 continue;
             }
             let label = Label::parse(label).map_err(|e| table.error(row, e))?;
@@ -105,9 +106,14 @@ impl ReleaseTable {
         Ok((task, own))
     }
 
+    /// Paths are relative to the table, as in every other.
+    fn folder(&self) -> &Path {
+        self.table.parent().unwrap_or(Path::new(""))
+    }
+
     fn scan(&self, image: &str, split: Split) -> Scan {
         let mut scan = Scan {
-            path: PathBuf::from(image),
+            path: self.folder().join(image),
             collection: self.collection.clone(),
             split,
             // The release's cache files hold HU.
@@ -125,12 +131,12 @@ impl ReleaseTable {
     }
 }
 
-fn set_mask(scan: &mut Scan, task: &Task, image: &str) -> std::result::Result<(), String> {
+fn set_mask(scan: &mut Scan, task: &Task, path: &Path) -> std::result::Result<(), String> {
     let nodule = task.is_nodule();
     let folder = if nodule { "nodule_seg" } else { "seg" };
-    let path = Path::new(image);
     if !path.components().any(|part| part.as_os_str() == "bin") {
-        return Err(format!("{image}: no folder `bin` to replace by `{folder}`"));
+        let path = path.display();
+        return Err(format!("{path}: no folder `bin` to replace by `{folder}`"));
     }
     let parts = path.components().map(|part| match part.as_os_str() {
         name if name == "bin" => folder.as_ref(),

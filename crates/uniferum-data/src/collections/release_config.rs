@@ -16,7 +16,7 @@ pub struct ReleaseConfig {
     /// The model's array.
     pub transform: ModelTransform,
     /// Augmentation; `None` where the file has none.
-    pub augment: Option<Augment>,
+    pub augment: Augment,
     /// Layers of the fusion transformer.
     pub bert_layers: usize,
     /// Where the transformer begins, such as a name on the Hugging Face hub.
@@ -110,6 +110,15 @@ impl ReleaseConfig {
         let layers = llm.and_then(|l| l.get("bert_encoder_layers")?.as_u64());
         let transform = model_transform(root.get("predict_transform"))?;
         let augment = augment(root, &transform, &mut notes)?;
+        let unused = [
+            (Some(root), "loss_fct_cls"),
+            (vision, "seqlen"),
+            (llm, "model_class"),
+        ];
+        let unused = unused
+            .into_iter()
+            .filter(|(section, key)| section.is_some_and(|section| section.contains_key(*key)));
+        notes.extend(unused.map(|(_, key)| format!("{key} has no counterpart and is left out")));
         notes.push(
             "the release reads volumes that it standardised itself: prepare with compat = \"release\"".into(),
         );
@@ -250,19 +259,10 @@ fn augment(
     root: &Map<String, Value>,
     transform: &ModelTransform,
     notes: &mut Vec<String>,
-) -> std::result::Result<Option<Augment>, String> {
+) -> std::result::Result<Augment, String> {
     let both = steps(root.get("train_transform"));
     let image_only = steps(root.get("train_transform_imgonly"));
-    if both.is_empty() && image_only.is_empty() {
-        return Ok(None);
-    }
-    let mut augment = Augment {
-        rotate_probability: 0.0,
-        zoom_probability: 0.0,
-        noise_probability: 0.0,
-        offset_probability: 0.0,
-        ..Augment::default()
-    };
+    let mut augment = Augment::none();
     let get = |step: &Map<String, Value>, key: &str, otherwise: f64| {
         step.get(key).map_or(Ok(otherwise), |v| number(key, v))
     };
@@ -301,7 +301,7 @@ fn augment(
         }
     }
     augment.validate().map_err(|e| e.to_string())?;
-    Ok(Some(augment))
+    Ok(augment)
 }
 
 #[cfg(test)]
@@ -355,7 +355,7 @@ train_transform_imgonly:
         );
         assert_eq!((&t["freeze"], &t["seed"]), (&json!("bert"), &json!(42)));
         assert_eq!(config.transform, ModelTransform::default());
-        let augment = config.augment.unwrap();
+        let augment = config.augment;
         assert!((augment.rotate_degrees - 15.0).abs() < 1e-3);
         assert_eq!(
             Augment {

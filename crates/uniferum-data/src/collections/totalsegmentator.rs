@@ -22,7 +22,7 @@ pub struct TotalSegmentatorFolder {
     pub scans: PathBuf,
     /// The folder of masks.
     pub masks: PathBuf,
-    /// Where folders of classes are put together as label maps. Existing ones are kept.
+    /// Where folders of classes are put together as label maps. Those that are newer than what they are made from stay.
     pub merged: PathBuf,
     /// The collection's name in the manifest.
     pub collection: String,
@@ -65,11 +65,11 @@ impl TotalSegmentatorFolder {
 
     /// Finds scans and masks, and puts folders of classes together.
     ///
-    /// `progress` is called after each scan. A scan whose mask cannot be read is left out, and a note says so.
+    /// `progress` is called after each scan with the number of all. A scan whose mask cannot be read is left out, and a note says so.
     ///
     /// # Errors
     /// [`Error::Table`] where a folder cannot be listed; [`Error::Scan`] where no mask can be read.
-    pub fn read(&self, progress: impl Fn() + Sync) -> Result<Collected> {
+    pub fn read(&self, progress: impl Fn(usize) + Sync) -> Result<Collected> {
         let mut out = Collected::default();
         let scans = self.find_scans()?;
         let mut pairs: Vec<(String, PathBuf, Mask)> = Vec::new();
@@ -87,7 +87,7 @@ impl TotalSegmentatorFolder {
         }
         let rows = map_scans(&pairs, |(name, path, mask)| {
             let scan = self.scan(name, path, mask);
-            progress();
+            progress(pairs.len());
             scan
         });
         let rows = out.keep_read(rows)?;
@@ -159,6 +159,11 @@ impl TotalSegmentatorFolder {
         let meta = self.scans.join("meta.csv");
         if !meta.is_file() {
             return self.split.apply(&mut out.manifest, |_| true);
+        }
+        if self.split.by != Self::new("", "", "").split.by {
+            let what =
+                "the collection has an official split; expected no other, got shares or numbers";
+            return Err(Error::table(&meta, None, what));
         }
         let table = Table::read(&meta)?;
         let (name, split) = (table.need(&["image_id"])?, table.need(&["split"])?);

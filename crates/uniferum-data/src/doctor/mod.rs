@@ -197,7 +197,7 @@ pub fn examine(
     catalogue: &Catalogue,
     group: &str,
     options: &DoctorOptions,
-    progress: impl Fn() + Sync,
+    progress: impl Fn(usize) + Sync,
 ) -> Result<Examination> {
     let (manifest, problems) = Manifest::read_with_problems(path, catalogue, group)?;
     let mut findings = tables::problems(problems, &manifest);

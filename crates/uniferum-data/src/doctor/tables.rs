@@ -95,8 +95,8 @@ pub(super) fn no_chest(manifest: &Manifest, list: &Path) -> Result<Vec<Finding>>
 
 pub(super) fn unknown_patients(manifest: &Manifest) -> Option<Finding> {
     let unknown = |s: &&Scan| {
-        let patient = s.patient.rsplit(':').next().unwrap_or_default();
-        patient == s.name()
+        let own = [s.name(), s.path.display().to_string()];
+        own.iter().any(|own| s.patient.ends_with(own.as_str()))
     };
     let count = manifest.scans.iter().filter(unknown).count();
     (count > 0 && count < manifest.scans.len() || count > 1).then(|| {

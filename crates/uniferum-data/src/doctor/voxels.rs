@@ -6,7 +6,10 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use uniferum_ct::batch::map_scans;
 use uniferum_ct::io::hu::{HuVerdict, judge};
-use uniferum_ct::{CtVolume, HuCheck, ReadOptions, ScanFacts, Volume, read_ct, read_mask};
+use uniferum_ct::{
+    CtVolume, HuCheck, ReadOptions, ScanFacts, Volume, read_ct, read_mask, read_organs,
+};
+use uniferum_tasks::totalsegmentator;
 
 use super::{Check, Finding, Severity, finding};
 use crate::loader::check_mask_grid;
@@ -79,11 +82,11 @@ fn hash(volume: &CtVolume) -> [u8; 32] {
 pub(super) fn examine(
     manifest: &Manifest,
     chosen: &[usize],
-    progress: impl Fn() + Sync,
+    progress: impl Fn(usize) + Sync,
 ) -> Vec<Finding> {
     let each = map_scans(chosen, |&index| {
         let (hash, findings) = one(&manifest.scans[index]);
-        progress();
+        progress(chosen.len());
         (index, hash, findings)
     });
     let mut by_hash: BTreeMap<[u8; 32], Vec<usize>> = BTreeMap::new();
@@ -202,7 +205,11 @@ fn spacing_differs(scan: &Scan, spacing: [f64; 3]) -> Option<String> {
 
 /// Whether a mask lies on its scan's grid and can be what it should be.
 fn mask(volume: &CtVolume, path: &Path, anatomy: bool) -> Result<(), (Check, String)> {
-    let mask = read_mask(path).map_err(|e| (Check::Unreadable, e.to_string()))?;
+    let read = match anatomy {
+        true => read_organs(path, &totalsegmentator::classes()).map(|organs| organs.volume),
+        false => read_mask(path),
+    };
+    let mask = read.map_err(|e| (Check::Unreadable, e.to_string()))?;
     let wrong = |what: String| (Check::Mask, format!("{}: {what}", path.display()));
     check_mask_grid(volume, &mask, "grid of the mask").map_err(|e| wrong(e.to_string()))?;
     let largest = mask.voxels.iter().copied().max().unwrap_or(0);

@@ -4,6 +4,12 @@ use uniferum_ct::HuSource;
 
 use super::Split;
 
+/// Whether a cell says in the words of spreadsheets and scripts that there is nothing.
+pub fn is_missing(text: &str) -> bool {
+    const WORDS: [&str; 8] = ["", "nan", "na", "n/a", "#n/a", "<na>", "none", "null"];
+    WORDS.iter().any(|word| text.eq_ignore_ascii_case(word))
+}
+
 /// A label cell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Label {
@@ -28,9 +34,7 @@ impl Label {
         match lower.as_str() {
             "true" => return Ok(Label::Positive),
             "false" => return Ok(Label::Negative),
-            "" | "nan" | "na" | "n/a" | "#n/a" | "<na>" | "none" | "null" => {
-                return Ok(Label::Missing);
-            }
+            missing if is_missing(missing) => return Ok(Label::Missing),
             censored if censored.starts_with("censor") => return Ok(Label::Censored),
             _ => {}
         }

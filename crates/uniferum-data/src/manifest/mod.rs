@@ -17,7 +17,7 @@ use uniferum_tasks::Catalogue;
 
 use crate::error::{Error, Result};
 
-pub use cells::Label;
+pub use cells::{Label, is_missing};
 pub(crate) use cells::{number, split_cell};
 pub(crate) use merge::Gathered;
 pub(crate) use parse::files;
@@ -125,6 +125,23 @@ pub fn base_name(path: &Path) -> String {
     ];
     let stem = endings.iter().find_map(|e| name.strip_suffix(e));
     stem.unwrap_or(&name).to_owned()
+}
+
+/// Makes each of the scans `at` these places a patient of its own, called by its file, and by its path where
+/// several files have that name.
+pub(crate) fn name_patients(scans: &mut [Scan], at: &[usize]) {
+    let mut times: BTreeMap<String, usize> = BTreeMap::new();
+    for &place in at {
+        *times.entry(scans[place].name()).or_default() += 1;
+    }
+    for &place in at {
+        let scan = &mut scans[place];
+        let name = match times[&scan.name()] {
+            1 => scan.name(),
+            _ => scan.path.display().to_string(),
+        };
+        scan.patient += &name;
+    }
 }
 
 /// The base names in a list of scans, one a line.

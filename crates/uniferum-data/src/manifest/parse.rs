@@ -8,7 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use super::cells::{self, Label};
 use super::table::shown;
-use super::{Manifest, Scan, Split, Table, plain};
+use super::{Manifest, Scan, Split, Table, name_patients, plain};
 use crate::error::Result;
 
 /// What kind of mistake a table has.
@@ -66,10 +66,12 @@ pub(super) fn manifest(
         parser.row(row);
     }
     let Parser {
-        scans,
+        mut scans,
         mut problems,
+        nobodys,
         ..
     } = parser;
+    name_patients(&mut scans, &nobodys);
     problems.extend(leaks(&scans));
     Ok((Manifest { scans }, problems))
 }
@@ -85,6 +87,8 @@ struct Parser<'a> {
     scans: Vec<Scan>,
     at: HashMap<PathBuf, usize>,
     problems: Vec<Problem>,
+    /// Scans whose patients the table does not name.
+    nobodys: Vec<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -107,6 +111,7 @@ impl<'a> Parser<'a> {
             scans: Vec::new(),
             at: HashMap::new(),
             problems: Vec::new(),
+            nobodys: Vec::new(),
         };
         parser.find_labels();
         Ok(parser)
@@ -249,7 +254,7 @@ impl<'a> Parser<'a> {
         scan.hu = self.value(row, hu);
         scan.spacing_mm = self.value(row, spacing);
         if scan.patient.is_empty() {
-            scan.patient = scan.name();
+            self.nobodys.push(self.scans.len());
         }
         for (what, file) in files(&scan) {
             if !file.exists() {

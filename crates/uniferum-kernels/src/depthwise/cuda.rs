@@ -194,7 +194,8 @@ pub(crate) fn grad_input(
             output: g.input,
             kernel: g.kernel,
             stride: g.stride,
-            before: [0, 1, 2].map(|a| g.kernel[a] - 1 - g.before[a]),
+            // Below 0 where more is padded than the kernel reaches: it is a signed number on the device.
+            before: [0, 1, 2].map(|a| (g.kernel[a] - 1).wrapping_sub(g.before[a])),
         };
         let sizes = Sizes {
             geometry: turned,

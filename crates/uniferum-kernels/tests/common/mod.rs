@@ -71,7 +71,10 @@ pub fn assert_close(got: &Tensor, want: &Array5, tolerance: f64) {
 pub fn assert_near(got: &Tensor, want: &Array5, tolerance: f64) {
     assert_eq!(got.dims(), want.dims);
     let errors = flat(got).into_iter().zip(&want.data);
-    let d = errors.fold(0.0, |m: f64, (g, w)| m.max((g - w).abs()));
+    let d = errors.fold(0.0, |m: f64, (g, w)| {
+        assert!(g.is_finite());
+        m.max((g - w).abs())
+    });
     assert!(d < tolerance, "distance {d}");
 }
 

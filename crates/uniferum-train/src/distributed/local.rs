@@ -78,6 +78,9 @@ impl Threads {
         while round.sum.is_some() && !round.gone {
             round = self.shared.changed.wait(round).map_err(|_| lost())?;
         }
+        if round.gone {
+            return Err(lost());
+        }
         round.shares[self.rank] = Some(own);
         if round.shares.iter().all(Option::is_some) {
             let shares: Vec<Vec<f64>> = round.shares.iter_mut().filter_map(Option::take).collect();

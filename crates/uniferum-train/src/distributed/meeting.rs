@@ -31,6 +31,11 @@ pub(super) struct Meeting {
     patience: Duration,
 }
 
+fn is_loopback(listener: &TcpListener) -> bool {
+    let address = listener.local_addr();
+    address.is_ok_and(|address| address.ip().is_loopback())
+}
+
 impl Meeting {
     /// The place that the launcher names: `MASTER_ADDR` and `MASTER_PORT`; without them this machine if
     /// all processes are here, or the first node of a Slurm job.
@@ -102,17 +107,29 @@ impl Meeting {
 
     fn listen(&self) -> Result<TcpListener> {
         let host = (self.host.as_str(), self.port);
-        let listener = TcpListener::bind(host).or_else(|error| match error.kind() {
+        let everywhere = || TcpListener::bind(("0.0.0.0", self.port));
+        let listener = match TcpListener::bind(host) {
+            // Many systems give a machine's own name such an address, which others cannot reach.
+            Ok(own) if is_loopback(&own) && !self.is_local() => {
+                drop(own);
+                everywhere()
+            }
             // The name may be one that others know this machine by.
-            ErrorKind::AddrNotAvailable => TcpListener::bind(("0.0.0.0", self.port)),
-            _ => Err(error),
-        });
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => everywhere(),
+            listener => listener,
+        };
         listener.map_err(|e| {
             Error::Distributed(format!(
                 "process 0 cannot listen at {}: {e} (MASTER_PORT chooses another port)",
                 self.place()
             ))
         })
+    }
+
+    /// Whether the host's name asks for processes of this machine alone.
+    fn is_local(&self) -> bool {
+        let address = self.host.parse::<std::net::IpAddr>();
+        self.host == "localhost" || address.is_ok_and(|address| address.is_loopback())
     }
 
     fn hand_out(&self, listener: &TcpListener, bytes: &[u8]) -> Result<()> {

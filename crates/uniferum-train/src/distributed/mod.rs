@@ -113,7 +113,11 @@ impl Launch {
                     "{rank_name} is {rank}, but {world_name} is {world}"
                 )));
             }
-            let local_rank = number(local_name)?.unwrap_or(rank);
+            // Slurm's PMI names it by a variable of its own.
+            let local_rank = match number(local_name)? {
+                Some(local) => local,
+                None => number("SLURM_LOCALID")?.unwrap_or(rank),
+            };
             return Ok(Self {
                 rank,
                 world,

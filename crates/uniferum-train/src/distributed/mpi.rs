@@ -45,6 +45,15 @@ impl Mpi {
     }
 }
 
+impl Drop for Mpi {
+    /// A process that panics would end MPI, which waits for the others, and these for this one.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.world.abort(101);
+        }
+    }
+}
+
 impl Communicator for Mpi {
     fn rank(&self) -> usize {
         self.world.rank() as usize

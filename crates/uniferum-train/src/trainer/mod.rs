@@ -190,7 +190,13 @@ impl<L: Learner> Trainer<L> {
     /// [`Error::NotFinite`] naming the questions; [`Error::Data`] naming the scan. Checkpoints written
     /// before stay; where a scan cannot be read, the steps taken are saved first, and a run that goes on
     /// begins with the step or the validation that lacked it.
-    pub fn run(&mut self, loader: &Loader, mut progress: impl FnMut(&Progress)) -> Result<()> {
+    pub fn run(&mut self, loader: &Loader, progress: impl FnMut(&Progress)) -> Result<()> {
+        let trained = self.train(loader, progress);
+        self.learner.refresh()?;
+        trained
+    }
+
+    fn train(&mut self, loader: &Loader, mut progress: impl FnMut(&Progress)) -> Result<()> {
         self.check(loader)?;
         let cut = Cut {
             scans_per_pass: self.config.scans_per_pass,
@@ -249,7 +255,7 @@ impl<L: Learner> Trainer<L> {
             read.iter().for_each(&mut progress);
             pace.since = Instant::now();
         }
-        self.learner.refresh()
+        Ok(())
     }
 
     /// Until the first process has written its checkpoint: a launcher ends it when another leaves.

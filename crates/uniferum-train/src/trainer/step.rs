@@ -27,15 +27,22 @@ impl<L: Learner> Trainer<L> {
             let expected = format!("more than the {} that are taken", self.state.step);
             return Err(Error::config("steps", expected, self.config.steps));
         }
+        // With others the batch is a part of a step, whose sums are shared by the questions of all.
+        let (passes, questions) = match self.group.world() {
+            1 => (1, batch.prompts.len()),
+            world => (world, 1),
+        };
         let pass = Pass {
             step: self.state.step,
             index: 0,
-            passes: 1,
-            questions: batch.prompts.len(),
+            passes,
+            questions,
             batch: Some(batch.clone()),
             last: true,
         };
-        self.step(&mut std::iter::once(Ok(pass)))?.read()
+        let done = self.step(&mut std::iter::once(Ok(pass)))?.read()?;
+        self.learner.refresh()?;
+        Ok(done)
     }
 
     /// Whether the host need not see a step's loss before the next step: no other process waits for

@@ -43,8 +43,8 @@ pub(crate) struct Args {
     no_voxels: bool,
 
     /// Read only so many scans, spread over the manifest
-    #[arg(long, value_name = "N")]
-    sample: Option<usize>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    sample: Option<u64>,
 
     /// Write a manifest without the scans that have errors; patients in two splits stay
     #[arg(long, value_name = "FILE")]
@@ -67,20 +67,19 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let options = DoctorOptions {
         voxels: match (args.no_voxels, args.sample) {
             (true, _) => Voxels::None,
-            (_, Some(n)) => Voxels::Sample(n),
+            (_, Some(n)) => Voxels::Sample(n as usize),
             _ => Voxels::All,
         },
         no_chest: args.no_chest,
         tasks: args.tasks,
     };
     let bar = global.bar(0, "scans");
-    let found = examine(&args.manifest, &catalogue, &args.group, &options, || {
-        bar.inc(1)
-    })?;
+    let progress = |scans: usize| {
+        bar.set_length(scans as u64);
+        bar.inc(1);
+    };
+    let found = examine(&args.manifest, &catalogue, &args.group, &options, progress)?;
     bar.finish_and_clear();
-    args.format.print(&found, |out, found| {
-        write!(out, "{}", found.text(args.most))
-    })?;
     if let Some(path) = &args.clean {
         let clean = found.clean();
         clean.write(path)?;
@@ -96,6 +95,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             );
         }
     }
+    args.format.print(&found, |out, found| {
+        write!(out, "{}", found.text(args.most))
+    })?;
     anyhow::ensure!(
         found.errors == 0,
         "{}: {} errors",

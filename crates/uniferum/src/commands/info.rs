@@ -1,8 +1,12 @@
 //! `uniferum info`: what a bug report should start with.
 
+use candle_core::DeviceLocation;
+use uniferum_kernels::DeviceChoice;
+use uniferum_kernels::simd::Simd;
+
 use crate::global::Global;
 
-/// Print version, threads and the processor features that the kernels can use
+/// Print version, threads, processor features, and the instruction set and the device that are taken
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {}
 
@@ -15,6 +19,16 @@ pub(crate) fn run(_args: Args, global: &Global) -> anyhow::Result<()> {
     );
     println!("threads  {}", global.threads);
     println!("simd     {}", simd_features().join(" "));
+    let used = match Simd::requested()? {
+        Some(asked) => asked,
+        None => Simd::detect(),
+    };
+    println!("kernels  {}", used.name());
+    match DeviceChoice::Auto.open()?.location() {
+        DeviceLocation::Cpu => println!("device   cpu"),
+        DeviceLocation::Cuda { gpu_id } => println!("device   cuda:{gpu_id}"),
+        other => println!("device   {other:?}"),
+    }
     Ok(())
 }
 
@@ -34,5 +48,5 @@ fn simd_features() -> Vec<&'static str> {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn simd_features() -> Vec<&'static str> {
-    vec!["portable"]
+    Vec::new()
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
-use uniferum_data::Label;
+use uniferum_data::{Label, is_missing};
 use uniferum_metrics::cluster_ids;
 
 use super::table::{Table, some};
@@ -286,7 +286,12 @@ impl ColumnArgs {
             let kind = table.find("kind");
             for row in 0..table.rows {
                 let name = table.columns[task].cell(row);
-                ensure!(!name.is_empty(), "{}: no task", table.place(row, task));
+                if name.is_empty() {
+                    // What `predict` writes of a scan that it could not use.
+                    let empty = table.columns[value].cell(row).is_empty();
+                    ensure!(empty, "{}: no task", table.place(row, task));
+                    continue;
+                }
                 let is_mask = kind.is_some_and(|k| table.columns[k].cell(row) == "segmentation");
                 if seen.insert(name) {
                     let list = if is_mask { &mut masks } else { &mut tasks };
@@ -336,7 +341,13 @@ impl ColumnArgs {
         if !self.tasks.is_empty() {
             for name in &self.tasks {
                 if let Some(table) = lists(name) {
-                    bail!("{}: no task '{name}'", table.path.display());
+                    let layout = predictions.iter().position(|p| p.path == table.path);
+                    let has = layout.map_or(truth, |at| &layouts[at]);
+                    bail!(
+                        "{}: no task '{name}'; it has {}",
+                        table.path.display(),
+                        some(&refs(&has.tasks))
+                    );
                 }
             }
             return Ok(self.tasks.clone());
@@ -520,6 +531,9 @@ fn pivot(table: &Table, layout: &Layout, tasks: &[String], labels: bool) -> anyh
             let mut filled: Vec<Vec<bool>> = vec![Vec::new(); tasks.len()];
             for row in 0..table.rows {
                 let name = table.columns[task].cell(row);
+                if name.is_empty() {
+                    continue;
+                }
                 let (case, _) = sheet.case(table, row, layout.case)?;
                 let Some(&t) = number.get(name) else {
                     continue;
@@ -560,12 +574,6 @@ impl Sheet {
         self.rows.push(row);
         Ok((at, true))
     }
-}
-
-fn is_missing(text: &str) -> bool {
-    ["", "na", "n/a", "null", "none"]
-        .iter()
-        .any(|m| text.eq_ignore_ascii_case(m))
 }
 
 fn label_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {

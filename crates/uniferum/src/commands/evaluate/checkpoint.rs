@@ -381,8 +381,8 @@ fn write_numbers(path: &Path, results: &[ModelResult]) -> anyhow::Result<()> {
 fn write_page(folder: &Path, results: &[ModelResult], level: f64) -> anyhow::Result<()> {
     let mut page = Page::new("Evaluation");
     page.note(&format!(
-        "{} intervals, clustered by patient. AUROC: by DeLong's variance; average precision: by \
-         bootstrap, and none below ten positives.",
+        "{} intervals, clustered by patient. AUROC: as docs/statistics.md says of few and of many cases; \
+         average precision: by bootstrap, and none below ten positive or negative patients.",
         percent(level)
     ));
     let names: Vec<String> = (1..=results.len()).map(|n| format!("model {n}")).collect();

@@ -30,8 +30,9 @@ use crate::output::Format;
 /// operating points
 ///
 /// The tables may come from any model. Wide ones have the case in the first column and one column a
-/// task; long ones have columns for the case, `task` and `score` (labels: `label`). CSV, TSV, JSON and
-/// Parquet are told apart by the file's ending. Empty labels are missing: they are dropped and counted.
+/// task; long ones have columns for the case, `task` and `score` (labels: `label`). JSON is told by the
+/// file's ending, Parquet by its content, and the separator of text by its first line. Labels are 1, 0,
+/// true, false; empty, nan, na, -1 and censored are missing: they are dropped and counted.
 /// Cases have one name in both tables: that of `predict`'s tables is the scan's path as it was given.
 ///
 /// Examples:
@@ -126,7 +127,7 @@ struct SeedArgs {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Statistics")]
 struct StatisticsArgs {
-    /// How the interval of an AUROC is computed
+    /// How the interval of each task's AUROC is computed; the macro average has its own rule
     #[arg(long, value_enum, default_value_t = IntervalArg::Auto, value_name = "METHOD")]
     interval: IntervalArg,
 
@@ -157,7 +158,7 @@ struct StatisticsArgs {
     equal_mass: bool,
 
     /// Bootstrap replicates for average precision, partial AUROC and calibration error, drawn by
-    /// patient; 0 for none [default: 1000, none for very large tables]
+    /// patient; 0 for none [default: 1000, none where cases times tasks exceed 3 million]
     #[arg(long, value_name = "N")]
     bootstrap: Option<usize>,
 }
@@ -426,6 +427,13 @@ impl Args {
                 scale: fit.scale,
             });
         }
+        let probabilities = outputs.iter().all(|t| t.details.brier.is_some());
+        let given = self.statistics.threshold;
+        ensure!(
+            !(probabilities && given.is_some_and(|t| !(0.0..=1.0).contains(&t))),
+            "--threshold: the scores are probabilities; expected 0 to 1, got {}",
+            given.unwrap_or_default()
+        );
         if outputs.iter().all(|t| t.details.brier.is_none()) {
             global.hint("note: no calibration: the scores are not probabilities (--logits?)");
         }

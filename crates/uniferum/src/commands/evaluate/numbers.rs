@@ -203,7 +203,7 @@ pub(super) fn footnotes(output: &Output) -> Vec<String> {
     if let Some(b) = &s.bootstrap {
         notes.push(format!(
             "Average precision and ECE: {} bootstrap replicates, seed {}; no interval of average \
-             precision below ten positives.",
+             precision below ten positives or negatives.",
             b.replicates, b.seed
         ));
         if output.tasks.iter().any(|t| t.details.ece.is_some()) {

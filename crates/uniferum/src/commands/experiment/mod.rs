@@ -79,7 +79,7 @@ struct Table2Args {
 pub(crate) enum Size {
     /// Seconds: shows that everything runs, and nothing else
     Tiny,
-    /// About half an hour on two cores: coarse volumes, a narrow transformer
+    /// About 40 minutes on two cores: coarse volumes, a narrow transformer
     Small,
     /// The paper's model, volumes and steps, for a GPU
     Full,

@@ -155,7 +155,10 @@ pub(super) fn luna16(args: Luna16Args, global: &Global) -> anyhow::Result<()> {
     settings.val_subsets = args.val_subsets;
     settings.test_subsets = args.test_subsets;
     let bar = global.bar(0, "masks");
-    let found = settings.read(|| bar.inc(1))?;
+    let found = settings.read(|scans| {
+        bar.set_length(scans as u64);
+        bar.inc(1);
+    })?;
     bar.finish_and_clear();
     for note in &found.notes {
         global.hint(format!("note: {note}"));
@@ -204,7 +207,10 @@ pub(super) fn totalsegmentator(args: TotalSegmentatorArgs, global: &Global) -> a
         settings.split = plan;
     }
     let bar = global.bar(0, "masks");
-    let found = settings.read(|| bar.inc(1))?;
+    let found = settings.read(|scans| {
+        bar.set_length(scans as u64);
+        bar.inc(1);
+    })?;
     bar.finish_and_clear();
     for note in &found.notes {
         global.hint(format!("note: {note}"));

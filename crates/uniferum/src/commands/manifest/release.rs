@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context;
+use uniferum_ct::replace_atomically;
 use uniferum_data::InputSettings;
 use uniferum_data::collections::{ReleaseConfig, ReleaseTable, write_tasks};
 use uniferum_fusion::UniferumConfig;
 use uniferum_tasks::Catalogue;
-use uniferum_train::TrainConfig;
+use uniferum_train::{ModelChoice, RunConfig, TrainConfig};
 
 use super::output::Output;
 use crate::global::Global;
@@ -56,17 +57,17 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     args.output.write(&found, args.tasks_out.as_deref(), global)
 }
 
-/// A training file (YAML) of the paper's public release, turned into this project's settings
+/// A training file (YAML) of the paper's public release, turned into a configuration of `uniferum train`
 ///
-/// Writes train.json (training), model.json (the model), input.json (how scans become model arrays) and
-/// augment.json (augmentation, where there is one) into a folder, and says what has no counterpart.
+/// Says what has no counterpart, and what the release begins with: name it under [init] where it is not the
+/// paper's.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigArgs {
     /// The YAML file
     yaml: PathBuf,
 
-    /// The folder to write to
-    #[arg(long, value_name = "FOLDER")]
+    /// The configuration to write, for `uniferum train --config`
+    #[arg(long, value_name = "FILE.toml")]
     out: PathBuf,
 }
 
@@ -78,26 +79,22 @@ pub(super) fn config(args: ConfigArgs, global: &Global) -> anyhow::Result<()> {
     }
     let train: TrainConfig = serde_json::from_value(train)
         .with_context(|| format!("{}: hf_TrainingArguments", args.yaml.display()))?;
-    train.validate()?;
     let mut model = UniferumConfig::default();
     model.bert.layers = found.bert_layers;
-    let mut input = InputSettings {
-        transform: found.transform,
-        ..InputSettings::default()
+    let config = RunConfig {
+        train,
+        model: ModelChoice::Uniferum(model),
+        input: InputSettings {
+            transform: found.transform,
+            standardise: uniferum_ct::StandardiseConfig::release(),
+        },
+        augment: found.augment,
+        ..RunConfig::default()
     };
-    input.standardise = uniferum_ct::StandardiseConfig::release();
-    std::fs::create_dir_all(&args.out)?;
-    let write = |name: &str, value: serde_json::Value| {
-        let path = args.out.join(name);
-        std::fs::write(&path, serde_json::to_string_pretty(&value)? + "\n")
-            .with_context(|| format!("could not write {}", path.display()))
-    };
-    write("train.json", serde_json::to_value(&train)?)?;
-    write("model.json", serde_json::to_value(&model)?)?;
-    input.save(&args.out)?;
-    if let Some(augment) = &found.augment {
-        write("augment.json", serde_json::to_value(augment)?)?;
-    }
+    config.validate()?;
+    let text = config.to_toml()?;
+    replace_atomically(&args.out, ".part", |part| std::fs::write(part, text))
+        .with_context(|| format!("could not write {}", args.out.display()))?;
     for (what, value) in [
         ("the transformer begins with", &found.text_model),
         ("the image encoder begins with", &found.image_model),
@@ -111,6 +108,6 @@ pub(super) fn config(args: ConfigArgs, global: &Global) -> anyhow::Result<()> {
     for note in &found.notes {
         global.hint(format!("note: {note}"));
     }
-    println!("{}: train.json, model.json, input.json", args.out.display());
+    println!("{}", args.out.display());
     Ok(())
 }

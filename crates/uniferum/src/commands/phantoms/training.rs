@@ -8,6 +8,7 @@ use uniferum_data::Dataset;
 use uniferum_tasks::{Catalogue, Task, TaskKind};
 use uniferum_train::{Learner, RunConfig, Trainer, copy_encoder};
 
+use crate::commands::lock::lock;
 use crate::global::Global;
 use crate::progress::time_left;
 
@@ -33,6 +34,7 @@ impl Site<'_> {
         encoder: Option<&AnyTrainer>,
         folder: &Path,
     ) -> anyhow::Result<AnyTrainer> {
+        let _lock = lock(folder, ".lock", "trains")?;
         let mut trainer = config.trainer(self.catalogue, dataset, self.device)?;
         if let Some(encoder) = encoder {
             copy_encoder(encoder.learner(), trainer.learner())?;

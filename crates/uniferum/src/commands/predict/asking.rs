@@ -1,5 +1,6 @@
 //! Scans read, encoded once each, and asked.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail};
@@ -18,6 +19,8 @@ pub(super) struct Run<'a> {
     pub(super) predictor: Predictor,
     pub(super) args: &'a Args,
     pub(super) tasks: &'a [Task],
+    /// What the masks of each question are called.
+    pub(super) mask_names: BTreeMap<String, String>,
     pub(super) global: &'a Global,
     pub(super) bar: indicatif::ProgressBar,
 }
@@ -102,26 +105,28 @@ impl Run<'_> {
             .iter()
             .map(|answer| {
                 let mut row = Row::new(&name, answer);
-                row.mask_file = mask_file(stem, &input, answer, self.args)?;
+                row.mask_file = self.mask_file(stem, &input, answer)?;
                 Ok(row)
             })
             .collect()
     }
-}
 
-/// Writes the mask of an answer that has one, where masks are wanted.
-fn mask_file(
-    stem: Option<&str>,
-    input: &ModelInput,
-    answer: &Answer,
-    args: &Args,
-) -> anyhow::Result<Option<PathBuf>> {
-    let (Some(stem), Some(cells)) = (stem, &answer.mask) else {
-        return Ok(None);
-    };
-    let (Some(kind), Some(out)) = (args.save_masks, &args.out) else {
-        return Ok(None);
-    };
-    let volume = input.in_scan(cells.view())?;
-    output::save_mask(out, stem, &answer.task, &volume, kind).map(Some)
+    /// Writes the mask of an answer that has one, where masks are wanted.
+    fn mask_file(
+        &self,
+        stem: Option<&str>,
+        input: &ModelInput,
+        answer: &Answer,
+    ) -> anyhow::Result<Option<PathBuf>> {
+        let (Some(stem), Some(cells)) = (stem, &answer.mask) else {
+            return Ok(None);
+        };
+        let (Some(kind), Some(out)) = (self.args.save_masks, &self.args.out) else {
+            return Ok(None);
+        };
+        let question = self.mask_names.get(&answer.task.id);
+        let question = question.context("a mask for a question that has none")?;
+        let volume = input.in_scan(cells.view())?;
+        output::save_mask(out, (stem, question), &volume, kind).map(Some)
+    }
 }

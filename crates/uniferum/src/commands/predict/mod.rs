@@ -89,7 +89,8 @@ pub(crate) struct Args {
     #[arg(long, requires = "out")]
     overwrite: bool,
 
-    /// Go on with an earlier run in --out: ask what it left, with the same weights, questions and settings
+    /// Go on with an earlier run in --out: ask what it left, with the same weights, questions and settings;
+    /// not with --format json
     #[arg(long, requires = "out", conflicts_with = "overwrite")]
     resume: bool,
 
@@ -151,9 +152,10 @@ pub(crate) enum MaskKind {
 pub(crate) enum Format {
     /// Columns for people
     Text,
-    /// An array of {scan, task, kind, logit, probability}, and {scan, error} for what cannot be used
+    /// An array of {scan, task, kind, logit, probability, mask_file}, and {scan, error} for what cannot be
+    /// used
     Json,
-    /// The same as a table
+    /// The answers as a table; what cannot be used is in failed.csv of --out
     Csv,
 }
 
@@ -189,6 +191,10 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         (saved, rows) = (Some(files), before);
     }
     let device = args.device.open_for(process)?;
+    ensure!(
+        device.is_cpu() || matches!(args.dtype, Dtype::F32),
+        "--dtype bf16 is for --device cpu; use f32"
+    );
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
@@ -213,6 +219,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         bar: global.bar(left.len() as u64, "predict"),
         predictor,
         args: &args,
+        mask_names: names::of_masks(&tasks),
         tasks: &tasks,
         global,
     };

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::bail;
 use uniferum_data::base_name;
+use uniferum_tasks::{Task, slug};
 
 /// A name for each scan, all different: its file's, behind its folder's where several scans have it.
 pub(crate) fn of<'a>(scans: impl Iterator<Item = &'a Path> + Clone) -> anyhow::Result<Vec<String>> {
@@ -34,9 +35,46 @@ pub(crate) fn of<'a>(scans: impl Iterator<Item = &'a Path> + Clone) -> anyhow::R
     Ok(names)
 }
 
+/// A name for the masks of each question, by its id, all different: a sentence's words, and a number behind
+/// them where another sentence has the same ones.
+pub(crate) fn of_masks(tasks: &[Task]) -> BTreeMap<String, String> {
+    // File systems take 255 bytes for the whole name.
+    const LONGEST: usize = 100;
+    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let masks = tasks.iter().filter(|task| task.kind.is_segmentation());
+    let names = masks.map(|task| {
+        let mut words = slug(&task.id);
+        words.truncate(LONGEST);
+        let before = taken.entry(words.clone()).or_default();
+        *before += 1;
+        let name = match *before {
+            1 => words,
+            n => format!("{words}-{n}"),
+        };
+        (task.id.clone(), name)
+    });
+    names.collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn questions_do_not_share_a_name() {
+        let ask = |text: &str| Task::from_question(text);
+        let tasks = [
+            ask("Segment the nodules > 6 mm"),
+            ask("Segment the nodules < 6 mm"),
+            ask("Is there emphysema?"),
+            ask(&format!("Segment {}", "every ".repeat(60))),
+        ];
+        let names = of_masks(&tasks);
+        assert_eq!(names.len(), 3);
+        assert_eq!(names[&tasks[0].id], "segment-the-nodules-6-mm");
+        assert_eq!(names[&tasks[1].id], "segment-the-nodules-6-mm-2");
+        assert_eq!(names[&tasks[3].id].len(), 100);
+    }
 
     fn names(scans: &[&str]) -> anyhow::Result<Vec<String>> {
         of(scans.iter().map(Path::new))

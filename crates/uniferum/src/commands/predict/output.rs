@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use uniferum::Answer;
 use uniferum_ct::{Volume, write_nifti};
-use uniferum_tasks::{Task, TaskKind, slug};
+use uniferum_tasks::TaskKind;
 
 use super::{Format, MaskKind};
 
@@ -53,17 +53,16 @@ pub(crate) fn print(rows: &[Row], failed: &[Failed], format: Format) -> anyhow::
     Ok(())
 }
 
-/// Writes a mask on the scan's grid; returns the file.
+/// Writes a mask on the scan's grid under the names of scan and question; returns the file.
 pub(crate) fn save_mask(
     folder: &Path,
-    stem: &str,
-    task: &Task,
+    (scan, question): (&str, &str),
     probability: &Volume<f32>,
     kind: MaskKind,
 ) -> anyhow::Result<PathBuf> {
     let masks = folder.join("masks");
     std::fs::create_dir_all(&masks).with_context(|| masks.display().to_string())?;
-    let path = masks.join(format!("{stem}_{}.nii.gz", slug(&task.id)));
+    let path = masks.join(format!("{scan}_{question}.nii.gz"));
     match kind {
         MaskKind::Probability => write_nifti(&path, probability)?,
         MaskKind::Binary => {

@@ -34,7 +34,8 @@ use crate::progress::time_left;
 /// --print-config. The folder gets the resolved configuration, logs for people and for TensorBoard,
 /// checkpoints, the best model by macro AUROC on the validation split, and the last one. A run that was
 /// stopped at any moment goes on with --resume and ends in the same weights, with as many threads. Ctrl-C and
-/// SIGTERM end a run behind the step that is being taken, with a checkpoint.
+/// SIGTERM end a run behind the step that is being taken, with a checkpoint; a second one ends it at once.
+/// best/model.safetensors is the best model, model.safetensors the last, adapter/ holds LoRA's weights alone.
 ///
 /// Published weights that [init] names by repository (the paper's recipe does) are taken from the Hugging
 /// Face cache, and downloaded into it first where they are missing. HF_HUB_OFFLINE=1 forbids that; HF_HOME,
