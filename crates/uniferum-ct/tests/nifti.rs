@@ -27,13 +27,7 @@ fn close(a: &Affine, b: &Affine) -> bool {
 #[test]
 fn what_is_written_is_read_back() {
     let folder = tempfile::tempdir().unwrap();
-    for name in [
-        "a.nii",
-        "a.nii.gz",
-        "1.2.840.nii",
-        "1.2.840.nii.gz",
-        "noend",
-    ] {
+    for name in ["a.nii", "a.nii.gz", "1.2.840.nii", "1.2.840.NII.GZ"] {
         let path = folder.path().join(name);
         let volume = sample();
         write_nifti(&path, &volume).unwrap();
@@ -43,7 +37,63 @@ fn what_is_written_is_read_back() {
         assert!(scan.warnings.is_empty(), "{:?}", scan.warnings);
     }
     let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 5, "temporary files stay behind");
+    assert_eq!(left, 4, "temporary files stay behind");
+    for name in ["noend", "a.mha", "a.gz"] {
+        let error = write_nifti(folder.path().join(name), &sample()).unwrap_err();
+        assert!(error.to_string().contains("ends in .nii"), "{error}");
+    }
+}
+
+/// What a file says of its units counts where its numbers agree.
+#[test]
+fn metres_and_micrometres_become_millimetres() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii");
+    let written = |scale: f64, unit: u8| {
+        let mut volume = sample();
+        let rows = volume.affine.0.iter_mut().take(3);
+        rows.flatten().for_each(|cell| *cell *= scale);
+        write_nifti(&path, &volume).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[123] = unit;
+        std::fs::write(&path, bytes).unwrap();
+        let scan = read_ct(&path, &ReadOptions::default()).unwrap();
+        (scan.volume.affine, scan.warnings)
+    };
+    for (scale, unit) in [(1e-3, 1), (1e3, 3)] {
+        let (affine, warnings) = written(scale, unit);
+        let spacing = affine.spacing().into_iter().zip(sample().affine.spacing());
+        for (got, expected) in spacing {
+            assert!((got / expected - 1.0).abs() < 1e-5, "{got} {expected}");
+        }
+        assert!(
+            warnings[0].contains("changed to millimetres"),
+            "{warnings:?}"
+        );
+    }
+    // Numbers that can only be millimetres are.
+    let (affine, warnings) = written(1.0, 1);
+    assert!(close(&affine, &sample().affine));
+    assert!(warnings[0].contains("are assumed"), "{warnings:?}");
+}
+
+#[test]
+fn sizes_of_voxels_that_contradict_the_affine_are_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii");
+    write_nifti(&path, &sample()).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    // The third of pixdim's sizes; the quaternion, which has none of its own, is switched off.
+    bytes[88..92].copy_from_slice(&5.0f32.to_le_bytes());
+    bytes[252..254].copy_from_slice(&0i16.to_le_bytes());
+    std::fs::write(&path, bytes).unwrap();
+    let scan = read_ct(&path, &ReadOptions::default()).unwrap();
+    assert!(close(&scan.volume.affine, &sample().affine));
+    assert!(
+        scan.warnings[0].contains("pixdim says"),
+        "{:?}",
+        scan.warnings
+    );
 }
 
 #[test]

@@ -42,6 +42,23 @@ fn missing_is_not_negative() {
 }
 
 #[test]
+fn files_of_one_name_are_not_one_patient() {
+    let folder = tempfile::tempdir().unwrap();
+    for patient in ["p1", "p2"] {
+        std::fs::create_dir(folder.path().join(patient)).unwrap();
+        std::fs::write(folder.path().join(patient).join("ct.nii.gz"), b"").unwrap();
+    }
+    std::fs::write(folder.path().join("own.nii.gz"), b"").unwrap();
+    let path = folder.path().join("labels.csv");
+    let text = "scan,split\np1/ct.nii.gz,train\np2/ct.nii.gz,test\nown.nii.gz,val\n";
+    std::fs::write(&path, text).unwrap();
+    let read = Manifest::read(&path, &Catalogue::standard(), "phantom").unwrap();
+    let patients: BTreeSet<&str> = read.scans.iter().map(|s| s.patient.as_str()).collect();
+    assert_eq!(patients.len(), 3);
+    assert!(patients.contains("own"), "{patients:?}");
+}
+
+#[test]
 fn mistakes_are_named_with_their_row() {
     let fails = |text: &str, part: &str| {
         let error = read(text).unwrap_err();

@@ -126,7 +126,8 @@ impl CustomOp2 for ScaleChannels {
 impl ScaleChannels {
     fn scale(&self, x: &[f32], gate: &[f32]) -> Vec<f32> {
         let simd = Simd::detect();
-        let n = self.voxels;
+        // Of no voxels there are no chunks of any size.
+        let n = self.voxels.max(1);
         let mut y = vec![0.0; x.len()];
         y.par_chunks_mut(n)
             .zip(x.par_chunks(n))
@@ -137,7 +138,7 @@ impl ScaleChannels {
 
     fn inner_products(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         let simd = Simd::detect();
-        let n = self.voxels;
+        let n = self.voxels.max(1);
         x.par_chunks(n)
             .zip(dy.par_chunks(n))
             .map(|(x, dy)| dot(simd, x, dy) as f32)

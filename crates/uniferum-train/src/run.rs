@@ -341,10 +341,41 @@ impl RunConfig {
         let known = catalogue.tasks().iter().chain(&dataset.tasks);
         let sentences: Vec<&str> = known.map(|t| t.prompt.as_str()).collect();
         let (config, prompts): (_, Prompts) = self.init.model(wanted, &sentences)?;
+        check_lengths(
+            &prompts,
+            &config,
+            self.input.transform.shape,
+            &dataset.tasks,
+        )?;
         let fusion = Fusion::new(&config, prompts, &self.train, device)?;
         self.init.fill(fusion.variables(), &config)?;
         Ok(fusion)
     }
+}
+
+/// Refuses a question that does not fit behind the image's tokens, rather than in the step that first asks it.
+fn check_lengths(
+    prompts: &Prompts,
+    config: &UniferumConfig,
+    array: [usize; 3],
+    tasks: &[Task],
+) -> Result<()> {
+    // One token a cell of 32 voxels, and two about them.
+    let image = array.iter().map(|n| n.div_ceil(32)).product::<usize>() + 2;
+    let most = config.bert.max_positions.saturating_sub(image);
+    for task in tasks {
+        let words = prompts.encode(&[&task.prompt], &Device::Cpu)?.ids.dim(1)?;
+        if words > most {
+            let expected =
+                format!("questions of at most {most} word pieces beside {image} image tokens");
+            return Err(Error::config(
+                "tasks",
+                expected,
+                format!("{words} of {}", task.id),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Validation asks the label tasks: the macro AUROC is of labels.

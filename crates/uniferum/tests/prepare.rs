@@ -413,3 +413,30 @@ fn folders_with_a_file_a_class_are_masks() {
     }
     assert!(mask.voxels.iter().all(|v| [0, 10, 14, 51].contains(v)));
 }
+
+/// Nothing that is read is ever replaced by what is made of it.
+#[test]
+fn results_do_not_take_the_place_of_their_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    let input = dir.path().join("cohort");
+    cohort(&input, 1);
+    let table = input.join("labels.csv");
+    let table = table.to_str().unwrap();
+    let before = std::fs::read(input.join("scans/phantom-0000.nii.gz")).unwrap();
+    let scans = input.join("scans");
+    let text = fails(&input, &[scans.to_str().unwrap(), "--format", "nifti"]);
+    assert!(text.contains("results in another folder"), "{text}");
+    assert!(!input.join("prepare.json").exists());
+    let text = fails(&input, &[table]);
+    assert!(text.contains("would replace it"), "{text}");
+    assert_eq!(
+        std::fs::read(input.join("scans/phantom-0000.nii.gz")).unwrap(),
+        before
+    );
+    let hu = ["--hu-table", table];
+    let text = fails(
+        &dir.path().join("out"),
+        &[&[scans.to_str().unwrap()], &hu[..]].concat(),
+    );
+    assert!(text.contains("expected --hu table beside it"), "{text}");
+}

@@ -522,3 +522,63 @@ fn common_cases_leaves_out_and_counts() {
     );
     assert_eq!(result["settings"]["n_left_out"], 2);
 }
+
+#[test]
+fn parts_of_a_table_are_one_table() {
+    let scratch = Scratch::new();
+    let labels = scratch.write("l.csv", "scan,task,label\na,t,1\nb,t,0\nc,t,1\nd,t,0\n");
+    let head = "scan,task,probability\n";
+    let whole = scratch.write(
+        "p.csv",
+        &format!("{head}a,t,0.9\nb,t,0.2\nc,t,0.3\nd,t,0.4\n"),
+    );
+    let first = scratch.write("p-1-of-2.csv", &format!("{head}a,t,0.9\nc,t,0.3\n"));
+    let second = scratch.write("p-2-of-2.csv", &format!("{head}b,t,0.2\nd,t,0.4\n"));
+    let judge = |tables: &[&str]| {
+        let mut arguments = vec!["evaluate", "--format", "json", "--labels", &labels];
+        arguments.push("--predictions");
+        arguments.extend(tables);
+        json(&arguments)
+    };
+    let (one, parts) = (judge(&[&whole]), judge(&[&first, &second]));
+    assert_eq!(one["tasks"], parts["tasks"]);
+    assert_eq!(one["tasks"][0]["auroc"], 0.75);
+    let broken = scratch.write("p-3.csv", &format!("{head}b,t,high\n"));
+    let arguments = ["evaluate", "-l", &labels, "-p", &first, &broken];
+    let said = error(&arguments);
+    assert!(
+        said.contains("p-3.csv, row 2") && said.contains("'high'"),
+        "{said}"
+    );
+    let other = scratch.write("q.csv", "scan,task,logit\nb,t,1\n");
+    let said = error(&["evaluate", "-l", &labels, "-p", &first, &other]);
+    assert!(said.contains("q.csv: expected the columns of"), "{said}");
+}
+
+#[test]
+fn what_predict_says_of_scans_that_failed_is_no_prediction() {
+    let scratch = Scratch::new();
+    let labels = scratch.write("l.csv", "scan,t\na,1\nb,0\nc,1\n");
+    let answers = r#"[{"scan": "a", "task": "t", "probability": 0.9},
+        {"scan": "b", "task": "t", "probability": 0.2},
+        {"scan": "c", "error": "c: no such file"}]"#;
+    let answers = scratch.write("p.json", answers);
+    let arguments = ["evaluate", "-l", &labels, "-p", &answers];
+    let said = error(&arguments);
+    assert!(
+        said.contains("lacks 1 of the 3 cases") && said.contains("--common-cases"),
+        "{said}"
+    );
+    let found = json(&[&arguments[..], &["--common-cases", "--format", "json"]].concat());
+    assert_eq!(found["tasks"][0]["auroc"], 1.0);
+}
+
+#[test]
+fn a_threshold_of_probabilities_is_one() {
+    let (p, l) = (path("predictions.csv"), path("labels.csv"));
+    let said = error(&["evaluate", "-p", &p, "-l", &l, "--threshold", "50"]);
+    assert!(
+        said.contains("--threshold") && said.contains("got 50"),
+        "{said}"
+    );
+}

@@ -160,10 +160,15 @@ pub fn prepare(
     Ok(summary)
 }
 
-/// Refuses a plan whose results would take the place of what it reads.
-fn check_apart(jobs: &[Job], folder: &Path) -> Result<()> {
-    let out = folder.canonicalize();
-    let out = out.map_err(|source| Error::io(folder, source))?;
+/// Refuses a plan whose results would take the place of what it reads; [`prepare`] does so too.
+///
+/// # Errors
+/// [`Error::Field`] with the file.
+pub fn check_apart(jobs: &[Job], folder: &Path) -> Result<()> {
+    // In a folder that is not there yet lies nothing that could be replaced.
+    let Ok(out) = folder.canonicalize() else {
+        return Ok(());
+    };
     let outputs = jobs
         .iter()
         .flat_map(|job| [Some(&job.scan), job.mask.as_ref(), job.nodules.as_ref()]);

@@ -146,7 +146,7 @@ mod tests {
             [0.0, 0.0, 1.25, 4.0],
             [0.0, 0.0, 0.0, 1.0],
         ]);
-        let onto = linear_onto(grid.view(), &from, [6, 5, 10], &turned, -1000.0).unwrap();
+        let onto = linear_onto(grid.view(), &from, [12, 12, 16], &turned, -1000.0).unwrap();
         let last = [7.0, 8.0, 6.0];
         let back = from.inverse().unwrap();
         let (mut inside, mut outside) = (0, 0);

@@ -58,7 +58,7 @@ impl LossConfig {
 pub struct Targets<'a> {
     /// Labels `[B]`, 0 or 1; the values of segmentation samples are not looked at, but must be finite.
     pub labels: &'a Tensor,
-    /// Masks `[B, L, P]`, 0 to 1; those of classification samples are not looked at.
+    /// Masks `[B, L, P]`, 0 to 1; those of classification samples are not looked at, but must be finite.
     pub masks: &'a Tensor,
     /// `[B]`: 1 for a segmentation sample, 0 for a classification sample.
     pub is_segmentation: &'a Tensor,

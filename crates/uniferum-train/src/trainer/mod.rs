@@ -133,6 +133,11 @@ impl<L: Learner> Trainer<L> {
         if scans.is_empty() {
             return Err(Error::config("validation scans", "at least one", "none"));
         }
+        let all = dataset.manifest.scans.len();
+        if let Some(place) = scans.iter().find(|place| **place >= all) {
+            let expected = format!("places among the {all} of the dataset");
+            return Err(Error::config("validation scans", expected, place));
+        }
         self.validation = Some(Validation { dataset, scans });
         Ok(())
     }

@@ -10,7 +10,8 @@ use clap::ValueEnum;
 use indicatif::ProgressBar;
 use uniferum_ct::batch::{
     Event, Gathered, HuChoice, Input, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions,
-    Sources, Summary, gather, is_written, plan, prepare, read_ledgers, scans_at_once, write_table,
+    Sources, Summary, check_apart, gather, is_written, plan, prepare, read_ledgers, scans_at_once,
+    write_table,
 };
 use uniferum_ct::resample::Interpolation;
 use uniferum_ct::{Compat, HuSource, StandardiseConfig, replace_atomically};
@@ -213,6 +214,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         }
         return Ok(());
     }
+    check_apart(&jobs, &args.out)?;
     save_settings(&settings, &args)?;
     let options = RunOptions {
         workers: args

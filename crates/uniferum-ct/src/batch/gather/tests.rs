@@ -437,7 +437,6 @@ fn a_folder_called_by_a_dot_has_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("p1");
     touch(&folder, &["1.dcm"]);
-    assert_eq!(stem(&folder.join("x/..")), "..");
     std::fs::create_dir(folder.join("x")).unwrap();
     assert_eq!(stem(&folder.join("x/..")), "p1");
     assert_eq!(stem(&folder.join(".")), "p1");

@@ -43,20 +43,21 @@ use crate::output::Format;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
-    /// Table of scores
+    /// Table of scores; several are parts of one, as `predict --shard` writes them
     #[arg(
         long,
         short,
         value_name = "FILE",
+        num_args = 1..,
         required_unless_present = "checkpoint",
         requires = "labels",
         conflicts_with = "ModelArgs"
     )]
-    predictions: Option<PathBuf>,
+    predictions: Vec<PathBuf>,
 
-    /// Table of labels: 0, 1 or empty
-    #[arg(long, short, value_name = "FILE", requires = "predictions")]
-    labels: Option<PathBuf>,
+    /// Table of labels: 0, 1 or empty; several are parts of one
+    #[arg(long, short, value_name = "FILE", num_args = 1.., requires = "predictions")]
+    labels: Vec<PathBuf>,
 
     #[command(flatten)]
     model: checkpoint::ModelArgs,
@@ -266,8 +267,8 @@ struct MacroOutput {
 
 #[derive(Debug, serde::Serialize)]
 struct Settings {
-    predictions: PathBuf,
-    labels: PathBuf,
+    predictions: Vec<PathBuf>,
+    labels: Vec<PathBuf>,
     level: f64,
     interval: IntervalMethod,
     bootstrap: Option<Bootstrap>,
@@ -281,9 +282,8 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let (level, seed) = (args.level.level, args.seed.seed);
         return checkpoint::run(&args.model, level, seed, args.output.format, global);
     }
-    let (scores, labels) = args.tables();
-    let predictions = [Table::read(&scores)?];
-    let labels = Table::read(&labels)?;
+    let predictions = [Table::read_parts(&args.predictions)?];
+    let labels = Table::read_parts(&args.labels)?;
     let cases = args.columns.align(&predictions, &labels)?;
     for note in &cases.notes {
         global.hint(format!("note: {note}"));
@@ -316,12 +316,6 @@ fn warn_of_judged(validation: &[String], judged: &[String], global: &Global) {
 }
 
 impl Args {
-    /// The tables of scores and labels, which the command line has made sure of.
-    fn tables(&self) -> (PathBuf, PathBuf) {
-        let path = |given: &Option<PathBuf>| given.clone().unwrap_or_default();
-        (path(&self.predictions), path(&self.labels))
-    }
-
     fn fit(&self, cases: &Aligned, global: &Global) -> anyhow::Result<Vec<Fitted>> {
         let given = Fitted {
             scale: if self.statistics.logits {
@@ -409,7 +403,7 @@ impl Args {
             clusters: cases.clusters.as_deref(),
             weights: cases.weights.as_deref(),
         };
-        cases.check_labelled(&self.tables().1)?;
+        cases.check_labelled(&self.labels[0])?;
         let columns = cases.columns(0);
         let Evaluation { tasks, macro_auroc } = evaluate_tasks(&columns, &options)?;
         let mut outputs = Vec::new();
@@ -446,8 +440,8 @@ impl Args {
             },
             tasks: outputs,
             settings: Settings {
-                predictions: self.tables().0,
-                labels: self.tables().1,
+                predictions: self.predictions.clone(),
+                labels: self.labels.clone(),
                 level: options.level,
                 interval: options.interval,
                 bootstrap,

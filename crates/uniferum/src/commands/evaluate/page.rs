@@ -1,5 +1,7 @@
 //! The result as a self-contained page with plots.
 
+use std::path::PathBuf;
+
 use uniferum::report::html::Page;
 use uniferum::report::plots::{
     CalibrationCurve, CalibrationPoint, ForestAxis, ForestRow, PrCurve, RocCurve, calibration_svg,
@@ -29,8 +31,8 @@ pub(super) fn page(output: &Output, cases: &Aligned) -> Page {
     let settings = &output.settings;
     page.note(&format!(
         "Scores of {}, labels of {}.",
-        settings.predictions.display(),
-        settings.labels.display()
+        names(&settings.predictions),
+        names(&settings.labels)
     ));
     page.section("Discrimination");
     page.table(&HEAD, &main_rows(output));
@@ -147,4 +149,9 @@ fn calibration_plots(page: &mut Page, output: &Output) {
         })
         .collect();
     page.figures(&figures);
+}
+
+fn names(paths: &[PathBuf]) -> String {
+    let names: Vec<String> = paths.iter().map(|p| p.display().to_string()).collect();
+    names.join(", ")
 }

@@ -12,6 +12,8 @@ pub(crate) struct Table {
     pub(crate) path: PathBuf,
     pub(crate) columns: Vec<Column>,
     pub(crate) rows: usize,
+    /// Where the rows of further files begin, and the files.
+    starts: Vec<(usize, PathBuf)>,
 }
 
 /// A column of a table; the cells lie end to end in one string.
@@ -72,7 +74,41 @@ impl Table {
             path: path.to_owned(),
             columns,
             rows,
+            starts: Vec::new(),
         })
+    }
+
+    /// Tables of one model, as the parts that `predict --shard` writes, as one.
+    pub(crate) fn read_parts(paths: &[PathBuf]) -> anyhow::Result<Table> {
+        let mut parts = paths.iter().map(|path| Table::read(path));
+        let mut whole = parts.next().context("no table is given")??;
+        for part in parts {
+            whole.append(part?)?;
+        }
+        Ok(whole)
+    }
+
+    fn append(&mut self, part: Table) -> anyhow::Result<()> {
+        let same = self.columns.len() == part.columns.len()
+            && self
+                .columns
+                .iter()
+                .zip(&part.columns)
+                .all(|(a, b)| a.name == b.name);
+        ensure!(
+            same,
+            "{}: expected the columns of {} ({}), got {}",
+            part.path.display(),
+            self.path.display(),
+            self.names(),
+            part.names()
+        );
+        for (column, more) in self.columns.iter_mut().zip(&part.columns) {
+            (0..part.rows).for_each(|row| column.push(more.cell(row)));
+        }
+        self.starts.push((self.rows, part.path));
+        self.rows += part.rows;
+        Ok(())
     }
 
     /// The column of this very name.
@@ -82,10 +118,12 @@ impl Table {
 
     /// Row number as an editor or spreadsheet shows it, the header being 1.
     pub(crate) fn place(&self, row: usize, column: usize) -> String {
+        let part = self.starts.iter().rev().find(|(start, _)| *start <= row);
+        let (start, path) = part.map_or((0, &self.path), |(start, path)| (*start, path));
         format!(
             "{}, row {}, column '{}'",
-            self.path.display(),
-            row + 2,
+            path.display(),
+            row - start + 2,
             self.columns[column].name
         )
     }

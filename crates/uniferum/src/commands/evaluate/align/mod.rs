@@ -1,13 +1,16 @@
 //! From tables to columns of scores and labels over the same cases.
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+mod sheet;
+mod study;
+
+use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
-use uniferum_data::{Label, is_missing};
 use uniferum_metrics::cluster_ids;
 
+use self::sheet::{Cell, Sheet, pivot};
 use super::table::{Table, some};
 
 /// How tables are read, aligned and aggregated.
@@ -96,22 +99,6 @@ pub(crate) struct Record {
     pub(crate) weight: Option<String>,
     /// Cases left out because some table lacks them.
     pub(crate) n_left_out: usize,
-}
-
-/// One table pivoted: values by task and case.
-struct Sheet {
-    path: PathBuf,
-    cases: Vec<String>,
-    index: HashMap<String, usize>,
-    values: Vec<Vec<Cell>>,
-    /// Row of the table in which each case first appears.
-    rows: Vec<usize>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Cell {
-    Missing,
-    Value(f64),
 }
 
 /// Which columns of a table mean what.
@@ -490,194 +477,4 @@ fn parse_weights(role: &(&Table, String, Vec<String>)) -> anyhow::Result<Vec<f64
         ),
     };
     values.iter().map(parse).collect()
-}
-
-/// Values of the tasks by case, whatever the shape of the table.
-fn pivot(table: &Table, layout: &Layout, tasks: &[String], labels: bool) -> anyhow::Result<Sheet> {
-    let mut sheet = Sheet {
-        path: table.path.clone(),
-        cases: Vec::new(),
-        index: HashMap::with_capacity(table.rows),
-        values: vec![Vec::new(); tasks.len()],
-        rows: Vec::new(),
-    };
-    let read = |row: usize, column: usize| {
-        if labels {
-            label_cell(table, row, column)
-        } else {
-            score_cell(table, row, column)
-        }
-    };
-    match layout.long {
-        None => {
-            let columns: Vec<usize> = tasks.iter().filter_map(|t| table.find(t)).collect();
-            for row in 0..table.rows {
-                let (_, new) = sheet.case(table, row, layout.case)?;
-                if !new {
-                    let name = table.columns[layout.case].cell(row);
-                    bail!("{}: case '{name}' again", table.place(row, layout.case));
-                }
-                for (values, &column) in sheet.values.iter_mut().zip(&columns) {
-                    values.push(read(row, column)?);
-                }
-            }
-        }
-        Some((task, value)) => {
-            let number: HashMap<&str, usize> = tasks
-                .iter()
-                .enumerate()
-                .map(|(i, t)| (t.as_str(), i))
-                .collect();
-            let mut filled: Vec<Vec<bool>> = vec![Vec::new(); tasks.len()];
-            for row in 0..table.rows {
-                let name = table.columns[task].cell(row);
-                if name.is_empty() {
-                    continue;
-                }
-                let (case, _) = sheet.case(table, row, layout.case)?;
-                let Some(&t) = number.get(name) else {
-                    continue;
-                };
-                let n = sheet.cases.len();
-                sheet.values[t].resize(n, Cell::Missing);
-                filled[t].resize(n, false);
-                if std::mem::replace(&mut filled[t][case], true) {
-                    bail!(
-                        "{}: case '{}' has task '{name}' twice",
-                        table.place(row, layout.case),
-                        sheet.cases[case]
-                    );
-                }
-                sheet.values[t][case] = read(row, value)?;
-            }
-        }
-    }
-    let n = sheet.cases.len();
-    sheet
-        .values
-        .iter_mut()
-        .for_each(|v| v.resize(n, Cell::Missing));
-    Ok(sheet)
-}
-
-impl Sheet {
-    /// Number of the case of a row, and whether it is new.
-    fn case(&mut self, table: &Table, row: usize, column: usize) -> anyhow::Result<(usize, bool)> {
-        let name = table.columns[column].cell(row);
-        ensure!(!name.is_empty(), "{}: no case", table.place(row, column));
-        if let Some(&at) = self.index.get(name) {
-            return Ok((at, false));
-        }
-        let at = self.cases.len();
-        self.index.insert(name.to_owned(), at);
-        self.cases.push(name.to_owned());
-        self.rows.push(row);
-        Ok((at, true))
-    }
-}
-
-fn label_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {
-    let text = table.columns[column].cell(row);
-    match Label::parse(text).map(Label::known) {
-        Ok(Some(true)) => Ok(Cell::Value(1.0)),
-        Ok(Some(false)) => Ok(Cell::Value(0.0)),
-        Ok(None) => Ok(Cell::Missing),
-        Err(_) => bail!(
-            "{}: expected 0, 1 or nothing (missing), got '{text}' \
-             (--task chooses among the columns)",
-            table.place(row, column)
-        ),
-    }
-}
-
-fn score_cell(table: &Table, row: usize, column: usize) -> anyhow::Result<Cell> {
-    let text = table.columns[column].cell(row);
-    if is_missing(text) {
-        return Ok(Cell::Missing);
-    }
-    match text.parse::<f64>() {
-        Ok(score) if score.is_finite() => Ok(Cell::Value(score)),
-        _ => bail!(
-            "{}: expected a finite score, got '{text}'",
-            table.place(row, column)
-        ),
-    }
-}
-
-impl Aligned {
-    /// Replaces volumes by their studies. A study is positive if any volume is.
-    fn aggregate(&mut self, how: Aggregate, column: &str, keys: &[String]) {
-        let ids = cluster_ids(keys);
-        let n = ids.iter().max().map_or(0, |&m| m as usize + 1);
-        let mut conflicts = 0;
-        for t in 0..self.tasks.len() {
-            let (mut any, mut yes, mut no) = (vec![false; n], vec![false; n], vec![false; n]);
-            for (&id, label) in ids.iter().zip(&self.labels[t]) {
-                any[id as usize] |= label.is_some();
-                yes[id as usize] |= *label == Some(true);
-                no[id as usize] |= *label == Some(false);
-            }
-            conflicts += (0..n).filter(|&i| yes[i] && no[i]).count();
-            // A volume without a label does not speak for a study that has one.
-            for model in &mut self.scores {
-                model[t] = combine(&ids, n, &model[t], &self.labels[t], &any, how);
-            }
-            self.labels[t] = (0..n).map(|i| any[i].then_some(yes[i])).collect();
-        }
-        let mut firsts = Vec::with_capacity(n);
-        for (i, &id) in ids.iter().enumerate() {
-            // Ids count up in order of appearance.
-            if id as usize == firsts.len() {
-                firsts.push(i);
-            }
-        }
-        if let Some(clusters) = &mut self.clusters {
-            *clusters = firsts.iter().map(|&i| clusters[i]).collect();
-        }
-        if let Some(weights) = &mut self.weights {
-            *weights = firsts.iter().map(|&i| weights[i]).collect();
-        }
-        self.notes.push(format!(
-            "{} cases became {n} studies (column '{column}')",
-            self.n_cases
-        ));
-        if conflicts > 0 {
-            self.notes.push(format!(
-                "in {conflicts} studies the volumes differ in a label: positive if any volume is"
-            ));
-        }
-        self.n_cases = n;
-        self.record.n_cases = n;
-        self.record.study = Some(column.to_owned());
-    }
-}
-
-fn combine(
-    ids: &[u32],
-    n: usize,
-    scores: &[f64],
-    labels: &[Option<bool>],
-    any: &[bool],
-    how: Aggregate,
-) -> Vec<f64> {
-    let mut result = vec![0.0; n];
-    let mut count = vec![0usize; n];
-    for ((&id, &score), label) in ids.iter().zip(scores).zip(labels) {
-        let i = id as usize;
-        if any[i] && label.is_none() {
-            continue;
-        }
-        result[i] = match how {
-            Aggregate::Mean => result[i] + score,
-            Aggregate::Max if count[i] > 0 => result[i].max(score),
-            Aggregate::Max => score,
-        };
-        count[i] += 1;
-    }
-    if how == Aggregate::Mean {
-        for (value, &count) in result.iter_mut().zip(&count) {
-            *value /= count.max(1) as f64;
-        }
-    }
-    result
 }
