@@ -433,7 +433,10 @@ fn results_do_not_take_the_place_of_their_sources() {
         std::fs::read(input.join("scans/phantom-0000.nii.gz")).unwrap(),
         before
     );
-    let hu = ["--hu-table", table];
+    let scalings = dir.path().join("hu.csv");
+    let rows = "VolumeName,RescaleSlope,RescaleIntercept\nphantom-0000.nii.gz,1,0\n";
+    std::fs::write(&scalings, rows).unwrap();
+    let hu = ["--hu-table", scalings.to_str().unwrap()];
     let text = fails(
         &dir.path().join("out"),
         &[&[scans.to_str().unwrap()], &hu[..]].concat(),
