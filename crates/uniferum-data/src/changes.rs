@@ -13,14 +13,22 @@ use serde_json::Value;
 /// let now = json!({ "steps": 9, "model": { "hidden": 256, "layers": 4 } });
 /// assert_eq!(uniferum_data::changes("run", &before, &now, &[]), ["run.steps: expected 7, got 9"]);
 /// assert!(uniferum_data::changes("run", &before, &now, &["run.steps"]).is_empty());
+/// let (before, now) = (json!({ "ask": ["a", "b"] }), json!({ "ask": ["a", "c"] }));
+/// assert_eq!(uniferum_data::changes("", &before, &now, &[]), [r#"ask[1]: expected "b", got "c""#]);
+/// let now = json!({ "ask": ["a"] });
+/// assert_eq!(uniferum_data::changes("", &before, &now, &[]), ["ask: expected 2 entries, got 1"]);
 /// ```
 pub fn changes(name: &str, before: &Value, now: &Value, free: &[&str]) -> Vec<String> {
     if free.contains(&name) || before == now {
         return Vec::new();
     }
-    let (Value::Object(old), Value::Object(new)) = (before, now) else {
-        let (before, now) = (short(before), short(now));
-        return vec![format!("{name}: expected {before}, got {now}")];
+    let (old, new) = match (before, now) {
+        (Value::Object(old), Value::Object(new)) => (old, new),
+        (Value::Array(old), Value::Array(new)) => return of_lists(name, old, new, free),
+        _ => {
+            let (before, now) = (short(before), short(now));
+            return vec![format!("{name}: expected {before}, got {now}")];
+        }
     };
     let below = old.iter().flat_map(|(key, before)| {
         let now = new.get(key).unwrap_or(&Value::Null);
@@ -31,6 +39,22 @@ pub fn changes(name: &str, before: &Value, now: &Value, free: &[&str]) -> Vec<St
         changes(&name, before, now, free)
     });
     below.collect()
+}
+
+fn of_lists(name: &str, old: &[Value], new: &[Value], free: &[&str]) -> Vec<String> {
+    let whole = old.len() != new.len() || old.iter().all(Value::is_number);
+    if whole && old.iter().chain(new).all(Value::is_number) {
+        let [old, new] = [old, new].map(|list| short(&Value::from(list)));
+        return vec![format!("{name}: expected {old}, got {new}")];
+    }
+    if whole {
+        let (old, new) = (old.len(), new.len());
+        return vec![format!("{name}: expected {old} entries, got {new}")];
+    }
+    let pairs = old.iter().zip(new).enumerate();
+    pairs
+        .flat_map(|(i, (old, new))| changes(&format!("{name}[{i}]"), old, new, free))
+        .collect()
 }
 
 /// A value in a line of a message.

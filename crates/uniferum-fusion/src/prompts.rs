@@ -42,6 +42,18 @@ pub struct Prompts {
 
 const FILE_NAMES: [&str; 2] = ["tokenizer.json", "vocab.txt"];
 
+/// What the file beside a vocabulary says of its case.
+fn is_uncased(vocabulary: &Path) -> Result<bool> {
+    let path = vocabulary.with_file_name("tokenizer_config.json");
+    if !path.is_file() {
+        return Ok(true);
+    }
+    let text = std::fs::read_to_string(&path).map_err(|e| file(&path, e))?;
+    let config: serde_json::Value = serde_json::from_str(&text).map_err(|e| file(&path, e))?;
+    let lower = config.get("do_lower_case");
+    Ok(lower.and_then(serde_json::Value::as_bool).unwrap_or(true))
+}
+
 impl Prompts {
     /// Takes a tokenizer that frames each sentence with `[CLS]` and `[SEP]`.
     ///
@@ -71,17 +83,18 @@ impl Prompts {
         Ok(prompts)
     }
 
-    /// Reads a `tokenizer.json`, or a `vocab.txt` of an uncased BERT.
+    /// Reads a `tokenizer.json`, or a `vocab.txt` of a BERT, which is uncased unless the
+    /// `tokenizer_config.json` beside it says `"do_lower_case": false`.
     ///
     /// # Errors
-    /// [`Error::File`] when the file cannot be read or is neither, [`Error::Tokenizer`] as
+    /// [`Error::File`] when a file cannot be read or is neither, [`Error::Tokenizer`] as
     /// [`new`](Self::new).
     pub fn from_file(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let text = std::fs::read_to_string(path).map_err(|e| file(path, e))?;
         if path.extension().is_some_and(|e| e == "txt") {
             let pieces = text.lines().map(|l| l.trim_end().to_string()).collect();
-            let tokenizer = wordpiece::with_vocabulary(pieces, true)
+            let tokenizer = wordpiece::with_vocabulary(pieces, is_uncased(path)?)
                 .map_err(|e| file(path, format!("not a WordPiece vocabulary: {e}")))?;
             return Self::new(tokenizer);
         }

@@ -74,8 +74,8 @@ impl Averages {
         let back: Vec<_> = back
             .map(|(kept, averaged)| averaged.var.set(kept))
             .collect();
-        back.into_iter().collect::<candle_core::Result<()>>()?;
-        result
+        let back: candle_core::Result<()> = back.into_iter().collect();
+        result.and_then(|done| Ok(back.map(|()| done)?))
     }
 
     pub(crate) fn save(&self, path: &Path) -> Result<()> {

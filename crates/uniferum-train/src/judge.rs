@@ -86,7 +86,7 @@ impl Column<'_> {
 /// Masks and tasks without predictions are left out; intervals are clustered by patient.
 ///
 /// # Errors
-/// [`crate::Error::Metrics`], for example for tasks that were asked of different scans.
+/// [`Error::Config`] for tasks that were asked of different scans, or in another order; [`Error::Metrics`].
 pub fn judge(
     tasks: &[Task],
     predictions: &[Prediction],

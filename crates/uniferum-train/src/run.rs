@@ -360,8 +360,8 @@ fn check_lengths(
     array: [usize; 3],
     tasks: &[Task],
 ) -> Result<()> {
-    // One token a cell of 32 voxels, and two about them.
-    let image = array.iter().map(|n| n.div_ceil(32)).product::<usize>() + 2;
+    // Two learned tokens stand about the cells.
+    let image = config.encoder.grid(array).iter().product::<usize>() + 2;
     let most = config.bert.max_positions.saturating_sub(image);
     for task in tasks {
         let words = prompts.encode(&[&task.prompt], &Device::Cpu)?.ids.dim(1)?;

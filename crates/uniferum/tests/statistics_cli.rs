@@ -543,6 +543,19 @@ fn parts_of_a_table_are_one_table() {
     let (one, parts) = (judge(&[&whole]), judge(&[&first, &second]));
     assert_eq!(one["tasks"], parts["tasks"]);
     assert_eq!(one["tasks"][0]["auroc"], 0.75);
+    // A part may have had no scan, or nothing but scans that failed.
+    let nothing = scratch.write("p-3-of-4.csv", head);
+    let failed = scratch.write(
+        "p-4-of-4.json",
+        r#"[{"scan": "e", "error": "no such file"}]"#,
+    );
+    for order in [
+        [&nothing, &failed, &first, &second],
+        [&first, &second, &failed, &nothing],
+    ] {
+        let all = judge(&order.map(String::as_str));
+        assert_eq!(one["tasks"], all["tasks"]);
+    }
     let broken = scratch.write("p-3.csv", &format!("{head}b,t,high\n"));
     let arguments = ["evaluate", "-l", &labels, "-p", &first, &broken];
     let said = error(&arguments);

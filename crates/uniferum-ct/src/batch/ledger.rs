@@ -181,7 +181,7 @@ impl Ledger {
 }
 
 /// Whether a run is writing one of the ledgers of a folder.
-pub fn is_written(folder: &Path) -> bool {
+pub fn has_writer(folder: &Path) -> bool {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).any(|path| {
         let file = is_ledger(&path).then(|| File::open(&path).ok()).flatten();
@@ -282,9 +282,9 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("another run"), "{error}");
-        assert!(is_written(dir.path()));
+        assert!(has_writer(dir.path()));
         drop(first);
-        assert!(!is_written(dir.path()));
+        assert!(!has_writer(dir.path()));
         assert!(Ledger::open(dir.path(), Shard::default()).is_ok());
     }
 

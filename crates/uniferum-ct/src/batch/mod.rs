@@ -16,7 +16,7 @@ mod work;
 
 pub use gather::{Gathered, HuChoice, Input, MaskClasses, Sources, gather};
 pub use job::{Job, OutputFormat, PrepareSettings, Shard, plan};
-pub use ledger::{LedgerRow, is_written, read_ledgers};
+pub use ledger::{LedgerRow, has_writer, read_ledgers};
 pub use run::{Event, RunOptions, Summary, check_apart, prepare};
 pub use table::write_table;
 pub use work::{map_scans, scans_at_once};

@@ -172,24 +172,26 @@ pub fn check_apart(jobs: &[Job], folder: &Path) -> Result<()> {
     let outputs = jobs
         .iter()
         .flat_map(|job| [Some(&job.scan), job.mask.as_ref(), job.nodules.as_ref()]);
-    let outputs: BTreeSet<_> = outputs.flatten().map(|path| out.join(path)).collect();
-    // Many scans lie in one folder.
-    let mut folders: BTreeMap<&Path, Option<PathBuf>> = BTreeMap::new();
-    let inputs = jobs.iter().map(|job| &job.input);
-    let inputs = inputs.flat_map(|i| [Some(&i.scan), i.mask.as_ref(), i.nodules.as_ref()]);
-    for input in inputs.flatten() {
-        let (Some(parent), Some(name)) = (input.parent(), input.file_name()) else {
-            continue;
-        };
+    // Many scans lie in one folder, which may be a link.
+    let mut folders: BTreeMap<PathBuf, Option<PathBuf>> = BTreeMap::new();
+    let mut real = |path: &Path| {
+        let (parent, name) = (path.parent()?, path.file_name()?);
         let here = match parent.as_os_str().is_empty() {
             true => Path::new("."),
             false => parent,
         };
-        let real = folders
-            .entry(parent)
-            .or_insert_with(|| here.canonicalize().ok());
-        let real = real.as_ref().map(|real| real.join(name));
-        if real.is_some_and(|real| outputs.contains(&real)) {
+        let folder = folders.entry(parent.to_owned());
+        let folder = folder.or_insert_with(|| here.canonicalize().ok());
+        Some(folder.as_ref()?.join(name))
+    };
+    let outputs = outputs.flatten().filter_map(|path| real(&out.join(path)));
+    let outputs: BTreeSet<PathBuf> = outputs.collect();
+    let inputs = jobs.iter().map(|job| &job.input);
+    let inputs = inputs.flat_map(|i| [Some(&i.scan), i.mask.as_ref(), i.nodules.as_ref()]);
+    for input in inputs.flatten() {
+        let link = input.is_symlink().then(|| input.canonicalize().ok());
+        let places = [real(input), link.flatten()];
+        if places.iter().flatten().any(|place| outputs.contains(place)) {
             let expected = "results in another folder than what they are made from";
             let got = format!("{} for both", folder.display());
             return Err(Error::field(input, "output", expected, got));

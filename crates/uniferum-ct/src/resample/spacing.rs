@@ -14,8 +14,8 @@ use crate::volume::{CtVolume, Volume};
 /// `spacing_mm` along each array axis of `volume`, in mm; HU in and out.
 ///
 /// # Errors
-/// [`Error::Config`] for a spacing that is not above 0, or so small that a side would have more than 65 535
-/// voxels; [`Error::Volume`] for a volume without voxels or without a spacing of its own.
+/// [`Error::Config`] for a spacing that is not above 0, or so small that there would be more than 2^30 voxels;
+/// [`Error::Volume`] for a volume without voxels or without a spacing of its own.
 ///
 /// ```
 /// use uniferum_ct::resample::{Interpolation, to_spacing};
@@ -58,6 +58,9 @@ pub fn labels_to_spacing<T: Copy + Default + Send + Sync>(
     Ok(Volume::new(voxels, grid.affine))
 }
 
+/// 4 GiB of HU; a spacing that is not in mm asks for more.
+const MOST_VOXELS: f64 = (1u64 << 30) as f64;
+
 /// Where the voxels of the result lie, in those of the input.
 struct Grid {
     input: [usize; 3],
@@ -79,11 +82,11 @@ impl Grid {
         }
         let step: [f64; 3] = std::array::from_fn(|a| spacing_mm[a] / spacing[a]);
         let len = std::array::from_fn(|a| (input[a] as f64 / step[a]).round().max(1.0));
-        let possible = |a: usize| spacing_mm[a] > 0.0 && len[a] <= f64::from(u16::MAX);
-        if !(0..3).all(possible) {
+        let possible = spacing_mm.iter().all(|s| *s > 0.0 && s.is_finite());
+        if !possible || len.iter().product::<f64>() > MOST_VOXELS {
             return Err(Error::Config {
                 field: "spacing_mm",
-                expected: "three above 0, and at most 65535 voxels a side".to_owned(),
+                expected: "three above 0, and at most 2^30 voxels in all".to_owned(),
                 got: format!("{spacing_mm:?} for {input:?} voxels of {spacing:?} mm"),
             });
         }
@@ -164,7 +167,12 @@ mod tests {
     #[test]
     fn impossible_sizes_are_refused() {
         let scan = wave(&Affine::IDENTITY, [4, 4, 4]);
-        for size in [[0.0, 1.0, 1.0], [1.0, f64::NAN, 1.0], [1.0, 1.0, 1e-9]] {
+        for size in [
+            [0.0, 1.0, 1.0],
+            [1.0, f64::NAN, 1.0],
+            [1.0, f64::INFINITY, 1.0],
+            [0.002; 3],
+        ] {
             let error = to_spacing(&scan, size, Interpolation::Linear).unwrap_err();
             assert!(error.to_string().contains("spacing_mm"), "{error}");
         }

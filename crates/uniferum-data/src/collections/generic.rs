@@ -156,7 +156,7 @@ impl TableSettings {
         let nobodys = all.scans.iter().enumerate();
         let nobodys = nobodys.filter(|(_, scan)| scan.patient == nobody);
         let nobodys: Vec<usize> = nobodys.map(|(place, _)| place).collect();
-        name_patients(&mut all.scans, &nobodys);
+        name_patients(&mut all.scans, &nobodys, &root);
         let repeated = table.len() - all.scans.len();
         if repeated > 0 {
             out.note(format!(

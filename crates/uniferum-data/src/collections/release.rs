@@ -9,7 +9,7 @@ use uniferum_tasks::{Catalogue, Task, slug};
 use super::ct_rate::VolumeName;
 use super::{Absent, Collected};
 use crate::error::Result;
-use crate::manifest::{Label, Scan, Split, Table, base_name, split_cell};
+use crate::manifest::{Label, Scan, Split, Table, base_name, name_patients, split_cell};
 
 /// The release's parquet: `question, img_file_path, label, split`.
 ///
@@ -73,7 +73,7 @@ impl ReleaseTable {
                 return Err(table.error(row, format!("{image} is in two splits")));
             }
             if task.kind.is_segmentation() {
-                set_mask(scan, task, &self.folder().join(image))
+                set_mask(scan, task, self.folder(), Path::new(image))
                     .map_err(|e| table.error(row, e))?;
                 continue;
             }
@@ -83,6 +83,10 @@ impl ReleaseTable {
                 return Err(table.error(row, what));
             }
         }
+        let nobodys: Vec<usize> = (0..scans.len())
+            .filter(|&place| VolumeName::parse(&scans[place].name()).is_none())
+            .collect();
+        name_patients(&mut scans, &nobodys, self.folder());
         if scans.iter().any(|s| VolumeName::parse(&s.name()).is_none()) {
             out.note("the table names no patients: scans not named as CT-RATE's count as one each");
         }
@@ -125,13 +129,18 @@ impl ReleaseTable {
                 scan.patient = format!("ct-rate:{}", name.patient);
                 scan.study = format!("ct-rate:{}", name.study);
             }
-            None => scan.patient = format!("{}:{}", self.collection, scan.name()),
+            None => scan.patient = format!("{}:", self.collection),
         }
         scan
     }
 }
 
-fn set_mask(scan: &mut Scan, task: &Task, path: &Path) -> std::result::Result<(), String> {
+fn set_mask(
+    scan: &mut Scan,
+    task: &Task,
+    table: &Path,
+    path: &Path,
+) -> std::result::Result<(), String> {
     let nodule = task.is_nodule();
     let folder = if nodule { "nodule_seg" } else { "seg" };
     if !path.components().any(|part| part.as_os_str() == "bin") {
@@ -149,7 +158,7 @@ fn set_mask(scan: &mut Scan, task: &Task, path: &Path) -> std::result::Result<()
     } else {
         &mut scan.mask
     };
-    *place = Some(mask);
+    *place = Some(table.join(mask));
     Ok(())
 }
 

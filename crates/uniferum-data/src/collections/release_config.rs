@@ -15,7 +15,7 @@ pub struct ReleaseConfig {
     pub train: Map<String, Value>,
     /// The model's array.
     pub transform: ModelTransform,
-    /// Augmentation; `None` where the file has none.
+    /// Augmentation; [`Augment::none`] where the file has none.
     pub augment: Augment,
     /// Layers of the fusion transformer.
     pub bert_layers: usize,

@@ -127,9 +127,9 @@ pub fn base_name(path: &Path) -> String {
     stem.unwrap_or(&name).to_owned()
 }
 
-/// Makes each of the scans `at` these places a patient of its own, called by its file, and by its path where
-/// several files have that name.
-pub(crate) fn name_patients(scans: &mut [Scan], at: &[usize]) {
+/// Makes each of the scans `at` these places a patient of its own, called by its file, and by its path below
+/// the table's `folder` where several files have that name: wherever the table lies, patients are called alike.
+pub(crate) fn name_patients(scans: &mut [Scan], at: &[usize], folder: &Path) {
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
     for &place in at {
         *times.entry(scans[place].name()).or_default() += 1;
@@ -138,7 +138,10 @@ pub(crate) fn name_patients(scans: &mut [Scan], at: &[usize]) {
         let scan = &mut scans[place];
         let name = match times[&scan.name()] {
             1 => scan.name(),
-            _ => scan.path.display().to_string(),
+            _ => {
+                let below = scan.path.strip_prefix(folder).unwrap_or(&scan.path);
+                below.display().to_string()
+            }
         };
         scan.patient += &name;
     }

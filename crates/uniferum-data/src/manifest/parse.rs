@@ -69,9 +69,10 @@ pub(super) fn manifest(
         mut scans,
         mut problems,
         nobodys,
+        folder,
         ..
     } = parser;
-    name_patients(&mut scans, &nobodys);
+    name_patients(&mut scans, &nobodys, &folder);
     problems.extend(leaks(&scans));
     Ok((Manifest { scans }, problems))
 }

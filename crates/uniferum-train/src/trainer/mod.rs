@@ -197,8 +197,9 @@ impl<L: Learner> Trainer<L> {
     /// begins with the step or the validation that lacked it.
     pub fn run(&mut self, loader: &Loader, progress: impl FnMut(&Progress)) -> Result<()> {
         let trained = self.train(loader, progress);
-        self.learner.refresh()?;
-        trained
+        // Also of a run that failed the model is the one with its adapters.
+        let refreshed = self.learner.refresh();
+        trained.and(refreshed)
     }
 
     fn train(&mut self, loader: &Loader, mut progress: impl FnMut(&Progress)) -> Result<()> {

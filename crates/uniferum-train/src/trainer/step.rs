@@ -18,7 +18,8 @@ use crate::statistics::RunningStatistics;
 type Source<'a> = dyn Iterator<Item = uniferum_data::Result<Pass>> + 'a;
 
 impl<L: Learner> Trainer<L> {
-    /// One optimiser step on one batch, up to the recipe's last.
+    /// One optimiser step on one batch, up to the recipe's last. Of several processes each calls it, with its
+    /// part of the step.
     ///
     /// # Errors
     /// As [`run`](Self::run).
@@ -34,7 +35,7 @@ impl<L: Learner> Trainer<L> {
         };
         let pass = Pass {
             step: self.state.step,
-            index: 0,
+            index: self.group.rank(),
             passes,
             questions,
             batch: Some(batch.clone()),

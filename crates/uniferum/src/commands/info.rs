@@ -19,10 +19,7 @@ pub(crate) fn run(_args: Args, global: &Global) -> anyhow::Result<()> {
     );
     println!("threads  {}", global.threads);
     println!("simd     {}", simd_features().join(" "));
-    let used = match Simd::requested()? {
-        Some(asked) => asked,
-        None => Simd::detect(),
-    };
+    let used = Simd::requested()?.unwrap_or_else(Simd::detect);
     println!("kernels  {}", used.name());
     match DeviceChoice::Auto.open()?.location() {
         DeviceLocation::Cpu => println!("device   cpu"),

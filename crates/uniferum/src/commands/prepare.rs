@@ -8,9 +8,10 @@ use std::time::Instant;
 use anyhow::{Context, bail, ensure};
 use clap::ValueEnum;
 use indicatif::ProgressBar;
+use serde_json::Value;
 use uniferum_ct::batch::{
     Event, Gathered, HuChoice, Input, Job, LedgerRow, OutputFormat, PrepareSettings, RunOptions,
-    Sources, Summary, check_apart, gather, is_written, plan, prepare, read_ledgers, scans_at_once,
+    Sources, Summary, check_apart, gather, has_writer, plan, prepare, read_ledgers, scans_at_once,
     write_table,
 };
 use uniferum_ct::resample::Interpolation;
@@ -325,14 +326,22 @@ fn save_settings(settings: &PrepareSettings, args: &Args) -> anyhow::Result<()> 
     );
     std::fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     if before.is_some() {
-        ensure!(
-            !is_written(out),
-            "{}: another run is preparing scans there with other settings",
-            out.display()
-        );
+        if has_writer(out) {
+            // Another part of the same run may have been quicker.
+            let now = std::fs::read_to_string(&path).ok();
+            ensure!(
+                now.as_deref() == Some(text.as_str()),
+                "{}: another run is preparing scans there with other settings",
+                out.display()
+            );
+            return Ok(());
+        }
         // Until all is done they would list volumes of both settings.
         for table in tables(args) {
-            let _ = std::fs::remove_file(out.join(table.file_name().unwrap_or_default()));
+            let stale = out.join(table.file_name().unwrap_or_default());
+            if stale.exists() {
+                std::fs::remove_file(&stale).with_context(|| stale.display().to_string())?;
+            }
         }
     }
     // By way of another file, as shards may start at the same time.
@@ -342,7 +351,10 @@ fn save_settings(settings: &PrepareSettings, args: &Args) -> anyhow::Result<()> 
 
 /// What the settings of a folder differ in from those that are given, if they can be read.
 fn told_apart(before: &str, now: &str) -> String {
-    let [before, now] = [before, now].map(|text| serde_json::from_str(text).unwrap_or_default());
+    let Ok(before @ Value::Object(_)) = serde_json::from_str(before) else {
+        return String::new();
+    };
+    let now = serde_json::from_str(now).unwrap_or_default();
     let differ = changes("", &before, &now, &[]);
     match differ.is_empty() {
         true => String::new(),

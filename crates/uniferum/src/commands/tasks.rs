@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use uniferum_tasks::{Catalogue, Task, trained};
+use uniferum_train::Baseline;
 
 use crate::global::Global;
 use crate::output::Format;
@@ -74,6 +75,12 @@ fn learnt(checkpoint: &Path) -> anyhow::Result<Vec<Task>> {
     found.with_context(|| format!("{name}: no {file} beside it says what the model was trained on"))
 }
 
+/// A baseline takes no sentences.
+fn is_baseline(checkpoint: &Path) -> anyhow::Result<bool> {
+    let file = trained::folder(checkpoint).join("model.safetensors");
+    Ok(Baseline::read_config(&file)?.is_some())
+}
+
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let mut catalogue = Catalogue::standard();
     if let Some(file) = &args.tasks_file {
@@ -102,7 +109,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         Ok(())
     })?;
     if args.format == Format::Text && !args.explain {
-        global.hint("ask one with: uniferum predict SCAN --checkpoint FILE --task ID");
+        let baseline = args.checkpoint.as_deref().map(is_baseline).transpose()?;
+        global.hint(match baseline {
+            Some(true) => "ask it with: uniferum evaluate --checkpoint FILE --manifest TABLE",
+            _ => "ask one with: uniferum predict SCAN --checkpoint FILE --task ID",
+        });
     }
     Ok(())
 }

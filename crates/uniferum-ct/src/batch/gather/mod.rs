@@ -61,8 +61,8 @@ pub struct Sources {
     pub inputs: Vec<PathBuf>,
     /// A folder that is not searched, as the output folder.
     pub exclude: Option<PathBuf>,
-    /// Pass over folders with results of this project below an input: prepared volumes (`prepare.json`) and
-    /// predicted masks (`predict.json`).
+    /// Pass over folders with results of this project below an input: prepared volumes (beside a
+    /// `prepare.json`) and predicted masks (beside a `predict.json`, or that of a part).
     pub pass_over_results: bool,
     /// A folder with organ masks (TotalSegmentator v2 numbers) named as the scans: label maps, or
     /// folders with one file a class.
@@ -115,8 +115,8 @@ pub struct Gathered {
 /// Finds all scans that `sources` name.
 ///
 /// Folders of masks that `sources` name are not searched where they lie below an input, nor are folders of
-/// DICOM files of which none is a CT (segmentations, reports, localizers), and no folder is searched twice,
-/// however links lead to it.
+/// DICOM files of which none is a CT (segmentations, reports, localizers), and no folder of an input is
+/// searched twice, however links lead to it.
 ///
 /// # Errors
 /// [`Error::Io`](crate::Error::Io) for a folder, list or table that cannot be read;

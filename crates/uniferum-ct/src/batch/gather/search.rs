@@ -26,12 +26,20 @@ pub(super) struct Search<'a> {
     pub(super) left_out: Vec<String>,
 }
 
-/// Whether these files are in a folder of prepared volumes or of predicted masks.
-fn are_results(files: &[PathBuf]) -> bool {
-    let names = files.iter().map(|file| base_name(file));
-    names.into_iter().any(|name| {
-        name == "prepare.json" || name.starts_with("predict") && name.ends_with(".json")
-    })
+/// The folders of results beside these files: of prepared volumes and of predicted masks. Scans may lie there
+/// too.
+fn results_beside(files: &[PathBuf]) -> &'static [&'static str] {
+    let has = |is: &dyn Fn(&str) -> bool| files.iter().any(|file| is(&base_name(file)));
+    if has(&|name| name == "prepare.json") {
+        return &["scans", "masks", "nodules", "bin", "seg", "nodule_seg"];
+    }
+    // Each part of a run has a file of its own; only one of them is called `predict.json`.
+    if has(&|name| {
+        name == "predict.json" || name.starts_with("predict-") && name.ends_with(".json")
+    }) {
+        return &["masks"];
+    }
+    &[]
 }
 
 impl Search<'_> {
@@ -70,22 +78,24 @@ impl Search<'_> {
         let fail = |source| Error::io(folder, source);
         let real = folder.canonicalize().map_err(fail)?;
         let below_root = folder != root;
-        if self.exclude == Some(&real)
-            || below_root && self.masks.contains(&real)
-            || !self.visited.insert(real)
-        {
+        if below_root && self.masks.contains(&real) {
+            let text = format!("{}: named as a folder of masks", folder.display());
+            self.left_out.push(text);
+            return Ok(false);
+        }
+        if self.exclude == Some(&real) || !self.visited.insert(real) {
             return Ok(false);
         }
         let mut paths = Vec::new();
         for entry in std::fs::read_dir(folder).map_err(fail)? {
             paths.push(entry.map_err(fail)?.path());
         }
-        paths.sort();
-        if below_root && self.pass_over_results && are_results(&paths) {
-            let text = format!("{}: results of this program", folder.display());
-            self.left_out.push(text);
-            return Ok(false);
-        }
+        // Links last: what they lead to has its own name where it is met first.
+        paths.sort_by_cached_key(|path| (path.is_symlink() && path.is_dir(), path.clone()));
+        let results = match below_root && self.pass_over_results {
+            true => results_beside(&paths),
+            false => &[],
+        };
         let entry = |scan: &Path| Entry {
             scan: scan.to_owned(),
             root: root.to_owned(),
@@ -97,7 +107,10 @@ impl Search<'_> {
             if hidden(&path) || is_class(&path, self.classes) {
                 continue;
             }
-            if path.is_dir() {
+            if path.is_dir() && results.contains(&base_name(&path).as_str()) {
+                let text = format!("{}: results of this program", path.display());
+                self.left_out.push(text);
+            } else if path.is_dir() {
                 below |= self.folder(root, &path)?;
             } else if is_scan_name(&path) {
                 self.found.push(entry(&path));
@@ -110,7 +123,10 @@ impl Search<'_> {
         }
         // One that a person named is read whatever it holds, and what is wrong with it is told then.
         if below_root && !here.iter().any(|file| dicom::may_be_ct(file)) {
-            let text = format!("{}: DICOM files, but no CT among them", folder.display());
+            let text = format!(
+                "{}: DICOM files in the folder itself, but no CT among them",
+                folder.display()
+            );
             self.left_out.push(text);
             return Ok(below);
         }
@@ -126,7 +142,8 @@ impl Search<'_> {
 }
 
 fn add_list(list: &Path, found: &mut Vec<Entry>) -> Result<()> {
-    let text = read_text(list).map_err(|what| Error::corrupt(list, what))?;
+    let text =
+        read_text(list).map_err(|what| Error::field(list, "list", "text, a path a line", what))?;
     let root = parent(list);
     for line in text.lines().map(str::trim) {
         if line.is_empty() || line.starts_with('#') {

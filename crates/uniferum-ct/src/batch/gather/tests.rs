@@ -372,6 +372,7 @@ fn results_masks_and_circles_of_links_below_an_input_are_not_searched() {
         "d/std/scans/1.uct",
         "d/asked/predict-1-of-2.json",
         "d/asked/masks/1_liver.nii.gz",
+        "d/asked/2.nii",
     ];
     touch(f, &files);
     #[cfg(unix)]
@@ -381,18 +382,22 @@ fn results_masks_and_circles_of_links_below_an_input_are_not_searched() {
     let sources = |input: &str, pass_over_results| Sources {
         inputs: vec![f.join(input)],
         masks: Some(f.join("d/masks")),
+        allow_missing_masks: true,
         pass_over_results,
         ..Sources::default()
     };
     let found = gather(&sources("d", true)).unwrap();
-    assert_eq!(names(f, &found.inputs), ["d/1.nii"]);
+    assert_eq!(names(f, &found.inputs), ["d/1.nii", "d/asked/2.nii"]);
     assert_eq!(found.inputs[0].mask, Some(f.join("d/masks/1.nii")));
-    let left_out: Vec<bool> = found
-        .left_out
-        .iter()
-        .map(|l| l.contains("results"))
-        .collect();
-    assert_eq!(left_out, [true, true], "{:?}", found.left_out);
+    let left_out = [
+        "asked/masks: results",
+        "masks: named as",
+        "std/scans: results",
+    ];
+    assert_eq!(found.left_out.len(), left_out.len(), "{:?}", found.left_out);
+    for (told, expected) in found.left_out.iter().zip(left_out) {
+        assert!(told.contains(expected), "{told}");
+    }
     // What a person names is searched, whatever it is.
     let named = gather(&sources("d/std/scans", true)).unwrap();
     assert_eq!(names(f, &named.inputs), ["d/std/scans/1.uct"]);
@@ -401,6 +406,7 @@ fn results_masks_and_circles_of_links_below_an_input_are_not_searched() {
         names(f, &all.inputs),
         [
             "d/1.nii",
+            "d/asked/2.nii",
             "d/asked/masks/1_liver.nii.gz",
             "d/std/scans/1.uct"
         ]

@@ -1,6 +1,6 @@
 //! The settings of the demonstration: everything that the results depend on.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uniferum_ct::transform::Augment;
 use uniferum_data::InputSettings;
 use uniferum_phantom::PhantomConfig;
@@ -12,8 +12,7 @@ use crate::commands::phantoms::{ORGANS, recipe};
 const ENCODER_STEPS: u64 = 400;
 
 /// What a demonstration is made of. Two runs with equal plans leave equal files.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Plan {
     /// Phantoms, training and test together.
     pub(crate) scans: usize,

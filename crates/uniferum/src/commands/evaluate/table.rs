@@ -53,6 +53,12 @@ impl Table {
     /// Reads JSON where the name ends in `.json`, `.jsonl` or `.ndjson`, else what
     /// [`uniferum_data::Table::read`] takes.
     pub(crate) fn read(path: &Path) -> anyhow::Result<Table> {
+        let table = Self::read_any(path)?;
+        table.check_rows()?;
+        Ok(table)
+    }
+
+    fn read_any(path: &Path) -> anyhow::Result<Table> {
         let ending = path.extension().and_then(|e| e.to_str()).unwrap_or("");
         let columns = match ending.to_ascii_lowercase().as_str() {
             "json" | "jsonl" | "ndjson" => {
@@ -61,7 +67,6 @@ impl Table {
             _ => from_table(&uniferum_data::Table::read(path)?),
         };
         let rows = columns.first().map_or(0, |c| c.ends.len());
-        ensure!(rows > 0, "{}: the table has no rows", path.display());
         for (i, column) in columns.iter().enumerate() {
             ensure!(
                 !columns[..i].iter().any(|c| c.name == column.name),
@@ -78,36 +83,58 @@ impl Table {
         })
     }
 
-    /// Tables of one model, as the parts that `predict --shard` writes, as one.
+    /// Tables of one model, as the parts that `predict --shard` writes, as one; some may have no rows.
     pub(crate) fn read_parts(paths: &[PathBuf]) -> anyhow::Result<Table> {
-        let mut parts = paths.iter().map(|path| Table::read(path));
+        let mut parts = paths.iter().map(|path| Table::read_any(path));
         let mut whole = parts.next().context("no table is given")??;
         for part in parts {
             whole.append(part?)?;
         }
+        whole.check_rows()?;
         Ok(whole)
     }
 
+    fn check_rows(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.rows > 0,
+            "{}: the table has no rows",
+            self.path.display()
+        );
+        Ok(())
+    }
+
+    /// Puts the rows of a part behind these, by the names of columns. Those that only some parts of `predict`
+    /// have are empty elsewhere.
     fn append(&mut self, part: Table) -> anyhow::Result<()> {
-        let same = self.columns.len() == part.columns.len()
-            && self
+        const SOMETIMES: [&str; 2] = ["error", "mask_file"];
+        let lacks = |a: &Table, b: &Table| {
+            let mut needed = b
                 .columns
                 .iter()
-                .zip(&part.columns)
-                .all(|(a, b)| a.name == b.name);
+                .filter(|c| !SOMETIMES.contains(&c.name.as_str()));
+            a.rows > 0 && b.rows > 0 && needed.any(|c| a.find(&c.name).is_none())
+        };
+        let failed = |table: &Table| table.find("error").is_some() && table.find("task").is_none();
         ensure!(
-            same,
+            failed(self) || failed(&part) || !(lacks(self, &part) || lacks(&part, self)),
             "{}: expected the columns of {} ({}), got {}",
             part.path.display(),
             self.path.display(),
             self.names(),
             part.names()
         );
-        for (column, more) in self.columns.iter_mut().zip(&part.columns) {
-            (0..part.rows).for_each(|row| column.push(more.cell(row)));
+        for more in &part.columns {
+            let at = self.find(&more.name).unwrap_or(self.columns.len());
+            if at == self.columns.len() {
+                self.columns.push(Column::new(&more.name));
+                self.columns[at].pad(self.rows);
+            }
+            (0..part.rows).for_each(|row| self.columns[at].push(more.cell(row)));
         }
         self.starts.push((self.rows, part.path));
         self.rows += part.rows;
+        let rows = self.rows;
+        self.columns.iter_mut().for_each(|column| column.pad(rows));
         Ok(())
     }
 

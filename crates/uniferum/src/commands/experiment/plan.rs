@@ -1,6 +1,6 @@
 //! How large the experiment is.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
 use uniferum_data::InputSettings;
@@ -15,8 +15,7 @@ use super::rows::Row;
 use crate::commands::phantoms::recipe;
 
 /// Everything that the results depend on. Kept beside them: other settings need another folder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Plan {
     /// Phantoms of A, B and C: training, validation, test.
     pub(super) scans: [[usize; 3]; 3],

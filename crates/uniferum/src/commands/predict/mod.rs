@@ -38,6 +38,8 @@ use saved::{Basis, Earlier, Saved, Terms, place};
 /// run that is stopped keeps its answers and --resume goes on with them (predictions.json appears at
 /// the end); the answers of an earlier run are not written over unless --overwrite says so.
 ///
+/// Folders of results below an input, and of DICOM without a CT, are passed over.
+///
 /// Examples:
 ///
 ///   uniferum predict scan.nii.gz --checkpoint model.safetensors --tokenizer tokenizer.json \
@@ -183,6 +185,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         None => Prompts::find(&args.checkpoint).context("--tokenizer: none is given")?,
     };
     let Part { shard, process } = args.shard.unwrap_or_default();
+    let device = args.device.open_for(process)?;
+    ensure!(
+        device.is_cpu() || matches!(args.dtype, Dtype::F32),
+        "--dtype bf16 is for the CPU, and --device is a GPU: expected --dtype f32 or --device cpu"
+    );
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let (mut saved, mut rows) = (None, Vec::new());
     if let Some(folder) = args.out.as_deref() {
@@ -190,11 +197,6 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let (files, before) = create(folder, &args, shard, basis)?;
         (saved, rows) = (Some(files), before);
     }
-    let device = args.device.open_for(process)?;
-    ensure!(
-        device.is_cpu() || matches!(args.dtype, Dtype::F32),
-        "--dtype bf16 is for --device cpu; use f32"
-    );
     let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
     predictor.set_inference_precision(args.dtype.into());
     predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;

@@ -1,6 +1,6 @@
 //! What the files that belong to a scan are called.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::bail;
@@ -40,17 +40,22 @@ pub(crate) fn of<'a>(scans: impl Iterator<Item = &'a Path> + Clone) -> anyhow::R
 pub(crate) fn of_masks(tasks: &[Task]) -> BTreeMap<String, String> {
     // File systems take 255 bytes for the whole name.
     const LONGEST: usize = 100;
-    let mut taken: BTreeMap<String, usize> = BTreeMap::new();
+    let mut taken: BTreeSet<String> = BTreeSet::new();
     let masks = tasks.iter().filter(|task| task.kind.is_segmentation());
     let names = masks.map(|task| {
         let mut words = slug(&task.id);
         words.truncate(LONGEST);
-        let before = taken.entry(words.clone()).or_default();
-        *before += 1;
-        let name = match *before {
-            1 => words,
-            n => format!("{words}-{n}"),
-        };
+        words.truncate(words.trim_end_matches('-').len());
+        if words.is_empty() {
+            // Of a script that has no words here.
+            words.push_str("question");
+        }
+        let mut name = words.clone();
+        let mut number = 1;
+        while !taken.insert(name.clone()) {
+            number += 1;
+            name = format!("{words}-{number}");
+        }
         (task.id.clone(), name)
     });
     names.collect()
@@ -68,12 +73,16 @@ mod tests {
             ask("Segment the nodules < 6 mm"),
             ask("Is there emphysema?"),
             ask(&format!("Segment {}", "every ".repeat(60))),
+            ask("Segment nodules"),
+            ask("Segment nodules 2"),
+            ask("Segment nodules!"),
         ];
         let names = of_masks(&tasks);
-        assert_eq!(names.len(), 3);
+        let different: BTreeSet<&String> = names.values().collect();
+        assert_eq!((names.len(), different.len()), (6, 6));
         assert_eq!(names[&tasks[0].id], "segment-the-nodules-6-mm");
         assert_eq!(names[&tasks[1].id], "segment-the-nodules-6-mm-2");
-        assert_eq!(names[&tasks[3].id].len(), 100);
+        assert!(names[&tasks[3].id].len() <= 100);
     }
 
     fn names(scans: &[&str]) -> anyhow::Result<Vec<String>> {
