@@ -5,6 +5,7 @@ mod dicom_writer;
 use std::path::{Path, PathBuf};
 
 use dicom_writer::{Encoding, SliceFile};
+use uniferum_ct::batch::{Sources, gather};
 use uniferum_ct::io::dicom::{self, Padding};
 use uniferum_ct::{CtScan, Format, HuCheck, ReadOptions, read_ct};
 
@@ -518,4 +519,31 @@ fn all_codecs_give_the_same_voxels() {
         .and(&reference.voxels)
         .fold(0f32, |most, a, b| most.max((a - b).abs()));
     assert!(most > 0.0 && most <= 3.0, "near-lossless by 3: {most}");
+}
+
+/// A study has reports, segmentations and localizers beside its scans.
+#[test]
+fn folders_without_a_ct_are_left_out_of_a_search() {
+    let folder = Folder::new();
+    folder.series("1.2", 5);
+    let report = SliceFile {
+        modality: "SR".into(),
+        ..SliceFile::at(0.0)
+    };
+    folder.put("report/1.dcm", &report);
+    let search = |input: PathBuf| {
+        let sources = Sources {
+            inputs: vec![input],
+            ..Sources::default()
+        };
+        gather(&sources).unwrap()
+    };
+    let found = search(folder.path().to_owned());
+    assert_eq!(found.inputs.len(), 1);
+    assert!(found.inputs[0].scan.ends_with("1.2"));
+    assert!(found.left_out[0].contains("report") && found.left_out[0].contains("no CT"));
+    // Named by a person it is read, and what is wrong is told.
+    let named = search(folder.path().join("report"));
+    assert_eq!(named.inputs.len(), 1);
+    assert!(read_ct(&named.inputs[0].scan, &ReadOptions::default()).is_err());
 }

@@ -214,6 +214,19 @@ mod tests {
     }
 
     #[test]
+    fn tasks_of_different_scans_are_not_judged_together() {
+        let catalogue = Catalogue::standard();
+        let ids = ["phantom.emphysema", "phantom.cardiomegaly"];
+        let tasks: Vec<Task> = ids.map(|id| catalogue.get(id).unwrap().clone()).into();
+        let mut all = predictions(ids[0], 0);
+        let mut second = predictions(ids[1], 1);
+        second.swap(0, 5);
+        all.extend(second);
+        let error = judge(&tasks, &all, &Intervals::default()).unwrap_err();
+        assert!(error.to_string().contains("same scans"), "{error}");
+    }
+
+    #[test]
     fn a_group_has_the_mean_of_its_tasks_and_intervals_around_it() {
         let catalogue = Catalogue::standard();
         let ids = [

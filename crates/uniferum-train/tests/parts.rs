@@ -6,12 +6,14 @@ use std::collections::{BTreeSet, HashMap};
 
 use candle_core::{Device, Tensor};
 use common::{ALL, LABELS, Setup, config, setup, thin};
-use uniferum_data::OnError;
+use uniferum_ct::transform::ModelTransform;
+use uniferum_data::{InputSettings, OnError};
 use uniferum_fusion::{Freeze, Uniferum};
+use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Threads;
 use uniferum_train::{
-    Baseline, BaselineConfig, Intervals, Learner, LearningRate, LoraConfig, TrainConfig, Trainer,
-    ask_scans, evaluate,
+    Answer, Baseline, BaselineConfig, Init, Intervals, Learner, LearningRate, LoraConfig,
+    ModelChoice, RunConfig, TrainConfig, Trainer, ask_scans, evaluate,
 };
 
 type Weights = HashMap<String, Vec<f32>>;
@@ -471,4 +473,62 @@ fn the_baseline_learns_stops_early_and_keeps_its_best() {
     )
     .unwrap();
     assert_eq!(answers.predictions.len(), 2);
+}
+
+/// An answer that is no number is of a scan and a task, and costs that scan alone where that is wanted.
+#[test]
+fn answers_that_are_no_numbers_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 8, false, &LABELS);
+    let data = &s.loader.dataset;
+    let scans: Vec<usize> = (0..data.manifest.scans.len()).collect();
+    let asked = std::cell::Cell::new(0);
+    let ask = |_: &Tensor| {
+        asked.set(asked.get() + 1);
+        let logit = if asked.get() == 3 { f32::NAN } else { 0.5 };
+        Ok(data.tasks.iter().map(|_| Answer::Label(logit)).collect())
+    };
+    let stopped = ask_scans(&ask, data, &scans, &Device::Cpu, OnError::Stop, || {});
+    let error = stopped.unwrap_err().to_string();
+    let scan = data.manifest.scans[scans[2]].name();
+    assert!(
+        error.starts_with(&format!("{scan}: {}", data.tasks[0].id)),
+        "{error}"
+    );
+    assert_eq!(asked.get(), 3);
+    asked.set(0);
+    let on_error = OnError::SkipAndReport;
+    let answers = ask_scans(&ask, data, &scans, &Device::Cpu, on_error, || {}).unwrap();
+    assert_eq!(answers.skipped.len(), 1);
+    let left = (scans.len() - 1) * data.tasks.len();
+    assert_eq!(answers.predictions.len(), left);
+}
+
+/// What does not fit is told before the first step.
+#[test]
+fn questions_that_are_too_long_are_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 4, false, &LABELS);
+    let mut model = s.model.clone();
+    model.bert.max_positions = 8;
+    let run = RunConfig {
+        model: ModelChoice::Uniferum(model),
+        init: Init::none(),
+        train: config(2),
+        input: InputSettings {
+            transform: ModelTransform {
+                crop: [32; 3],
+                shape: [32; 3],
+            },
+            ..Default::default()
+        },
+        ..RunConfig::default()
+    };
+    let catalogue = Catalogue::standard();
+    let error = run.trainer(&catalogue, &s.loader.dataset, &Device::Cpu);
+    let error = error.err().map(|e| e.to_string()).unwrap_or_default();
+    assert!(
+        error.contains("word pieces") && error.contains("phantom."),
+        "{error}"
+    );
 }

@@ -189,6 +189,10 @@ mod tests {
         assert_eq!(of(&mpirun).unwrap(), (1, 2, 1));
         let srun = [("SLURM_PROCID", "3"), ("SLURM_NTASKS", "4")];
         assert_eq!(of(&srun).unwrap(), (3, 4, 3));
+        let pmi = [("PMI_RANK", "3"), ("PMI_SIZE", "4")];
+        assert_eq!(of(&pmi).unwrap(), (3, 4, 3));
+        let in_slurm = [pmi[0], pmi[1], ("SLURM_LOCALID", "1")];
+        assert_eq!(of(&in_slurm).unwrap(), (3, 4, 1));
         assert!(of(&[("RANK", "2"), ("WORLD_SIZE", "2")]).is_err());
         let error = of(&[("RANK", "x"), ("WORLD_SIZE", "2")]).unwrap_err();
         assert!(error.to_string().contains("RANK"), "{error}");
