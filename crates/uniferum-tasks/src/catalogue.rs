@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::tables::{self, anatomy, ct_rate, inspect, phantom, rad_chest};
-use crate::{Error, Result, Task, TaskKind, user};
+use crate::{Error, Result, Task, user};
 
 /// The standard groups, in the catalogue's order.
 pub const GROUPS: [&str; 6] = [
@@ -108,11 +108,6 @@ impl Catalogue {
             }
         }
         groups
-    }
-
-    /// All tasks of one kind.
-    pub fn of_kind(&self, kind: TaskKind) -> Vec<&Task> {
-        self.tasks.iter().filter(|t| t.kind == kind).collect()
     }
 
     /// The tasks of other collections that ask for the same finding.

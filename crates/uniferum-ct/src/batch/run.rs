@@ -80,7 +80,8 @@ pub struct Summary {
 ///
 /// # Errors
 /// [`Error::Field`] where a result would replace a file that the plan reads; [`Error::Io`] where the output
-/// folder or the ledger cannot be written, or where another run has the same shard. A scan that fails is no error: it is a row.
+/// folder or the ledger cannot be written, or where another run has the same shard. A scan that fails is no
+/// error: it is a row.
 ///
 /// ```
 /// use ndarray::Array3;
