@@ -83,7 +83,17 @@ impl Search<'_> {
             self.left_out.push(text);
             return Ok(false);
         }
-        if self.exclude == Some(&real) || !self.visited.insert(real) {
+        if self.exclude == Some(&real) {
+            if !below_root {
+                let text = format!(
+                    "{}: the folder for results, which is not searched",
+                    folder.display()
+                );
+                self.left_out.push(text);
+            }
+            return Ok(false);
+        }
+        if !self.visited.insert(real) {
             return Ok(false);
         }
         let mut paths = Vec::new();

@@ -398,6 +398,12 @@ fn results_masks_and_circles_of_links_below_an_input_are_not_searched() {
     for (told, expected) in found.left_out.iter().zip(left_out) {
         assert!(told.contains(expected), "{told}");
     }
+    let own = Sources {
+        exclude: Some(f.join("d")),
+        ..sources("d", true)
+    };
+    let own = gather(&own).unwrap();
+    assert!(own.inputs.is_empty() && own.left_out[0].contains("for results"));
     // What a person names is searched, whatever it is.
     let named = gather(&sources("d/std/scans", true)).unwrap();
     assert_eq!(names(f, &named.inputs), ["d/std/scans/1.uct"]);
