@@ -1,7 +1,5 @@
 //! How well masks are found, in memory that grows with the tasks and not with the scans.
 
-use std::collections::BTreeMap;
-
 use serde::Serialize;
 use uniferum_metrics::{Cases, Overlap, Ranked};
 use uniferum_tasks::Task;
@@ -30,27 +28,38 @@ pub struct MaskMetrics {
 }
 
 /// What was said and is true of the cells of one task's masks.
-#[derive(Default)]
 pub(crate) struct Cells {
     scans: usize,
     dice: f64,
     /// Scans that have a Dice.
     overlaps: usize,
-    /// Background and foreground cells by the [`place`] of their logits: at most 2^17.
-    counts: BTreeMap<u32, [u64; 2]>,
+    /// Background and foreground cells by the [`place`] of their logits. An array, since every cell of every
+    /// mask comes by; logits lie close together, and memory that is never touched is never taken.
+    counts: Vec<[u64; 2]>,
+}
+
+impl Default for Cells {
+    fn default() -> Self {
+        Self {
+            scans: 0,
+            dice: 0.0,
+            overlaps: 0,
+            counts: vec![[0; 2]; 1 << (32 - DROPPED)],
+        }
+    }
 }
 
 /// Bits of a logit that are not looked at: 9 significant ones are left.
 const DROPPED: u32 = 15;
 
 /// Where a logit stands among all, 0 the lowest.
-fn place(logit: f32) -> u32 {
+fn place(logit: f32) -> usize {
     let bits = logit.to_bits();
     let ordered = match logit.is_sign_negative() {
         true => !bits,
         false => bits | 1 << 31,
     };
-    ordered >> DROPPED
+    (ordered >> DROPPED) as usize
 }
 
 impl Cells {
@@ -64,7 +73,7 @@ impl Cells {
             self.overlaps += 1;
         }
         for (logit, truth) in logits.iter().zip(truth) {
-            self.counts.entry(place(*logit)).or_default()[usize::from(truth)] += 1;
+            self.counts[place(*logit)][usize::from(truth)] += 1;
         }
         Ok(())
     }
@@ -72,11 +81,11 @@ impl Cells {
     pub(crate) fn metrics(&self, task: &Task) -> Result<MaskMetrics> {
         let (mut scores, mut labels, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         let mut totals = [0; 2];
-        for (&place, counts) in &self.counts {
+        for (place, counts) in self.counts.iter().enumerate() {
             for (label, &count) in [false, true].into_iter().zip(counts) {
                 totals[usize::from(label)] += count;
                 if count > 0 {
-                    scores.push(f64::from(place));
+                    scores.push(place as f64);
                     labels.push(label);
                     weights.push(count as f64);
                 }
@@ -162,7 +171,7 @@ mod tests {
             0.51,
             f32::MAX,
         ];
-        let places: Vec<u32> = logits.iter().map(|l| place(*l)).collect();
+        let places: Vec<usize> = logits.iter().map(|l| place(*l)).collect();
         assert!(places.is_sorted() && places[9] < 1 << 17, "{places:?}");
         assert!(places[1] < places[2] && places[7] < places[8]);
     }

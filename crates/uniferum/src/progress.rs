@@ -17,6 +17,14 @@ pub(crate) enum Show {
     Bytes,
 }
 
+/// What to call after each of a number of things that becomes known with the first.
+pub(crate) fn counted(bar: &ProgressBar) -> impl Fn(usize) + Sync {
+    |all| {
+        bar.set_length(all as u64);
+        bar.inc(1);
+    }
+}
+
 impl Show {
     fn on_terminal(self) -> &'static str {
         match self {

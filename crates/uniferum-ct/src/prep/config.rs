@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::resample::Interpolation;
+use crate::resample::{Interpolation, MOST_VOXELS};
 use crate::{Error, Result};
 
 /// Whose steps to follow where the paper and its public release differ.
@@ -60,9 +60,6 @@ impl Default for StandardiseConfig {
         }
     }
 }
-
-/// More voxels than any model field of view needs: 2 GiB of HU.
-const MOST_VOXELS: usize = 1 << 30;
 
 /// Refuses a result of more voxels than [`MOST_VOXELS`]: a spacing that is not in mm asks for them.
 pub(super) fn check_size(len: [f64; 3]) -> Result<()> {

@@ -13,3 +13,6 @@ pub use onto::{linear_onto, nearest_onto};
 pub(crate) use separable::{pick, resample, resample_into};
 pub use spacing::{labels_to_spacing, to_spacing};
 pub(crate) use spline::CubicSpline;
+
+/// Voxels of a result at most: more than any model sees. A spacing that is not in mm asks for more.
+pub(crate) const MOST_VOXELS: usize = 1 << 30;

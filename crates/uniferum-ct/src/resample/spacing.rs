@@ -1,6 +1,6 @@
 //! Volumes at another spacing.
 
-use super::{AxisOperator, Interpolation, pick, resample};
+use super::{AxisOperator, Interpolation, MOST_VOXELS, pick, resample};
 use crate::error::{Error, Result};
 use crate::volume::{CtVolume, Volume};
 
@@ -58,9 +58,6 @@ pub fn labels_to_spacing<T: Copy + Default + Send + Sync>(
     Ok(Volume::new(voxels, grid.affine))
 }
 
-/// 4 GiB of HU; a spacing that is not in mm asks for more.
-const MOST_VOXELS: f64 = (1u64 << 30) as f64;
-
 /// Where the voxels of the result lie, in those of the input.
 struct Grid {
     input: [usize; 3],
@@ -83,7 +80,7 @@ impl Grid {
         let step: [f64; 3] = std::array::from_fn(|a| spacing_mm[a] / spacing[a]);
         let len = std::array::from_fn(|a| (input[a] as f64 / step[a]).round().max(1.0));
         let possible = spacing_mm.iter().all(|s| *s > 0.0 && s.is_finite());
-        if !possible || len.iter().product::<f64>() > MOST_VOXELS {
+        if !possible || len.iter().product::<f64>() > MOST_VOXELS as f64 {
             return Err(Error::Config {
                 field: "spacing_mm",
                 expected: "three above 0, and at most 2^30 voxels in all".to_owned(),

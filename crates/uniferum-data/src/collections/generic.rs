@@ -152,11 +152,7 @@ impl TableSettings {
                 table.error(row, what)
             })?;
         }
-        let nobody = format!("{}:", self.collection);
-        let nobodys = all.scans.iter().enumerate();
-        let nobodys = nobodys.filter(|(_, scan)| scan.patient == nobody);
-        let nobodys: Vec<usize> = nobodys.map(|(place, _)| place).collect();
-        name_patients(&mut all.scans, &nobodys, &root);
+        name_patients(&mut all.scans, &root);
         let repeated = table.len() - all.scans.len();
         if repeated > 0 {
             out.note(format!(

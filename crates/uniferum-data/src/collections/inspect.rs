@@ -77,10 +77,7 @@ impl Inspect {
         }
         let official = files::newest(&self.folders(&base), "splits_", ".tsv")?;
         if let Some(path) = &official {
-            if self.split.by != Self::new("").split.by {
-                let what = "the collection has an official split; expected no other, got shares or numbers";
-                return Err(Error::table(path, None, what));
-            }
+            self.split.check_usual(&Self::new("").split, path)?;
             split(&mut scans, &Table::read(path)?, &mut out)?;
         }
         reports(&self.folders(&base), &scans, &mut out)?;

@@ -83,10 +83,7 @@ impl ReleaseTable {
                 return Err(table.error(row, what));
             }
         }
-        let nobodys: Vec<usize> = (0..scans.len())
-            .filter(|&place| VolumeName::parse(&scans[place].name()).is_none())
-            .collect();
-        name_patients(&mut scans, &nobodys, self.folder());
+        name_patients(&mut scans, self.folder());
         if scans.iter().any(|s| VolumeName::parse(&s.name()).is_none()) {
             out.note("the table names no patients: scans not named as CT-RATE's count as one each");
         }

@@ -160,11 +160,8 @@ impl TotalSegmentatorFolder {
         if !meta.is_file() {
             return self.split.apply(&mut out.manifest, |_| true);
         }
-        if self.split.by != Self::new("", "", "").split.by {
-            let what =
-                "the collection has an official split; expected no other, got shares or numbers";
-            return Err(Error::table(&meta, None, what));
-        }
+        let usual = Self::new("", "", "").split;
+        self.split.check_usual(&usual, &meta)?;
         let table = Table::read(&meta)?;
         let (name, split) = (table.need(&["image_id"])?, table.need(&["split"])?);
         let rows: HashMap<&str, usize> =

@@ -93,25 +93,11 @@ pub(super) fn no_chest(manifest: &Manifest, list: &Path) -> Result<Vec<Finding>>
     Ok(findings)
 }
 
-fn after_collection(patient: &str) -> &str {
-    patient.split_once(':').map_or(patient, |(_, own)| own)
-}
-
 pub(super) fn unknown_patients(manifest: &Manifest) -> Option<Finding> {
     let unknown = |s: &&Scan| {
-        let path = s.path.display().to_string();
-        // A path below the table's folder stands for the patient where names repeat.
-        if s.patient.contains(std::path::MAIN_SEPARATOR)
-            && path.ends_with(after_collection(&s.patient))
-        {
-            return true;
-        }
-        let own = [s.name(), path];
-        own.iter().any(|own| {
-            // Behind the collection's name, or without one.
-            let before = s.patient.strip_suffix(own.as_str());
-            before.is_some_and(|before| before.is_empty() || before.ends_with(':'))
-        })
+        let patient = s.patient.rsplit(':').next().unwrap_or_default();
+        // Where names repeat, the path below the table's folder stands for the patient.
+        patient == s.name() || s.path.ends_with(patient)
     };
     let count = manifest.scans.iter().filter(unknown).count();
     (count > 0 && count < manifest.scans.len() || count > 1).then(|| {

@@ -127,15 +127,16 @@ pub fn base_name(path: &Path) -> String {
     stem.unwrap_or(&name).to_owned()
 }
 
-/// Makes each of the scans `at` these places a patient of its own, called by its file, and by its path below
-/// the table's `folder` where several files have that name: wherever the table lies, patients are called alike.
-pub(crate) fn name_patients(scans: &mut [Scan], at: &[usize], folder: &Path) {
+/// Makes each scan whose patient has no name, or but the collection's before it, a patient of its own: called
+/// by its file, and by its path below the table's `folder` where several files have that name, so that patients
+/// are called alike wherever the table lies.
+pub(crate) fn name_patients(scans: &mut [Scan], folder: &Path) {
+    let is_nobody = |scan: &Scan| scan.patient.is_empty() || scan.patient.ends_with(':');
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
-    for &place in at {
-        *times.entry(scans[place].name()).or_default() += 1;
+    for scan in scans.iter().filter(|scan| is_nobody(scan)) {
+        *times.entry(scan.name()).or_default() += 1;
     }
-    for &place in at {
-        let scan = &mut scans[place];
+    for scan in scans.iter_mut().filter(|scan| is_nobody(scan)) {
         let name = match times[&scan.name()] {
             1 => scan.name(),
             _ => {

@@ -68,11 +68,10 @@ pub(super) fn manifest(
     let Parser {
         mut scans,
         mut problems,
-        nobodys,
         folder,
         ..
     } = parser;
-    name_patients(&mut scans, &nobodys, &folder);
+    name_patients(&mut scans, &folder);
     problems.extend(leaks(&scans));
     Ok((Manifest { scans }, problems))
 }
@@ -88,8 +87,6 @@ struct Parser<'a> {
     scans: Vec<Scan>,
     at: HashMap<PathBuf, usize>,
     problems: Vec<Problem>,
-    /// Scans whose patients the table does not name.
-    nobodys: Vec<usize>,
 }
 
 impl<'a> Parser<'a> {
@@ -112,7 +109,6 @@ impl<'a> Parser<'a> {
             scans: Vec::new(),
             at: HashMap::new(),
             problems: Vec::new(),
-            nobodys: Vec::new(),
         };
         parser.find_labels();
         Ok(parser)
@@ -254,9 +250,6 @@ impl<'a> Parser<'a> {
         };
         scan.hu = self.value(row, hu);
         scan.spacing_mm = self.value(row, spacing);
-        if scan.patient.is_empty() {
-            self.nobodys.push(self.scans.len());
-        }
         for (what, file) in files(&scan) {
             if !file.exists() {
                 let what = format!("{what} {}: no such file", file.display());

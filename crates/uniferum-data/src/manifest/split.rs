@@ -1,6 +1,7 @@
 //! Splits by patient, for collections that come without.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
@@ -72,6 +73,15 @@ impl std::fmt::Display for SplitPlan {
 }
 
 impl SplitPlan {
+    /// Refuses another plan than the `usual` one where a collection's own table says the split.
+    pub(crate) fn check_usual(&self, usual: &SplitPlan, own: &Path) -> Result<()> {
+        if self.by == usual.by {
+            return Ok(());
+        }
+        let what = "the collection has an official split; expected no other, got shares or numbers";
+        Err(Error::table(own, None, what))
+    }
+
     /// Splits those scans of a manifest that `among` accepts; the others stay as they are.
     ///
     /// The order of the scans does not matter. Test patients are drawn first, then validation patients.

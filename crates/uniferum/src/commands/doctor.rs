@@ -8,6 +8,7 @@ use uniferum_tasks::Catalogue;
 
 use crate::global::Global;
 use crate::output::Format;
+use crate::progress::counted;
 
 /// Examine a manifest: patient leaks, duplicates, missing and damaged files, Hounsfield units, labels
 ///
@@ -74,10 +75,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         tasks: args.tasks,
     };
     let bar = global.bar(0, "scans");
-    let progress = |scans: usize| {
-        bar.set_length(scans as u64);
-        bar.inc(1);
-    };
+    let progress = counted(&bar);
     let found = examine(&args.manifest, &catalogue, &args.group, &options, progress)?;
     bar.finish_and_clear();
     if let Some(path) = &args.clean {

@@ -38,6 +38,14 @@ fn tell_left_out(folders: &[String], global: &crate::global::Global) {
     }
 }
 
+/// The file of weights of a model: itself, or in its folder.
+fn weights_of(checkpoint: &std::path::Path) -> std::path::PathBuf {
+    match checkpoint.is_dir() {
+        true => checkpoint.join("model.safetensors"),
+        false => checkpoint.to_owned(),
+    }
+}
+
 /// Refuses what training goes on with where a model for use is expected.
 fn check_usable(checkpoint: &std::path::Path) -> anyhow::Result<()> {
     anyhow::ensure!(

@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use uniferum_tasks::{Catalogue, Task, trained};
 use uniferum_train::Baseline;
 
+use super::weights_of;
 use crate::global::Global;
 use crate::output::Format;
 
@@ -77,8 +78,7 @@ fn learnt(checkpoint: &Path) -> anyhow::Result<Vec<Task>> {
 
 /// A baseline takes no sentences.
 fn is_baseline(checkpoint: &Path) -> anyhow::Result<bool> {
-    let file = trained::folder(checkpoint).join("model.safetensors");
-    Ok(Baseline::read_config(&file)?.is_some())
+    Ok(Baseline::read_config(&weights_of(checkpoint))?.is_some())
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {

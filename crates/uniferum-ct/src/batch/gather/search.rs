@@ -112,7 +112,7 @@ impl Search<'_> {
             ..Entry::default()
         };
         let first = self.found.len();
-        let (mut here, mut below) = (Vec::new(), false);
+        let (mut here, mut may_be_ct, mut below) = (false, false, false);
         for path in paths {
             if hidden(&path) || is_class(&path, self.classes) {
                 continue;
@@ -124,15 +124,16 @@ impl Search<'_> {
                 below |= self.folder(root, &path)?;
             } else if is_scan_name(&path) {
                 self.found.push(entry(&path));
-            } else if is_dicom(&path) {
-                here.push(path);
+            } else if !may_be_ct && is_dicom(&path) {
+                here = true;
+                // One that a person named is read whatever it holds, and what is wrong with it is told then.
+                may_be_ct = !below_root || dicom::may_be_ct(&path);
             }
         }
-        if here.is_empty() {
+        if !here {
             return Ok(below);
         }
-        // One that a person named is read whatever it holds, and what is wrong with it is told then.
-        if below_root && !here.iter().any(|file| dicom::may_be_ct(file)) {
+        if !may_be_ct {
             let text = format!(
                 "{}: DICOM files in the folder itself, but no CT among them",
                 folder.display()

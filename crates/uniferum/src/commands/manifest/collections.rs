@@ -10,6 +10,7 @@ use uniferum_data::collections::{
 use super::output::{HuArg, Output};
 use super::split::SplitArgs;
 use crate::global::Global;
+use crate::progress::counted;
 
 /// CT-RATE: 18 labels, masks and reports
 ///
@@ -155,10 +156,7 @@ pub(super) fn luna16(args: Luna16Args, global: &Global) -> anyhow::Result<()> {
     settings.val_subsets = args.val_subsets;
     settings.test_subsets = args.test_subsets;
     let bar = global.bar(0, "masks");
-    let found = settings.read(|scans| {
-        bar.set_length(scans as u64);
-        bar.inc(1);
-    })?;
+    let found = settings.read(counted(&bar))?;
     bar.finish_and_clear();
     for note in &found.notes {
         global.hint(format!("note: {note}"));
@@ -207,10 +205,7 @@ pub(super) fn totalsegmentator(args: TotalSegmentatorArgs, global: &Global) -> a
         settings.split = plan;
     }
     let bar = global.bar(0, "masks");
-    let found = settings.read(|scans| {
-        bar.set_length(scans as u64);
-        bar.inc(1);
-    })?;
+    let found = settings.read(counted(&bar))?;
     bar.finish_and_clear();
     for note in &found.notes {
         global.hint(format!("note: {note}"));

@@ -21,8 +21,8 @@ use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 use uniferum_train::Baseline;
 
-use crate::commands::check_usable;
 use crate::commands::shard::Part;
+use crate::commands::{check_usable, weights_of};
 use crate::dtype::Dtype;
 use crate::global::Global;
 use asking::Run;
@@ -248,10 +248,7 @@ fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
     let name = checkpoint.display();
     ensure!(checkpoint.exists(), "{name}: no such file");
     check_usable(checkpoint)?;
-    let file = match checkpoint.is_dir() {
-        true => checkpoint.join("model.safetensors"),
-        false => checkpoint.to_owned(),
-    };
+    let file = weights_of(checkpoint);
     ensure!(
         file.is_file(),
         "{}: no such file: is the training finished? The best model so far is in {}",
