@@ -66,7 +66,7 @@ fn main() -> anyhow::Result<()> {
         seed: 0,
         device,
     };
-    for (step, batch) in loader.stream(0, steps).into_iter().enumerate() {
+    for (step, batch) in loader.stream(0, steps).enumerate() {
         let batch = batch?;
         // Another dropout each step.
         model.set_dropout_seed(step as u64);

@@ -131,4 +131,20 @@ impl Error {
             what: what.to_string(),
         }
     }
+
+    pub(crate) fn volume(what: &'static str, expected: impl ToString, got: impl ToString) -> Self {
+        Error::Volume {
+            what,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
+
+    pub(crate) fn config(field: &'static str, expected: impl ToString, got: impl ToString) -> Self {
+        Error::Config {
+            field,
+            expected: expected.to_string(),
+            got: got.to_string(),
+        }
+    }
 }

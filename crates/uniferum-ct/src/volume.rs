@@ -1,6 +1,6 @@
 //! A volume: voxels and where they lie in the patient.
 
-use ndarray::{Array3, Axis};
+use ndarray::{Array3, ArrayView3, Axis};
 
 use crate::Affine;
 use crate::error::{Error, Result};
@@ -63,11 +63,12 @@ impl<T> Volume<T> {
     /// [`Error::Volume`] where the shapes differ or the corners are more than half a voxel apart.
     pub fn check_same_grid<U>(&self, other: &Volume<U>, what: &'static str) -> Result<()> {
         if self.shape() != other.shape() {
-            return Err(Error::Volume {
+            let expected = format!("shape {:?} as the scan", self.shape());
+            return Err(Error::volume(
                 what,
-                expected: format!("shape {:?} as the scan", self.shape()),
-                got: format!("{:?}", other.shape()),
-            });
+                expected,
+                format!("{:?}", other.shape()),
+            ));
         }
         let tolerance = self.spacing().into_iter().fold(f64::INFINITY, f64::min) / 2.0;
         let last = self.shape().map(|n| n.saturating_sub(1) as f64);
@@ -76,14 +77,38 @@ impl<T> Volume<T> {
             let (p, q) = (self.affine.apply(index), other.affine.apply(index));
             let distance = (0..3).map(|a| (p[a] - q[a]).powi(2)).sum::<f64>().sqrt();
             if distance.is_nan() || distance > tolerance {
-                return Err(Error::Volume {
-                    what,
-                    expected: format!("voxel {index:?} at {p:.2?} mm as in the scan"),
-                    got: format!("{q:.2?} mm"),
-                });
+                let expected = format!("voxel {index:?} at {p:.2?} mm as in the scan");
+                return Err(Error::volume(what, expected, format!("{q:.2?} mm")));
             }
         }
         Ok(())
+    }
+
+    /// The voxels as they lie, with the axes permuted and flipped so that they run closest to RAS+, and the
+    /// affine that goes with them.
+    pub(crate) fn ras_view(&self) -> (ArrayView3<'_, T>, Affine) {
+        let axes = self.affine.axes();
+        let mut source_of = [0; 3];
+        for (axis, &(patient, _)) in axes.iter().enumerate() {
+            source_of[patient] = axis;
+        }
+        let mut view = self.voxels.view().permuted_axes(source_of);
+        let mut affine = self.affine;
+        for (patient, &axis) in source_of.iter().enumerate() {
+            for row in 0..3 {
+                affine.0[row][patient] = self.affine.0[row][axis];
+            }
+        }
+        for (patient, &axis) in source_of.iter().enumerate() {
+            if axes[axis].1 < 0.0 {
+                view.invert_axis(Axis(patient));
+                let (mut offset, mut scale) = ([0.0; 3], [1.0; 3]);
+                offset[patient] = self.shape()[axis].saturating_sub(1) as f64;
+                scale[patient] = -1.0;
+                affine = affine.subgrid(offset, scale);
+            }
+        }
+        (view, affine)
     }
 }
 
@@ -104,28 +129,7 @@ impl<T: Clone> Volume<T> {
     ///
     /// The result is in C order (last axis contiguous).
     pub fn to_ras(self) -> Self {
-        let axes = self.affine.axes();
-        let mut source_of = [0; 3];
-        for (axis, &(patient, _)) in axes.iter().enumerate() {
-            source_of[patient] = axis;
-        }
-        let shape = self.shape();
-        let mut matrix = self.affine.0;
-        let mut view = self.voxels.view().permuted_axes(source_of);
-        for (patient, &axis) in source_of.iter().enumerate() {
-            for row in 0..3 {
-                matrix[row][patient] = self.affine.0[row][axis];
-            }
-            if axes[axis].1 < 0.0 {
-                view.invert_axis(Axis(patient));
-                let last = shape[axis].saturating_sub(1) as f64;
-                for row in matrix.iter_mut().take(3) {
-                    row[3] += row[patient] * last;
-                    row[patient] = -row[patient];
-                }
-            }
-        }
-        let affine = Affine(matrix);
+        let (view, affine) = self.ras_view();
         if view.is_standard_layout() && affine == self.affine {
             return self;
         }
@@ -143,21 +147,28 @@ mod tests {
     #[test]
     fn reorienting_keeps_every_voxel_where_it_is_in_the_patient() {
         let voxels = Array3::from_shape_fn((2, 3, 4), |(i, j, k)| (100 * i + 10 * j + k) as i16);
-        let affine = Affine([
+        let oblique = Affine([
             [0.0, 0.1, -0.8, 3.0],
             [0.1, -0.7, 0.0, -2.0],
             [-0.9, 0.0, 0.05, 8.0],
             [0.0, 0.0, 0.0, 1.0],
         ]);
-        let before = Volume::new(voxels, affine);
-        let after = before.clone().to_ras();
-        assert_eq!(after.orientation(), "RAS");
-        assert_eq!(after.shape(), [4, 3, 2]);
-        let inverse = before.affine.inverse().unwrap();
-        for ((i, j, k), &value) in after.voxels.indexed_iter() {
-            let p = after.affine.apply([i as f64, j as f64, k as f64]);
-            let q = inverse.apply(p).map(|c| c.round() as usize);
-            assert_eq!(before.voxels[q], value);
+        let along = |signs| Affine::from_spacing([0.7, 0.8, 2.0], signs, [3.0, 4.0, 5.0]);
+        for (affine, shape) in [
+            (oblique, [4, 3, 2]),
+            (along([-1.0, -1.0, 1.0]), [2, 3, 4]),
+            (along([1.0, -1.0, -1.0]), [2, 3, 4]),
+        ] {
+            let before = Volume::new(voxels.clone(), affine);
+            let after = before.clone().to_ras();
+            assert_eq!(after.orientation(), "RAS");
+            assert_eq!(after.shape(), shape);
+            let inverse = before.affine.inverse().unwrap();
+            for ((i, j, k), &value) in after.voxels.indexed_iter() {
+                let p = after.affine.apply([i as f64, j as f64, k as f64]);
+                let q = inverse.apply(p).map(|c| c.round() as usize);
+                assert_eq!(before.voxels[q], value);
+            }
         }
     }
 

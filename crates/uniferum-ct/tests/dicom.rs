@@ -107,6 +107,28 @@ fn every_uncompressed_encoding_gives_the_same_voxels() {
     }
 }
 
+/// As some archives cut files off; what is cut off before the delimiter is damage.
+#[test]
+fn compressed_pixels_without_their_last_delimiter_are_read() {
+    let folder = Folder::new();
+    let slice = SliceFile {
+        encoding: Encoding::Rle,
+        ..SliceFile::at(0.0)
+    };
+    let path = folder.put("a.dcm", &slice);
+    let read = || read_ct(&path, &ReadOptions::default());
+    let whole = read().unwrap().volume;
+    let bytes = slice.encode();
+    // The delimiter is a tag and a length, eight bytes.
+    std::fs::write(&path, &bytes[..bytes.len() - 8]).unwrap();
+    assert_eq!(read().unwrap().volume, whole);
+    for (cut, what) in [(4, "cut off between fragments"), (10, "claims")] {
+        std::fs::write(&path, &bytes[..bytes.len() - cut]).unwrap();
+        let error = read().unwrap_err().to_string();
+        assert!(error.contains(what), "{error}");
+    }
+}
+
 #[test]
 fn slope_and_intercept_are_the_slices_own() {
     let folder = Folder::new();

@@ -111,6 +111,28 @@ fn the_nifti_crate_reads_what_we_write() {
     );
 }
 
+/// As of tapes and of some archivers, which fill up their last block.
+#[test]
+fn zeros_after_a_compressed_file_are_padding_and_other_bytes_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii.gz");
+    write_nifti(&path, &sample()).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    let followed = |tail: &[u8]| {
+        std::fs::write(&path, [&whole[..], tail].concat()).unwrap();
+        read_ct(&path, &ReadOptions::default())
+    };
+    for zeros in [1, 512, 1 << 20] {
+        let scan = followed(&vec![0; zeros]).unwrap();
+        assert_eq!(scan.volume.voxels, sample().voxels.mapv(f32::from));
+        assert!(scan.warnings.is_empty(), "{:?}", scan.warnings);
+    }
+    for tail in [&b"garbage"[..], &[0, 0, 0, 7]] {
+        let error = followed(tail).unwrap_err().to_string();
+        assert!(error.contains("follows the last member"), "{error}");
+    }
+}
+
 #[test]
 fn a_fortran_array_is_written_by_index_not_by_memory() {
     let folder = tempfile::tempdir().unwrap();

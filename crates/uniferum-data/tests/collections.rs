@@ -7,7 +7,7 @@ use std::path::Path;
 
 use uniferum_ct::{HuSource, read_ct, read_mask};
 use uniferum_data::collections::{
-    Absent, ColumnNames, CtRate, CtRateVersion, HuSetting, Inspect, Luna16, RadChest, ReleaseTable,
+    Absent, ColumnNames, CtRate, CtRateVersion, HuChoice, Inspect, Luna16, RadChest, ReleaseTable,
     TableSettings, TotalSegmentatorFolder, write_tasks,
 };
 use uniferum_data::{Scan, Split, SplitBy, SplitPlan};
@@ -142,7 +142,7 @@ fn ct_rate_version_1_takes_slope_and_intercept_from_the_table() {
         "{:?}",
         found.notes
     );
-    settings.hu = Some(HuSetting::Header);
+    settings.hu = Some(HuChoice::Header);
     let header = settings.read().unwrap().manifest;
     assert!(header.scans.len() > 2 && header.scans.iter().all(|s| s.hu == HuSource::Header));
     settings.absent = Absent::Stop;
@@ -436,13 +436,37 @@ fn inspect_tells_what_its_tables_do_not_join() {
     tsv("splits_20250611.tsv", &format!("{splits}i1 test\n"));
     let error = read().unwrap_err().to_string();
     assert!(error.contains("puts PE1 into another split"), "{error}");
-    // As pandas writes whole numbers of a column with gaps.
+    // Of ids that are no integers nobody knows what was meant.
     tsv(
         mapping,
         "impression_id person_id image_id\ni1.0 11 PE1\ni2.0 12 PE2\n",
     );
     let error = read().unwrap_err().to_string();
     assert!(error.contains("are the ids written alike"), "{error}");
+}
+
+/// As pandas writes integers of a column that has had a gap.
+#[test]
+fn inspect_joins_integers_with_floating_point_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    inspect(folder.path());
+    let path = |name: &str| folder.path().join(format!("{name}_20250611.tsv"));
+    for name in ["labels", "splits", "impressions"] {
+        let text = fs::read_to_string(path(name)).unwrap();
+        let plain = |text: String, i: i32| text.replace(&format!("i{i}\t"), &format!("{i}\t"));
+        fs::write(path(name), (1..4).fold(text, plain)).unwrap();
+    }
+    let mapping = "impression_id person_id image_id\n1.0 11.0 PE1\n2.0 12.0 PE2\n3.0  PE3\n";
+    fs::write(path("study_mapping"), mapping.replace(' ', "\t")).unwrap();
+    let found = Inspect::new(folder.path()).read().unwrap();
+    let scans = &found.manifest.scans;
+    let patients: Vec<&str> = scans.iter().map(|s| s.patient.as_str()).collect();
+    assert_eq!(patients, ["inspect:11", "inspect:12", "inspect:PE3"]);
+    assert_eq!(scans[0].study, "inspect:1");
+    assert!(scans[0].labels["inspect.pulmonary-embolism"]);
+    let splits: Vec<Split> = scans.iter().map(|s| s.split).collect();
+    assert_eq!(splits, Split::ALL);
+    assert_eq!(found.reports[0].patient, "inspect:11");
 }
 
 #[test]
@@ -613,6 +637,34 @@ fn totalsegmentator_folders_of_classes_become_label_maps() {
     assert_eq!(distinct, [0, 10].into(), "the number follows from the name");
 }
 
+/// Scans of several collections have one name.
+#[test]
+fn label_maps_of_another_collection_are_not_taken_for_this_one_s() {
+    let folder = tempfile::tempdir().unwrap();
+    for (root, class) in [("a", "lung_upper_lobe_left"), ("b", "heart")] {
+        let root = folder.path().join(root);
+        common::scan(&root.join("s0001/ct.nii.gz"), 1);
+        common::mask(&root.join(format!("s0001/segmentations/{class}.nii.gz")), 1);
+        common::text(&root.join("meta.csv"), "image_id;split\ns0001;train\n");
+    }
+    let read = |root: &str| {
+        let root = folder.path().join(root);
+        let settings = TotalSegmentatorFolder::new(&root, &root, folder.path().join("merged"));
+        settings.read(|_| ())
+    };
+    let map = |root: &str| {
+        let found = read(root).unwrap();
+        found.manifest.scans[0].mask.clone().unwrap()
+    };
+    let first = fs::read(map("a")).unwrap();
+    let refused = read("b").unwrap_err().to_string();
+    assert!(refused.contains("holds label maps of"), "{refused}");
+    assert!(fs::read(map("a")).unwrap() == first);
+    // It has moved.
+    fs::rename(folder.path().join("a"), folder.path().join("c")).unwrap();
+    assert!(fs::read(map("c")).unwrap() == first);
+}
+
 #[test]
 fn totalsegmentator_leaves_out_a_mask_that_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
@@ -684,7 +736,7 @@ fn ones_own_table_with_ones_own_names() {
         intercept: "offset".into(),
         ..ColumnNames::default()
     };
-    settings.hu = HuSetting::Table;
+    settings.hu = HuChoice::Table;
     settings.labels = vec![("effusion".into(), "ct-rate.pleural-effusion".into())];
     let catalogue = Catalogue::standard();
     let error = settings.read(&catalogue).unwrap_err().to_string();

@@ -86,7 +86,7 @@ fn flat(t: &Tensor) -> Vec<f32> {
 }
 
 fn batches(loader: &Loader) -> Vec<Batch> {
-    loader.stream(0, STEPS).iter().map(|b| b.unwrap()).collect()
+    loader.stream(0, STEPS).map(|b| b.unwrap()).collect()
 }
 
 /// Both devices' batches: everything alike, and the largest difference of an image.

@@ -100,8 +100,8 @@ fn batches_do_not_depend_on_threads_cache_or_where_one_begins() {
     assert_eq!(one, run(4, 3, 0, 0));
     assert_eq!(one, run(3, 8, 1 << 24, 0));
     assert_eq!(one[5..], run(2, 2, 30_000, 5));
-    let channel = loader(manifest, 0).stream(0, steps);
-    let plain: Vec<_> = channel.iter().map(|b| content(&b.unwrap())).collect();
+    let batches = loader(manifest, 0).stream(0, steps);
+    let plain: Vec<_> = batches.map(|b| content(&b.unwrap())).collect();
     assert_eq!(one, plain);
 }
 
@@ -350,6 +350,9 @@ fn settings_that_cannot_work_are_refused() {
         s.mask = None;
         s.nodules = None;
     });
+    // Without settings of its own the stream says so in its only item.
+    let mut stream = loader(empty.clone(), 0).stream(0, 1);
+    assert!(stream.next().unwrap().is_err() && stream.next().is_none());
     let error = loader(empty, 0)
         .stream_with(0, 1, quiet())
         .unwrap_err()

@@ -90,6 +90,11 @@ fn mistakes_are_named_with_their_row() {
         "scan,split,patient,study\na.nii.gz,train,p,s\nb.nii.gz,test,q,s\n",
         "study s",
     );
+    // Numbered as pandas does where some patients are not known.
+    fails(
+        "scan,split,patient\na.nii.gz,train,17.0\nb.nii.gz,test,17.0\n",
+        "patient 17 is in two splits",
+    );
 }
 
 #[test]

@@ -163,11 +163,6 @@ impl Uniferum {
         self.vision.set_inference_precision(precision);
     }
 
-    /// See [`set_inference_precision`](Self::set_inference_precision).
-    pub fn inference_precision(&self) -> Precision {
-        self.precision
-    }
-
     /// Keeps the batch norms' running statistics as they are in training; see
     /// [`EfficientNet3d::freeze_statistics`](uniferum_encoder::EfficientNet3d::freeze_statistics).
     pub fn freeze_statistics(&mut self, frozen: bool) {

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use crate::error::invalid;
+use crate::error::{check_shape, invalid};
 use crate::host;
 use crate::simd::{self, Simd, madd, multiversion};
 
@@ -164,10 +164,7 @@ fn check(op: &'static str, trained: &Trained<'_>, step: u64) -> Result<()> {
 pub fn move_averages(pairs: &[[&Tensor; 2]], decay: f64) -> Result<()> {
     const OP: &str = "move_averages";
     for [average, value] in pairs {
-        if average.dims() != value.dims() {
-            let got = format!("{:?}", value.dims());
-            return Err(invalid(OP, "value", format!("{:?}", average.dims()), got).into());
-        }
+        check_shape(OP, "value", value, average.dims())?;
     }
     let Some([first, _]) = pairs.first() else {
         return Ok(());
@@ -202,13 +199,9 @@ pub fn clip_factor(tensors: &[&Tensor], largest: f64) -> Result<Tensor> {
     Tensor::new(&[norm as f32, factor as f32], first.device())
 }
 
-/// The sum of squares of a tensor, in double precision.
-///
-/// # Errors
-/// For a tensor that is not `f32`.
-pub fn sum_of_squares(x: &Tensor) -> Result<f64> {
-    on_cuda!(x => crate::cuda::squared_norm("sum_of_squares", &[x]));
-    host::with_f32("sum_of_squares", &x.contiguous()?, |x| {
+/// The sum of squares of a CPU tensor, in double precision.
+fn sum_of_squares(x: &Tensor) -> Result<f64> {
+    host::with_f32("squared_norm", [&x.contiguous()?], |[x]| {
         let simd = Simd::detect();
         let chunks: Vec<f64> = x.par_chunks(CHUNK).map(|x| simd::dot(simd, x, x)).collect();
         chunks.iter().sum()

@@ -65,7 +65,6 @@ impl CustomOp1 for Dropout {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let dx = host::with_f32(OP, &dy.contiguous()?, |dy| self.run(dy))?;
-        Ok(Some(host::tensor(dx, x.shape())))
+        host::gradient(OP, x, [&dy.contiguous()?], |[dy]| self.run(dy))
     }
 }

@@ -1,3 +1,5 @@
+use candle_core::Tensor;
+
 /// What can be wrong with the arguments of an operation.
 ///
 /// The operations themselves return [`candle_core::Result`], so that they chain with
@@ -59,4 +61,18 @@ pub(crate) fn invalid(
         expected: expected.to_string(),
         got: got.to_string(),
     }
+}
+
+/// Refuses a tensor of another shape.
+pub(crate) fn check_shape(
+    op: &'static str,
+    what: &'static str,
+    tensor: &Tensor,
+    shape: &[usize],
+) -> Result<()> {
+    if tensor.dims() == shape {
+        return Ok(());
+    }
+    let (expected, got) = (format!("shape {shape:?}"), format!("{:?}", tensor.dims()));
+    Err(invalid(op, what, expected, got))
 }

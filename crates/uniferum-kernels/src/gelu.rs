@@ -1,14 +1,11 @@
 //! The exact GELU of BERT, by the error function.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
-use rayon::prelude::*;
+use candle_core::{Result, Tensor};
 
-use crate::host;
-use crate::memory::zeros;
+use crate::activation::{Activation, activate};
 use crate::simd::{Simd, exp, madd, multiversion};
 
 const OP: &str = "gelu_erf";
-const CHUNK: usize = 1 << 13;
 
 /// `x Φ(x)` with the normal distribution function Φ, as BERT's "gelu"; vectorised, with backward.
 ///
@@ -19,38 +16,20 @@ const CHUNK: usize = 1 << 13;
 /// For a tensor that is not `f32`.
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
     on_cuda!(x => crate::cuda::gelu(OP, x));
-    x.contiguous()?.apply_op1(Gelu)
+    activate::<Gelu>(x)
 }
 
 struct Gelu;
 
-impl CustomOp1 for Gelu {
-    fn name(&self) -> &'static str {
-        OP
+impl Activation for Gelu {
+    const OP: &'static str = OP;
+
+    fn forward(simd: Simd, y: &mut [f32], x: &[f32]) {
+        gelu(simd, y, x);
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = host::f32_slice(OP, x, layout)?;
-        let simd = Simd::detect();
-        let mut y = zeros(x.len());
-        y.par_chunks_mut(CHUNK)
-            .zip(x.par_chunks(CHUNK))
-            .for_each(|(y, x)| gelu(simd, y, x));
-        Ok((CpuStorage::F32(y), layout.shape().clone()))
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let simd = Simd::detect();
-        let dx = host::with_f32(OP, x, |x| {
-            host::with_f32(OP, &dy.contiguous()?, |dy| {
-                let mut dx = zeros(x.len());
-                dx.par_chunks_mut(CHUNK)
-                    .zip(x.par_chunks(CHUNK).zip(dy.par_chunks(CHUNK)))
-                    .for_each(|(dx, (x, dy))| gelu_grad(simd, dx, x, dy));
-                dx
-            })
-        })??;
-        Ok(Some(host::tensor(dx, x.shape())))
+    fn backward(simd: Simd, dx: &mut [f32], x: &[f32], dy: &[f32]) {
+        gelu_grad(simd, dx, x, dy);
     }
 }
 

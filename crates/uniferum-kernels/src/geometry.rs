@@ -72,29 +72,14 @@ impl Geometry {
         stride: [usize; 3],
         padding: Padding3,
     ) -> Result<Self> {
-        if kernel.contains(&0) {
-            return Err(invalid(
-                op,
-                "kernel",
-                "sizes of at least 1",
-                format!("{kernel:?}"),
-            ));
-        }
-        if stride.contains(&0) {
-            return Err(invalid(
-                op,
-                "stride",
-                "steps of at least 1",
-                format!("{stride:?}"),
-            ));
-        }
-        if input.contains(&0) {
-            return Err(invalid(
-                op,
-                "input volume",
-                "at least one voxel",
-                format!("{input:?}"),
-            ));
+        for (what, expected, sizes) in [
+            ("kernel", "sizes of at least 1", kernel),
+            ("stride", "steps of at least 1", stride),
+            ("input volume", "at least one voxel", input),
+        ] {
+            if sizes.contains(&0) {
+                return Err(invalid(op, what, expected, format!("{sizes:?}")));
+            }
         }
         let mut output = [0; 3];
         let mut before = [0; 3];

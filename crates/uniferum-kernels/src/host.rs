@@ -24,23 +24,38 @@ pub(crate) fn f32_slice<'a>(
     }
 }
 
-/// Runs `f` on the elements of a contiguous `f32` CPU tensor.
-pub(crate) fn with_f32<R>(
+/// Runs `f` on the elements of contiguous `f32` CPU tensors.
+pub(crate) fn with_f32<R, const N: usize>(
     op: &'static str,
-    tensor: &Tensor,
-    f: impl FnOnce(&[f32]) -> R,
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> R,
 ) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => Ok(f(f32_slice(op, storage, layout)?)),
-        _ => Err(invalid(
-            op,
-            "device",
-            "a CPU tensor",
-            format!("{:?}", tensor.device()),
-        )
-        .into()),
+    let storages = tensors.map(Tensor::storage_and_layout);
+    let mut slices: [&[f32]; N] = [&[]; N];
+    for (slice, (storage, layout)) in slices.iter_mut().zip(&storages) {
+        *slice = match &**storage {
+            Storage::Cpu(storage) => f32_slice(op, storage, layout)?,
+            other => {
+                let got = format!("{:?}", other.device());
+                return Err(invalid(op, "device", "a CPU tensor", got).into());
+            }
+        };
     }
+    Ok(f(slices))
+}
+
+/// The gradient of an operation's input `of` where backward wants one: `f` of the elements of
+/// `from`.
+pub(crate) fn gradient<const N: usize>(
+    op: &'static str,
+    of: &Tensor,
+    from: [&Tensor; N],
+    f: impl FnOnce([&[f32]; N]) -> Vec<f32>,
+) -> Result<Option<Tensor>> {
+    if !of.track_op() {
+        return Ok(None);
+    }
+    Ok(Some(tensor(with_f32(op, from, f)?, of.shape())))
 }
 
 /// An owned, contiguous CPU tensor outside the autograd graph.

@@ -12,6 +12,7 @@ macro_rules! on_cuda {
     };
 }
 
+mod activation;
 mod adamw;
 mod attention;
 mod augment;
@@ -45,7 +46,6 @@ mod squeeze_excite;
 
 pub use adamw::{
     AdamW, Trained, adamw_step, adamw_steps, clip_factor, move_averages, squared_norm,
-    sum_of_squares,
 };
 pub use attention::{Span, attention, attention_packed};
 pub use augment::{Augmenter, Noise, Patches, Resampling, Taps, TurnedResampling, Voxels};

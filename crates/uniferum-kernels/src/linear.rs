@@ -114,20 +114,11 @@ impl CustomOp3 for Linear {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        host::with_f32(OP, &dy, |dy| {
-            let dx = x.track_op().then(|| {
-                let dx = host::with_f32(OP, w, |w| self.grad_input(w, dy))?;
-                Result::Ok(host::tensor(dx, x.shape()))
-            });
-            let dw = w.track_op().then(|| {
-                let dw = host::with_f32(OP, x, |x| self.grad_weight(x, dy))?;
-                Result::Ok(host::tensor(dw, w.shape()))
-            });
-            let db = b
-                .track_op()
-                .then(|| host::tensor(self.grad_bias(dy), b.shape()));
-            Ok((dx.transpose()?, dw.transpose()?, db))
-        })?
+        let dy = &dy.contiguous()?;
+        Ok((
+            host::gradient(OP, x, [w, dy], |[w, dy]| self.grad_input(w, dy))?,
+            host::gradient(OP, w, [x, dy], |[x, dy]| self.grad_weight(x, dy))?,
+            host::gradient(OP, b, [dy], |[dy]| self.grad_bias(dy))?,
+        ))
     }
 }

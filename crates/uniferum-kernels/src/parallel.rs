@@ -42,12 +42,22 @@ pub(crate) fn accumulate(
     tasks: usize,
     f: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Vec<f32> {
+    accumulate_init(len, tasks, || (), |(), task, sums| f(task, sums))
+}
+
+/// As [`accumulate`], with something of `init` that a lane's tasks use one after the other.
+pub(crate) fn accumulate_init<S>(
+    len: usize,
+    tasks: usize,
+    init: impl Fn() -> S + Sync,
+    f: impl Fn(&mut S, usize, &mut [f32]) + Sync,
+) -> Vec<f32> {
     let lanes = (2 * rayon::current_num_threads()).min(tasks).max(1);
     let partial: Vec<Vec<f32>> = (0..lanes)
         .into_par_iter()
         .map(|lane| {
-            let mut sums = vec![0.0; len];
-            part(tasks, lane, lanes).for_each(|task| f(task, &mut sums));
+            let (mut own, mut sums) = (init(), vec![0.0; len]);
+            part(tasks, lane, lanes).for_each(|task| f(&mut own, task, &mut sums));
             sums
         })
         .collect();

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::error::invalid;
+use crate::error::{check_shape, invalid};
 use crate::geometry::dims5;
 use crate::host;
 use crate::pool::global_avg_pool3d;
@@ -48,10 +48,7 @@ pub fn squeeze_excite(
 /// When the shapes do not fit together, or for a tensor that is not `f32`.
 pub fn scale_channels(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
     let (batch, channels, spatial) = dims5(OP, "input shape", x.dims())?;
-    if gate.dims() != [batch, channels] {
-        let expected = format!("[{batch}, {channels}]");
-        return Err(invalid(OP, "gate shape", expected, format!("{:?}", gate.dims())).into());
-    }
+    check_shape(OP, "gate", gate, &[batch, channels])?;
     on_cuda!(x => crate::cuda::scale_channels(OP, x, gate));
     let op = ScaleChannels {
         voxels: spatial.iter().product(),
@@ -105,20 +102,10 @@ impl CustomOp2 for ScaleChannels {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| {
-            host::with_f32(OP, &dy, |dy| {
-                host::with_f32(OP, gate, |gate| self.scale(dy, gate))
-            })?
-        });
-        let dgate = gate.track_op().then(|| {
-            host::with_f32(OP, x, |x| {
-                host::with_f32(OP, &dy, |dy| self.inner_products(x, dy))
-            })?
-        });
+        let dy = &dy.contiguous()?;
         Ok((
-            dx.transpose()?.map(|dx| host::tensor(dx, x.shape())),
-            dgate.transpose()?.map(|dg| host::tensor(dg, gate.shape())),
+            host::gradient(OP, x, [dy, gate], |[dy, gate]| self.scale(dy, gate))?,
+            host::gradient(OP, gate, [x, dy], |[x, dy]| self.inner_products(x, dy))?,
         ))
     }
 }

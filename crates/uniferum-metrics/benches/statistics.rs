@@ -94,7 +94,8 @@ fn validation_split(c: &mut Criterion) {
     };
     group.sample_size(10);
     group.bench_function("bootstrap of one task, 1000 replicates", |b| {
-        b.iter(|| bootstrap.run(black_box(&cases), |r| r[0].average_precision().ok()));
+        let precision = |r: &[Ranked<'_>]| r[0].average_precision().ok();
+        b.iter(|| bootstrap.run(black_box(&cases), 0.95, precision));
     });
     group.finish();
 }

@@ -12,7 +12,7 @@
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
-use uniferum_metrics::special::{normal_quantile, two_sided_p};
+use uniferum_metrics::special::{normal_quantile, sigmoid, two_sided_p};
 use uniferum_metrics::{
     AucEstimate, Bootstrap, Cases, Interval, IntervalMethod, MacroAuroc, Ranked, auroc_interval,
     cluster_ids, compare_auroc, macro_auroc,
@@ -158,7 +158,7 @@ fn few_positives() {
                     ..Default::default()
                 };
                 let area = |r: &[Ranked<'_>]| r[0].auroc().ok();
-                let found = options.run(&[sample(s)], area).ok()?;
+                let found = options.run(&[sample(s)], 0.95, area).ok()?;
                 found.ci_low.zip(found.ci_high)
             });
             use IntervalMethod::{Auto, Exact, Logit, Score, Wald};
@@ -233,8 +233,7 @@ fn logit(mean: &MacroAuroc) -> Option<(f64, f64)> {
     }
     let centre = (value / (1.0 - value)).ln();
     let half = normal_quantile(0.975) * std_err / (value * (1.0 - value));
-    let back = |x: f64| 1.0 / (1.0 + (-x).exp());
-    Some((back(centre - half), back(centre + half)))
+    Some((sigmoid(centre - half), sigmoid(centre + half)))
 }
 
 /// A second model that errs on much the same cases: its noise is mixed from two samples.

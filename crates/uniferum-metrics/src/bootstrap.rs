@@ -17,7 +17,7 @@ use crate::ranked::Ranked;
 /// let labels: Vec<bool> = (0..60).map(|i| i * 7 % 60 + 5 * (i % 9) > 50).collect();
 /// let cases = Cases::complete(&scores, &labels)?;
 /// let bootstrap = Bootstrap { replicates: 200, ..Default::default() };
-/// let result = bootstrap.run(&[cases], |r| r[0].average_precision().ok())?;
+/// let result = bootstrap.run(&[cases], 0.95, |r| r[0].average_precision().ok())?;
 /// assert_eq!((result.replicates, result.invalid), (200, 0));
 /// assert!(result.ci_low.unwrap() < result.value.unwrap());
 /// # Ok::<(), uniferum_metrics::Error>(())
@@ -32,8 +32,6 @@ pub struct Bootstrap {
     pub replicates: usize,
     /// Seed of all of them.
     pub seed: u64,
-    /// Confidence level of the interval.
-    pub level: f64,
     /// Keep the numbers of units with and without a positive of the first entry, as the design of a
     /// study with fixed class sizes asks for; it also keeps resamples from losing a class.
     pub stratified: bool,
@@ -44,7 +42,6 @@ impl Default for Bootstrap {
         Bootstrap {
             replicates: 2000,
             seed: 0,
-            level: 0.95,
             stratified: true,
         }
     }
@@ -71,8 +68,8 @@ impl Bootstrap {
     /// Bootstraps any statistic of one or several columns over the same rows: each resample draws the
     /// same rows (or clusters) for all of them, so that differences between models stay paired.
     ///
-    /// The statistic returns `None` where it is undefined. The cases are sorted once, not once a
-    /// replicate.
+    /// `level` is the confidence level of the interval. The statistic returns `None` where it is undefined.
+    /// The cases are sorted once, not once a replicate.
     ///
     /// # Errors
     /// [`Error::Length`] when the columns have different numbers of rows, [`Error::Clustering`] when only
@@ -80,9 +77,10 @@ impl Bootstrap {
     pub fn run(
         &self,
         cases: &[Cases],
+        level: f64,
         statistic: impl Fn(&[Ranked<'_>]) -> Option<f64> + Sync,
     ) -> Result<BootstrapResult> {
-        check_open_unit("level", self.level)?;
+        check_open_unit("level", level)?;
         let ranked: Vec<Ranked<'_>> = cases.par_iter().map(Ranked::new).collect();
         let plan = self.plan(cases)?;
         let draw = |r: u64| {
@@ -103,7 +101,7 @@ impl Bootstrap {
             .map(draw)
             .collect();
         let value = statistic(&ranked).filter(|v| v.is_finite());
-        Ok(self.summary(value, drawn))
+        Ok(self.summary(level, value, drawn))
     }
 
     fn plan(&self, cases: &[Cases]) -> Result<Plan> {
@@ -128,14 +126,14 @@ impl Bootstrap {
         Ok(Plan::new(cases, self.stratified))
     }
 
-    fn summary(&self, value: Option<f64>, drawn: Vec<Option<f64>>) -> BootstrapResult {
+    fn summary(&self, level: f64, value: Option<f64>, drawn: Vec<Option<f64>>) -> BootstrapResult {
         let mut valid: Vec<f64> = drawn.iter().copied().flatten().collect();
         valid.sort_unstable_by(f64::total_cmp);
         let (n, half) = (valid.len(), self.replicates.div_ceil(2));
         let mean = valid.iter().sum::<f64>() / n as f64;
         let squares: f64 = valid.iter().map(|v| (v - mean).powi(2)).sum();
         let enough = value.is_some() && n >= half.max(1);
-        let tail = 0.5 * (1.0 - self.level);
+        let tail = 0.5 * (1.0 - level);
         BootstrapResult {
             value,
             std_err: (n > 1).then(|| (squares / (n as f64 - 1.0)).sqrt()),
@@ -227,13 +225,17 @@ mod tests {
         let cases = sample(400);
         let delong = AucEstimate::new(&cases).unwrap().variance().unwrap().sqrt();
         let bootstrap = Bootstrap::default();
-        let one = bootstrap.run(std::slice::from_ref(&cases), area).unwrap();
+        let one = bootstrap
+            .run(std::slice::from_ref(&cases), 0.95, area)
+            .unwrap();
         assert!(
             (one.std_err.unwrap() / delong - 1.0).abs() < 0.08,
             "{one:?}"
         );
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let again = pool.unwrap().install(|| bootstrap.run(&[cases], area));
+        let again = pool
+            .unwrap()
+            .install(|| bootstrap.run(&[cases], 0.95, area));
         assert_eq!(again.unwrap(), one);
     }
 
@@ -247,10 +249,10 @@ mod tests {
         let clustered = doubled.clone().with_clusters(&twins).unwrap();
         let bootstrap = Bootstrap::default();
         // Drawn by patient, the copies add nothing: the very same resamples come out.
-        let by_patient = bootstrap.run(&[clustered], area).unwrap();
-        let singles = bootstrap.run(&[base], area).unwrap();
+        let by_patient = bootstrap.run(&[clustered], 0.95, area).unwrap();
+        let singles = bootstrap.run(&[base], 0.95, area).unwrap();
         assert!((by_patient.std_err.unwrap() - singles.std_err.unwrap()).abs() < 1e-12);
-        let naive = bootstrap.run(&[doubled], area).unwrap();
+        let naive = bootstrap.run(&[doubled], 0.95, area).unwrap();
         assert!(naive.std_err.unwrap() < 0.8 * by_patient.std_err.unwrap());
     }
 
@@ -262,13 +264,13 @@ mod tests {
             stratified: false,
             ..Default::default()
         };
-        let found = plain.run(std::slice::from_ref(&cases), area).unwrap();
+        let found = plain.run(std::slice::from_ref(&cases), 0.95, area).unwrap();
         // The only positive is missed with probability (5/6)^6 = 0.335.
         let share = found.invalid as f64 / found.replicates as f64;
         assert!((share - 0.335).abs() < 0.04, "{share}");
-        let kept = Bootstrap::default().run(&[cases], area).unwrap();
+        let kept = Bootstrap::default().run(&[cases], 0.95, area).unwrap();
         assert_eq!(kept.invalid, 0);
-        let never = plain.run(&[sample(10)], |_| None).unwrap();
+        let never = plain.run(&[sample(10)], 0.95, |_| None).unwrap();
         assert_eq!(
             (never.invalid, never.ci_low, never.value),
             (2000, None, None)

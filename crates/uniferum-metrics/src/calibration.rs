@@ -3,48 +3,15 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::bins::{Binning, Sums};
 use crate::cases::{Cases, cluster_count};
-use crate::error::{Error, Result, Undefined, check_open_unit};
-use crate::operating::proportion;
+use crate::error::Result;
 use crate::ranked::{Ranked, TieGroup};
 use crate::recalibrate::logistic_fit;
-use crate::special::{clipped_logit, normal_quantile};
+use crate::special::clipped_logit;
 
 /// Probabilities nearer to 0 or 1 than this count as this near where a logarithm is taken.
 pub const PROBABILITY_MARGIN: f64 = 1e-12;
-
-/// How probabilities are put into bins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Binning {
-    /// Bins of equal width from 0 to 1, each without its lower end; empty ones are left out.
-    EqualWidth(usize),
-    /// Bins of about equal weight; equal probabilities are never split.
-    EqualMass(usize),
-}
-
-impl Default for Binning {
-    /// Ten bins of equal width, as most publications have it.
-    fn default() -> Self {
-        Binning::EqualWidth(10)
-    }
-}
-
-/// One bin of a calibration curve.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct CalibrationBin {
-    /// Weight of the cases in the bin.
-    pub weight: f64,
-    /// Mean predicted probability.
-    pub predicted: f64,
-    /// Share of positives.
-    pub observed: f64,
-    /// Lower limit of the interval of `observed`.
-    pub ci_low: f64,
-    /// Upper limit of the interval of `observed`.
-    pub ci_high: f64,
-}
 
 /// The Brier score and where it comes from.
 ///
@@ -93,94 +60,18 @@ pub struct CalibrationLine {
 }
 
 impl Ranked<'_> {
-    fn check_binned(&self, binning: Binning) -> Result<()> {
-        let (Binning::EqualWidth(k) | Binning::EqualMass(k)) = binning;
-        if k == 0 {
-            return Err(Error::Option {
-                name: "number of bins",
-                expected: "at least 1",
-                got: 0.0,
-            });
-        }
-        self.cases.check_probabilities()
-    }
-
-    /// Neighbouring groups that share a bin.
-    fn bins(&self, binning: Binning) -> Vec<&[TieGroup]> {
-        let (Binning::EqualWidth(k) | Binning::EqualMass(k)) = binning;
-        let total = self.pos + self.neg;
-        let mut below = 0.0;
-        let mut of = |group: &TieGroup| {
-            let share = match binning {
-                Binning::EqualWidth(_) => group.score,
-                // The middle of the group decides, so that ties stay together.
-                Binning::EqualMass(_) => (below + 0.5 * (group.pos + group.neg)) / total,
-            };
-            below += group.pos + group.neg;
-            ((share * k as f64).ceil() as usize)
-                .saturating_sub(1)
-                .min(k - 1)
-        };
-        let (mut bins, mut start, mut current) = (Vec::new(), 0, None);
-        for (at, group) in self.groups.iter().enumerate() {
-            let bin = of(group);
-            if current.is_some_and(|c| c != bin) {
-                bins.push(&self.groups[start..at]);
-                start = at;
-            }
-            current = Some(bin);
-        }
-        bins.push(&self.groups[start..]);
-        bins.retain(|bin| bin.iter().any(|g| g.pos + g.neg > 0.0));
-        bins
-    }
-
-    /// Observed against predicted shares in bins, with Wilson's intervals that know of clusters.
+    /// Brier score with its decomposition; `None` without cases.
     ///
     /// # Errors
-    /// [`Error::NotAProbability`], or [`Error::Option`] for 0 bins or a bad level.
-    ///
-    /// ```
-    /// use uniferum_metrics::{Binning, Cases, Ranked};
-    /// let cases = Cases::complete(&[0.1, 0.2, 0.8, 0.9], &[false, false, true, false])?;
-    /// let curve = Ranked::new(&cases).calibration_curve(Binning::EqualWidth(2), 0.95)?;
-    /// assert_eq!(curve.len(), 2);
-    /// assert_eq!(curve[1].observed, 0.5);
-    /// # Ok::<(), uniferum_metrics::Error>(())
-    /// ```
-    pub fn calibration_curve(&self, binning: Binning, level: f64) -> Result<Vec<CalibrationBin>> {
-        self.check_binned(binning)?;
-        check_open_unit("level", level)?;
-        let z = normal_quantile(0.5 + 0.5 * level);
-        let curve = self.bins(binning).into_iter().filter_map(|bin| {
-            let (low, high) = (bin[0].score, bin[bin.len() - 1].score);
-            let inside = |i: usize| (low..=high).contains(&self.cases.scores[i]);
-            let share = proportion(self, &inside, &|i| self.cases.labels[i], z)?;
-            let sums = Sums::of(bin);
-            Some(CalibrationBin {
-                weight: sums.weight,
-                predicted: sums.mean_score(),
-                observed: sums.mean_label(),
-                ci_low: share.ci_low,
-                ci_high: share.ci_high,
-            })
-        });
-        Ok(curve.collect())
-    }
-
-    /// Brier score with its decomposition.
-    ///
-    /// # Errors
-    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins; the inner result is [`Undefined`]
-    /// without cases.
+    /// [`crate::Error::NotAProbability`], [`crate::Error::Option`] for 0 bins.
     ///
     /// # Reference
     /// Brier 1950; Murphy 1973; the terms inside bins Stephenson, Coelho & Jolliffe 2008.
-    pub fn brier(&self, binning: Binning) -> Result<Result<Brier, Undefined>> {
+    pub fn brier(&self, binning: Binning) -> Result<Option<Brier>> {
         self.check_binned(binning)?;
         let total = self.pos + self.neg;
         if total <= 0.0 {
-            return Ok(Err(self.cases.undefined()));
+            return Ok(None);
         }
         let prevalence = self.pos / total;
         let squares = |g: &TieGroup| g.pos * (1.0 - g.score).powi(2) + g.neg * g.score.powi(2);
@@ -199,7 +90,7 @@ impl Ranked<'_> {
             }
         }
         let uncertainty = prevalence * (1.0 - prevalence);
-        Ok(Ok(Brier {
+        Ok(Some(Brier {
             score,
             reliability: reliability / total,
             resolution: resolution / total,
@@ -210,24 +101,25 @@ impl Ranked<'_> {
         }))
     }
 
-    /// Mean negative log-likelihood in nats, probabilities clipped by [`PROBABILITY_MARGIN`].
+    /// Mean negative log-likelihood in nats, probabilities clipped by [`PROBABILITY_MARGIN`]; `None`
+    /// without cases.
     ///
     /// # Errors
-    /// [`Error::NotAProbability`]; the inner result is [`Undefined`] without cases.
-    pub fn log_loss(&self) -> Result<Result<f64, Undefined>> {
+    /// [`crate::Error::NotAProbability`].
+    pub fn log_loss(&self) -> Result<Option<f64>> {
         self.cases.check_probabilities()?;
         let total = self.pos + self.neg;
         if total <= 0.0 {
-            return Ok(Err(self.cases.undefined()));
+            return Ok(None);
         }
         let loss = |g: &TieGroup| {
             let p = g.score.clamp(PROBABILITY_MARGIN, 1.0 - PROBABILITY_MARGIN);
             -(g.pos * p.ln() + g.neg * (-p).ln_1p())
         };
-        Ok(Ok(self.groups.iter().map(loss).sum::<f64>() / total))
+        Ok(Some(self.groups.iter().map(loss).sum::<f64>() / total))
     }
 
-    /// Expected and maximal calibration error over bins.
+    /// Expected and maximal calibration error over bins; `None` without cases.
     ///
     /// The expected error of a perfectly calibrated model is above 0 on a finite sample and grows
     /// with the number of bins: compare it with [`Ranked::calibrated_ece`]. A bootstrap, which must not be
@@ -235,19 +127,15 @@ impl Ranked<'_> {
     /// resampling adds to the error once more what the sample has added.
     ///
     /// # Errors
-    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins; the inner result is [`Undefined`]
-    /// without cases.
+    /// [`crate::Error::NotAProbability`], [`crate::Error::Option`] for 0 bins.
     ///
     /// # Reference
     /// Naeini, Cooper & Hauskrecht 2015.
-    pub fn calibration_error(
-        &self,
-        binning: Binning,
-    ) -> Result<Result<CalibrationError, Undefined>> {
+    pub fn calibration_error(&self, binning: Binning) -> Result<Option<CalibrationError>> {
         self.check_binned(binning)?;
         let total = self.pos + self.neg;
         if total <= 0.0 {
-            return Ok(Err(self.cases.undefined()));
+            return Ok(None);
         }
         let (mut expected, mut maximal) = (0.0, 0.0f64);
         for bin in self.bins(binning) {
@@ -256,7 +144,7 @@ impl Ranked<'_> {
             expected += sums.weight / total * gap;
             maximal = maximal.max(gap);
         }
-        Ok(Ok(CalibrationError { expected, maximal }))
+        Ok(Some(CalibrationError { expected, maximal }))
     }
 
     /// The expected calibration error that a perfectly calibrated model would show on these cases: the
@@ -266,7 +154,7 @@ impl Ranked<'_> {
     /// same. `None` without cases or draws. Draws are a function of the seed alone.
     ///
     /// # Errors
-    /// [`Error::NotAProbability`], [`Error::Option`] for 0 bins.
+    /// [`crate::Error::NotAProbability`], [`crate::Error::Option`] for 0 bins.
     ///
     /// # Reference
     /// Bröcker & Smith 2007, consistency resampling.
@@ -300,24 +188,13 @@ impl Ranked<'_> {
         Ok(Some(errors.iter().sum::<f64>() / draws as f64))
     }
 
-    /// The cases of each bin, bin after bin.
-    fn cases_of_bins(&self, binning: Binning) -> Vec<&[usize]> {
-        let all = self.bins(binning).into_iter().map(|bin| {
-            let (first, last) = (&bin[0], &bin[bin.len() - 1]);
-            let before = self.groups.partition_point(|g| g.end < first.end);
-            let start = before.checked_sub(1).map_or(0, |g| self.groups[g].end);
-            &self.order[start..last.end]
-        });
-        all.collect()
-    }
-
     /// Calibration intercept and slope.
     ///
     /// `Ok(None)` when no finite fit exists: a class is absent, all probabilities are equal, or they
     /// separate the classes.
     ///
     /// # Errors
-    /// [`Error::NotAProbability`].
+    /// [`crate::Error::NotAProbability`].
     ///
     /// # Reference
     /// Cox 1958; Van Calster et al. 2019.
@@ -360,46 +237,11 @@ impl Chance {
     }
 }
 
-/// Sums over the groups of a bin.
-struct Sums {
-    weight: f64,
-    score: f64,
-    pos: f64,
-}
-
-impl Sums {
-    fn of(bin: &[TieGroup]) -> Sums {
-        let mut sums = Sums {
-            weight: 0.0,
-            score: 0.0,
-            pos: 0.0,
-        };
-        for g in bin {
-            sums.weight += g.pos + g.neg;
-            sums.score += (g.pos + g.neg) * g.score;
-            sums.pos += g.pos;
-        }
-        sums
-    }
-
-    fn mean_score(&self) -> f64 {
-        self.score / self.weight
-    }
-
-    fn mean_label(&self) -> f64 {
-        self.pos / self.weight
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn sample() -> Cases {
-        let scores: Vec<f64> = (0..200).map(|i| f64::from(i * 37 % 200) / 199.0).collect();
-        let labels: Vec<bool> = (0..200).map(|i| i * 53 % 100 < i * 37 % 200 / 2).collect();
-        Cases::complete(&scores, &labels).unwrap()
-    }
+    use crate::bins::tests::sample;
+    use crate::error::Error;
 
     #[test]
     fn parts_of_the_brier_score_add_up() {
@@ -456,17 +298,6 @@ mod tests {
     }
 
     #[test]
-    fn equal_mass_bins_hold_about_as_many_cases() {
-        let cases = sample();
-        let curve = Ranked::new(&cases)
-            .calibration_curve(Binning::EqualMass(8), 0.95)
-            .unwrap();
-        assert_eq!(curve.len(), 8);
-        assert!(curve.iter().all(|b| (b.weight - 25.0).abs() <= 1.0));
-        assert!(curve.windows(2).all(|w| w[0].predicted < w[1].predicted));
-    }
-
-    #[test]
     fn states_and_errors() {
         let odd = Cases::complete(&[0.5, 1.5], &[true, false]).unwrap();
         let error = Ranked::new(&odd).brier(Binning::default()).unwrap_err();
@@ -479,8 +310,8 @@ mod tests {
         );
         let none = Cases::new(&[0.5], &[None]).unwrap();
         let ranked = Ranked::new(&none);
-        assert!(ranked.brier(Binning::default()).unwrap().is_err());
-        assert!(ranked.log_loss().unwrap().is_err());
+        assert!(ranked.brier(Binning::default()).unwrap().is_none());
+        assert!(ranked.log_loss().unwrap().is_none());
         assert!(
             ranked
                 .calibration_curve(Binning::default(), 0.95)

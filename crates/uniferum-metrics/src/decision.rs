@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Result, Undefined, check_open_unit};
+use crate::error::{Result, check_open_unit};
 use crate::ranked::Ranked;
 
 /// One point of a decision curve.
@@ -20,11 +20,11 @@ pub struct DecisionPoint {
 }
 
 impl Ranked<'_> {
-    /// Net benefit at each threshold.
+    /// Net benefit at each threshold; `None` without positive cases.
     ///
     /// # Errors
     /// [`crate::Error::NotAProbability`], [`crate::Error::Option`] for a threshold that is not
-    /// strictly between 0 and 1; the inner result is [`Undefined`] without positive cases.
+    /// strictly between 0 and 1.
     ///
     /// # Reference
     /// Vickers & Elkin 2006.
@@ -37,16 +37,13 @@ impl Ranked<'_> {
     /// assert_eq!(curve[0].treat_all, 0.25 - 0.75);
     /// # Ok::<(), uniferum_metrics::Error>(())
     /// ```
-    pub fn decision_curve(
-        &self,
-        thresholds: &[f64],
-    ) -> Result<Result<Vec<DecisionPoint>, Undefined>> {
+    pub fn decision_curve(&self, thresholds: &[f64]) -> Result<Option<Vec<DecisionPoint>>> {
         self.cases.check_probabilities()?;
         for &threshold in thresholds {
             check_open_unit("threshold", threshold)?;
         }
         if self.pos <= 0.0 {
-            return Ok(Err(self.cases.undefined()));
+            return Ok(None);
         }
         let total = self.pos + self.neg;
         let prevalence = self.pos / total;
@@ -61,6 +58,6 @@ impl Ranked<'_> {
                 standardised: model / prevalence,
             }
         };
-        Ok(Ok(thresholds.iter().map(point).collect()))
+        Ok(Some(thresholds.iter().map(point).collect()))
     }
 }

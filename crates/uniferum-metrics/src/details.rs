@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
+use crate::bins::{Binning, CalibrationBin};
 use crate::bootstrap::{Bootstrap, BootstrapResult};
-use crate::calibration::{Binning, Brier, CalibrationBin, CalibrationLine};
+use crate::calibration::{Brier, CalibrationLine};
 use crate::cases::Cases;
 use crate::decision::DecisionPoint;
 use crate::delong::AucEstimate;
@@ -82,40 +83,33 @@ pub fn describe_task(
 ) -> Result<TaskDetails> {
     let cases = [options.cases(column)?];
     let ranked = Ranked::new(&cases[0]);
-    let bootstrap = options.bootstrap.map(|b| Bootstrap {
-        level: options.level,
-        ..b
-    });
+    let level = options.level;
     // With few positives resamples repeat the same handful: the interval would be far too narrow, with
     // a single one of no width at all.
     let units = AucEstimate::from_ranked(&ranked).map(|e| e.pos_units().min(e.neg_units()));
-    let of_ranks = bootstrap.filter(|_| units.is_ok_and(|n| n >= FEW_UNITS));
+    let of_ranks = options
+        .bootstrap
+        .filter(|_| units.is_ok_and(|n| n >= FEW_UNITS));
     let mut details = TaskDetails::default();
     if let Some(threshold) = detail.threshold.filter(|_| !cases[0].is_empty()) {
-        let point = OperatingPoint::new(&ranked, threshold, options.level)?;
+        let point = OperatingPoint::new(&ranked, threshold, level)?;
         details.operating_point = Some(point);
     }
     if let Some(region) = detail.region {
-        details.partial_auroc = ranked.partial_auroc(region)?.ok();
-        let area = |r: &[Ranked<'_>]| Some(r[0].partial_auroc(region).ok()?.ok()?.standardised);
-        let found = resample(&cases, of_ranks, area)?;
+        details.partial_auroc = ranked.partial_auroc(region)?;
+        let area = |r: &[Ranked<'_>]| Some(r[0].partial_auroc(region).ok()??.standardised);
+        let found = resample(&cases, of_ranks, level, area)?;
         details.partial_auroc_ci_low = found.as_ref().and_then(|f| f.ci_low);
         details.partial_auroc_ci_high = found.and_then(|f| f.ci_high);
     }
-    if let Some(found) = resample(&cases, of_ranks, |r| r[0].average_precision().ok())? {
+    let precision = |r: &[Ranked<'_>]| r[0].average_precision().ok();
+    if let Some(found) = resample(&cases, of_ranks, level, precision)? {
         (details.auprc_ci_low, details.auprc_ci_high) = (found.ci_low, found.ci_high);
         details.bootstrap_replicates = found.replicates;
         details.bootstrap_invalid = found.invalid;
     }
     if cases[0].check_probabilities().is_ok() && !cases[0].is_empty() {
-        calibrate(
-            &mut details,
-            &cases,
-            &ranked,
-            options.level,
-            detail,
-            bootstrap,
-        )?;
+        calibrate(&mut details, &cases, &ranked, options, detail)?;
     }
     Ok(details)
 }
@@ -124,26 +118,25 @@ fn calibrate(
     details: &mut TaskDetails,
     cases: &[Cases],
     ranked: &Ranked<'_>,
-    level: f64,
+    options: &EvaluateOptions<'_>,
     detail: &DetailOptions,
-    bootstrap: Option<Bootstrap>,
 ) -> Result<()> {
-    let binning = detail.binning;
-    details.brier = ranked.brier(binning)?.ok();
-    details.log_loss = ranked.log_loss()?.ok();
-    if let Ok(error) = ranked.calibration_error(binning)? {
+    let (binning, level) = (detail.binning, options.level);
+    details.brier = ranked.brier(binning)?;
+    details.log_loss = ranked.log_loss()?;
+    if let Some(error) = ranked.calibration_error(binning)? {
         (details.ece, details.mce) = (Some(error.expected), Some(error.maximal));
     }
-    let expected = |r: &[Ranked<'_>]| Some(r[0].calibration_error(binning).ok()?.ok()?.expected);
+    let expected = |r: &[Ranked<'_>]| Some(r[0].calibration_error(binning).ok()??.expected);
     // Strata by label would hold the prevalence, whose error is a part of this one's.
-    let bootstrap = bootstrap.map(|b| Bootstrap {
+    let bootstrap = options.bootstrap.map(|b| Bootstrap {
         stratified: false,
         ..b
     });
     if let Some(b) = &bootstrap {
         details.ece_calibrated = ranked.calibrated_ece(binning, b.replicates, b.seed)?;
     }
-    if let Some(found) = resample(cases, bootstrap, expected)? {
+    if let Some(found) = resample(cases, bootstrap, level, expected)? {
         (details.ece_ci_low, details.ece_ci_high) = (found.ci_low, found.ci_high);
     }
     details.calibration = ranked.calibration_line()?;
@@ -157,9 +150,12 @@ fn calibrate(
 fn resample(
     cases: &[Cases],
     bootstrap: Option<Bootstrap>,
+    level: f64,
     statistic: impl Fn(&[Ranked<'_>]) -> Option<f64> + Sync,
 ) -> Result<Option<BootstrapResult>> {
-    bootstrap.map(|b| b.run(cases, statistic)).transpose()
+    bootstrap
+        .map(|b| b.run(cases, level, statistic))
+        .transpose()
 }
 
 #[cfg(test)]

@@ -333,7 +333,7 @@ mod tests {
             assert!((share - of_counts).abs() < 1e-12);
             Some(share)
         };
-        let interval = bootstrap.run(&[cases], sensitivity).unwrap();
+        let interval = bootstrap.run(&[cases], 0.95, sensitivity).unwrap();
         assert!(interval.ci_high.unwrap() > interval.ci_low.unwrap() + 0.1);
     }
 

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, check_len, check_threshold};
+use crate::error::{Result, check_len};
 
 /// How two masks of the same voxels overlap.
 ///
@@ -27,7 +27,7 @@ impl Overlap {
     /// Counts voxels.
     ///
     /// # Errors
-    /// [`Error::Length`] when the masks differ in size.
+    /// [`crate::Error::Length`] when the masks differ in size.
     pub fn new(predicted: &[bool], reference: &[bool]) -> Result<Self> {
         check_len("reference mask", predicted.len(), reference.len())?;
         let mut counts = [0usize; 3];
@@ -41,26 +41,6 @@ impl Overlap {
             predicted: counts[1] as f64,
             reference: counts[2] as f64,
         })
-    }
-
-    /// Counts the voxels whose probability is at least `threshold` as predicted.
-    ///
-    /// # Errors
-    /// [`Error::Length`], or [`Error::NotAProbability`] for a NaN or a value outside 0..=1.
-    pub fn from_probabilities(
-        probabilities: &[f32],
-        reference: &[bool],
-        threshold: f32,
-    ) -> Result<Self> {
-        if let Some(index) = probabilities.iter().position(|p| !(0.0..=1.0).contains(p)) {
-            return Err(Error::NotAProbability {
-                index,
-                value: f64::from(probabilities[index]),
-            });
-        }
-        check_threshold(f64::from(threshold))?;
-        let predicted: Vec<bool> = probabilities.iter().map(|&p| p >= threshold).collect();
-        Self::new(&predicted, reference)
     }
 
     /// `2 both / (predicted + reference)`; `None` when both masks are empty, which is agreement on
@@ -126,11 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn bad_masks_are_errors() {
+    fn shares_are_of_either_mask_and_sizes_must_agree() {
+        let half = Overlap::new(&[true, false], &[true, true]).unwrap();
+        assert_eq!((half.precision(), half.recall()), (Some(1.0), Some(0.5)));
         assert!(Overlap::new(&[true], &[]).is_err());
-        let nan = Overlap::from_probabilities(&[0.5, f32::NAN], &[true, true], 0.5);
-        assert!(matches!(nan, Err(Error::NotAProbability { index: 1, .. })));
-        let edge = Overlap::from_probabilities(&[0.5, 0.4], &[true, true], 0.5).unwrap();
-        assert_eq!((edge.precision(), edge.recall()), (Some(1.0), Some(0.5)));
     }
 }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result, Undefined};
+use crate::error::{Error, Result};
 use crate::ranked::Ranked;
 
 /// The stretch of a ROC curve that a partial area is taken over.
@@ -51,11 +51,10 @@ impl RocRegion {
 }
 
 impl Ranked<'_> {
-    /// Area over part of the ROC curve, linear between its points.
+    /// Area over part of the ROC curve, linear between its points; `None` when a class is absent.
     ///
     /// # Errors
-    /// [`crate::Error::Option`] unless `0 <= low < high <= 1`; the inner result is [`Undefined`]
-    /// when a class is absent.
+    /// [`crate::Error::Option`] unless `0 <= low < high <= 1`.
     ///
     /// # Reference
     /// McClish 1989, also for the standardisation.
@@ -68,10 +67,10 @@ impl Ranked<'_> {
     /// assert_eq!(partial.area, 0.25);
     /// # Ok::<(), uniferum_metrics::Error>(())
     /// ```
-    pub fn partial_auroc(&self, region: RocRegion) -> Result<Result<PartialAuroc, Undefined>> {
+    pub fn partial_auroc(&self, region: RocRegion) -> Result<Option<PartialAuroc>> {
         let (low, high) = region.limits()?;
-        if let Err(undefined) = self.check() {
-            return Ok(Err(undefined));
+        if self.check().is_err() {
+            return Ok(None);
         }
         let by_fpr = matches!(region, RocRegion::Fpr { .. });
         let mut area = 0.0;
@@ -94,7 +93,7 @@ impl Ranked<'_> {
         } else {
             width - 0.5 * (high * high - low * low)
         };
-        Ok(Ok(PartialAuroc {
+        Ok(Some(PartialAuroc {
             area,
             standardised: 0.5 * (1.0 + (area - least) / (width - least)),
         }))

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::cases::Cases;
-use crate::error::Undefined;
+use crate::error::{Result, Undefined};
 
 /// Below this many cases a second thread costs more than it saves.
 const PARALLEL_SORT: usize = 1 << 16;
@@ -159,26 +159,28 @@ impl<'a> Ranked<'a> {
     }
 }
 
-/// Area under the ROC curve of complete cases; see [`Ranked::auroc`].
+/// Area under the ROC curve of complete cases, `None` when a class is absent; see [`Ranked::auroc`].
 ///
 /// # Errors
-/// [`crate::Error`] for invalid input; the inner result is [`Undefined`] when a class is absent.
+/// As [`Cases::complete`].
 ///
 /// ```
 /// let auroc = uniferum_metrics::auroc(&[0.1, 0.4, 0.35, 0.8], &[false, false, true, true])?;
-/// assert_eq!(auroc, Ok(0.75));
+/// assert_eq!(auroc, Some(0.75));
 /// # Ok::<(), uniferum_metrics::Error>(())
 /// ```
-pub fn auroc(scores: &[f64], labels: &[bool]) -> crate::Result<Result<f64, Undefined>> {
-    Ok(Ranked::new(&Cases::complete(scores, labels)?).auroc())
+pub fn auroc(scores: &[f64], labels: &[bool]) -> Result<Option<f64>> {
+    Ok(Ranked::new(&Cases::complete(scores, labels)?).auroc().ok())
 }
 
-/// Average precision of complete cases; see [`Ranked::average_precision`].
+/// Average precision of complete cases, `None` when a class is absent; see
+/// [`Ranked::average_precision`].
 ///
 /// # Errors
 /// As [`auroc`].
-pub fn average_precision(scores: &[f64], labels: &[bool]) -> crate::Result<Result<f64, Undefined>> {
-    Ok(Ranked::new(&Cases::complete(scores, labels)?).average_precision())
+pub fn average_precision(scores: &[f64], labels: &[bool]) -> Result<Option<f64>> {
+    let cases = Cases::complete(scores, labels)?;
+    Ok(Ranked::new(&cases).average_precision().ok())
 }
 
 /// Positions by ascending score.

@@ -187,8 +187,8 @@ fn nonzero(x: f64, tiny: f64) -> f64 {
     if x.abs() < tiny { tiny } else { x }
 }
 
-/// Logistic function, stable at both ends.
-pub(crate) fn sigmoid(x: f64) -> f64 {
+/// Logistic function `1 / (1 + e^-x)`, stable at both ends.
+pub fn sigmoid(x: f64) -> f64 {
     if x >= 0.0 {
         1.0 / (1.0 + (-x).exp())
     } else {
@@ -197,8 +197,8 @@ pub(crate) fn sigmoid(x: f64) -> f64 {
     }
 }
 
-/// `ln(p / (1 - p))` with `p` kept `margin` away from 0 and 1.
-pub(crate) fn clipped_logit(p: f64, margin: f64) -> f64 {
+/// `ln(p / (1 - p))` with `p` kept `margin` away from 0 and 1, where it would be infinite.
+pub fn clipped_logit(p: f64, margin: f64) -> f64 {
     let p = p.clamp(margin, 1.0 - margin);
     (p / (1.0 - p)).ln()
 }

@@ -102,7 +102,7 @@ fn clustered_and_unclustered_columns_do_not_mix() {
         error.unwrap_err().to_string(),
         "the second estimate: expected cases without clusters, got cases with clusters"
     );
-    let resampled = Bootstrap::default().run(&[clustered, plain], |_| None);
+    let resampled = Bootstrap::default().run(&[clustered, plain], 0.95, |_| None);
     assert_eq!(
         resampled.unwrap_err().to_string(),
         "a column to resample: expected cases with clusters, got cases without clusters"
@@ -120,13 +120,16 @@ fn numbers_of_clusters_may_be_large() {
     assert_eq!(large.n_clusters(), Some(3));
     let variance = |c: &Cases| AucEstimate::new(c).unwrap().variance();
     assert_eq!(variance(&small), variance(&large));
-    let found = Bootstrap::default().run(&[large], |r| r[0].auroc().ok());
+    let found = Bootstrap::default().run(&[large], 0.95, |r| r[0].auroc().ok());
     assert!(found.unwrap().value.is_some());
 }
 
 #[test]
 fn an_absent_class_is_a_state() {
-    let none = auroc(&[0.1, 0.2], &[false, false]).unwrap();
+    let (scores, labels) = ([0.1, 0.2], [false, false]);
+    assert_eq!(auroc(&scores, &labels), Ok(None));
+    let negatives = Cases::complete(&scores, &labels).unwrap();
+    let none = Ranked::new(&negatives).auroc();
     assert_eq!(none, Err(Undefined { n_pos: 0, n_neg: 2 }));
     let empty = Cases::new(&[], &[]).unwrap();
     let ranked = Ranked::new(&empty);
@@ -152,12 +155,12 @@ fn scores_that_are_not_finite_name_their_case() {
 #[test]
 fn one_bit_tells_scores_apart() {
     let next = f64::from_bits(0.7f64.to_bits() + 1);
-    assert_eq!(auroc(&[0.7, next], &[false, true]).unwrap(), Ok(1.0));
-    assert_eq!(auroc(&[next, 0.7], &[false, true]).unwrap(), Ok(0.0));
-    assert_eq!(auroc(&[0.7, 0.7], &[false, true]).unwrap(), Ok(0.5));
-    assert_eq!(auroc(&[-0.0, 0.0], &[false, true]).unwrap(), Ok(0.5));
+    assert_eq!(auroc(&[0.7, next], &[false, true]).unwrap(), Some(1.0));
+    assert_eq!(auroc(&[next, 0.7], &[false, true]).unwrap(), Some(0.0));
+    assert_eq!(auroc(&[0.7, 0.7], &[false, true]).unwrap(), Some(0.5));
+    assert_eq!(auroc(&[-0.0, 0.0], &[false, true]).unwrap(), Some(0.5));
     let tiny = f64::from_bits(1);
-    assert_eq!(auroc(&[-tiny, tiny], &[false, true]).unwrap(), Ok(1.0));
+    assert_eq!(auroc(&[-tiny, tiny], &[false, true]).unwrap(), Some(1.0));
 }
 
 /// 80 000 positives by 80 000 negatives are 6.4e9 pairs, beyond 2^32.
@@ -171,11 +174,34 @@ fn pair_counts_beyond_32_bits() {
         .map(|s| matches!(*s as u64 % 4, 0 | 3))
         .collect();
     assert_eq!(labels.iter().filter(|l| **l).count() as u64, n / 2);
-    assert_eq!(auroc(&scores, &labels).unwrap(), Ok(0.5));
+    assert_eq!(auroc(&scores, &labels).unwrap(), Some(0.5));
     let e = estimate(&scores, &labels);
     // With continuous scores and no signal the variance is (m + n + 1) / (12 m n).
     let expected = (n + 1) as f64 / (12.0 * (n / 2) as f64 * (n / 2) as f64);
     assert!((e.variance().unwrap() / expected - 1.0).abs() < 1e-4);
+}
+
+/// Squares and products of sums must stay numbers.
+#[test]
+fn weights_outside_their_bounds_are_refused_by_case() {
+    let cases = Cases::complete(&[0.1, 0.4, 0.2, 0.3], &[false, true, true, false]).unwrap();
+    let with = |weight: f64| cases.clone().with_weights(&[1.0, 1.0, weight, 1.0]);
+    for weight in [0.0, 1e-60, 1e60] {
+        let weighted = with(weight).unwrap();
+        let estimate = AucEstimate::new(&weighted).unwrap();
+        assert!((0.0..=1.0).contains(&estimate.auroc()), "{weight}");
+        let variance = estimate.variance();
+        assert!(
+            variance.is_none_or(f64::is_finite),
+            "{weight}: {variance:?}"
+        );
+    }
+    for weight in [0.99e-60, 1.01e60, f64::INFINITY, f64::NAN, -1e-60] {
+        let error = with(weight).unwrap_err();
+        assert!(matches!(error, Error::InvalidWeight { index: 2, .. }));
+        let expected = "weights must be 0, or between 1e-60 and 1e60";
+        assert!(error.to_string().ends_with(expected), "{error}");
+    }
 }
 
 #[test]

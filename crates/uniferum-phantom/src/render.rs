@@ -96,66 +96,31 @@ pub(crate) fn render(
     paints: &[Paint],
 ) -> Rendered {
     let [nx, ny, nz] = grid.shape;
-    let plane = ny * nz;
+    let size = ny * nz;
     let boxes: Vec<_> = paints
         .iter()
         .map(|p| grid.voxel_box(&p.solid.bounds(0.0)))
         .collect();
-    let mut hu = vec![0.0f32; nx * plane];
-    let mut labels = vec![0u8; nx * plane];
-    let mut nodules = vec![0u8; nx * plane];
-    hu.par_chunks_mut(plane)
-        .zip(labels.par_chunks_mut(plane))
-        .zip(nodules.par_chunks_mut(plane))
+    let mut hu = vec![0.0f32; nx * size];
+    let mut labels = vec![0u8; nx * size];
+    let mut nodules = vec![0u8; nx * size];
+    hu.par_chunks_mut(size)
+        .zip(labels.par_chunks_mut(size))
+        .zip(nodules.par_chunks_mut(size))
         .enumerate()
         .for_each(|(x, ((hu, labels), nodules))| {
-            let mut classes = vec![0u8; plane];
-            for y in 0..ny {
-                for z in 0..nz {
-                    let i = y * nz + z;
-                    let p = grid.point([x, y, z]);
-                    let tissue = patient.tissue(p);
-                    (classes[i], hu[i], labels[i]) = (tissue.class as u8, tissue.hu, tissue.label);
-                    match tissue.class {
-                        Class::Lung => hu[i] += 28.0 * texture.at(p, 7.0),
-                        Class::Outside => {}
-                        _ => hu[i] += 9.0 * texture.at(p, 9.0),
-                    }
-                    if tissue.class == Class::Lung {
-                        for alteration in alterations {
-                            if let Some((class, value)) = alteration.alter(p, texture) {
-                                (classes[i], hu[i]) = (class as u8, value);
-                                if class != Class::Lung {
-                                    labels[i] = 0;
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-            for (paint, [xs, ys, zs]) in paints.iter().zip(&boxes) {
-                if !(xs[0]..xs[1]).contains(&x) {
-                    continue;
-                }
-                for y in ys[0]..ys[1] {
-                    for z in zs[0]..zs[1] {
-                        let i = y * nz + z;
-                        if !paint.over.allows(classes[i]) {
-                            continue;
-                        }
-                        let p = grid.point([x, y, z]);
-                        if paint.solid.depth(p) < 0.0 {
-                            continue;
-                        }
-                        classes[i] = paint.class as u8;
-                        hu[i] = paint.hu + 7.0 * texture.at(p, 6.0);
-                        match paint.label {
-                            Mark::Keep => {}
-                            Mark::Set(label) => labels[i] = label,
-                            Mark::Nodule => nodules[i] = 1,
-                        }
-                    }
-                }
+            let mut plane = Plane {
+                grid,
+                texture,
+                x,
+                classes: vec![0u8; size],
+                hu,
+                labels,
+                nodules,
+            };
+            plane.fill(patient, alterations);
+            for (paint, voxels) in paints.iter().zip(&boxes) {
+                plane.paint(paint, voxels);
             }
         });
     let array = |data| Array3::from_shape_vec(grid.shape, data);
@@ -163,5 +128,80 @@ pub(crate) fn render(
         hu: Array3::from_shape_vec(grid.shape, hu).unwrap_or_default(),
         labels: array(labels).unwrap_or_default(),
         nodules: array(nodules).unwrap_or_default(),
+    }
+}
+
+/// The voxels of one x in the making, z fastest.
+struct Plane<'a> {
+    grid: &'a Grid,
+    texture: &'a Texture,
+    x: usize,
+    /// The [`Class`] of each voxel, which decides what a paint may cover.
+    classes: Vec<u8>,
+    hu: &'a mut [f32],
+    labels: &'a mut [u8],
+    nodules: &'a mut [u8],
+}
+
+impl Plane<'_> {
+    /// The patient's tissues, those of the lung altered.
+    fn fill(&mut self, patient: &Patient, alterations: &[Box<dyn Alter>]) {
+        let [_, ny, nz] = self.grid.shape;
+        for y in 0..ny {
+            for z in 0..nz {
+                let i = y * nz + z;
+                let p = self.grid.point([self.x, y, z]);
+                let tissue = patient.tissue(p);
+                (self.classes[i], self.labels[i]) = (tissue.class as u8, tissue.label);
+                self.hu[i] = tissue.hu
+                    + match tissue.class {
+                        Class::Lung => 28.0 * self.texture.at(p, 7.0),
+                        Class::Outside => 0.0,
+                        _ => 9.0 * self.texture.at(p, 9.0),
+                    };
+                if tissue.class == Class::Lung {
+                    self.alter(i, p, alterations);
+                }
+            }
+        }
+    }
+
+    /// The last of the alterations that speaks of a lung voxel decides.
+    fn alter(&mut self, i: usize, p: Point, alterations: &[Box<dyn Alter>]) {
+        for alteration in alterations {
+            if let Some((class, hu)) = alteration.alter(p, self.texture) {
+                (self.classes[i], self.hu[i]) = (class as u8, hu);
+                if class != Class::Lung {
+                    self.labels[i] = 0;
+                }
+            }
+        }
+    }
+
+    /// What of a paint lies in the plane, over the classes that it may cover, inside a box of voxels.
+    fn paint(&mut self, paint: &Paint, [xs, ys, zs]: &[[usize; 2]; 3]) {
+        if !(xs[0]..xs[1]).contains(&self.x) {
+            return;
+        }
+        let nz = self.grid.shape[2];
+        for y in ys[0]..ys[1] {
+            for z in zs[0]..zs[1] {
+                let i = y * nz + z;
+                if !paint.over.allows(self.classes[i]) {
+                    continue;
+                }
+                let p = self.grid.point([self.x, y, z]);
+                if paint.solid.depth(p) < 0.0 {
+                    continue;
+                }
+                self.classes[i] = paint.class as u8;
+                self.hu[i] = paint.hu + 7.0 * self.texture.at(p, 6.0);
+                match paint.label {
+                    Mark::Keep => {}
+                    Mark::Set(label) => self.labels[i] = label,
+                    Mark::Nodule => self.nodules[i] = 1,
+                }
+            }
+        }
     }
 }

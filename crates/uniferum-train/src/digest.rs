@@ -1,6 +1,6 @@
 //! Digests of what a run learns from and of what it is validated on.
 
-use sha2::{Digest, Sha256};
+use uniferum_ct::io::cache::Hash;
 use uniferum_data::{Dataset, Loader, Scan};
 
 use crate::checkpoint::Settings;
@@ -47,11 +47,9 @@ fn answers(scan: &Scan) -> String {
 }
 
 fn digest(lines: &[String]) -> String {
-    let mut hash = Sha256::new();
-    for line in lines {
-        hash.update(line.as_bytes());
-        hash.update([b'\n']);
-    }
-    let bytes: [u8; 32] = hash.finalize().into();
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let text: String = lines
+        .iter()
+        .flat_map(|line| [line.as_str(), "\n"])
+        .collect();
+    Hash::of(text.as_bytes()).to_string()
 }

@@ -110,3 +110,33 @@ impl Averages {
 fn copy(var: &Var) -> Result<Tensor> {
     Ok(var.as_tensor().copy()?.detach())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::TrainConfig;
+
+    #[test]
+    fn the_weights_come_back_from_work_that_fails() {
+        let device = Device::Cpu;
+        let vars = VarMap::new();
+        let var = Var::new(&[1f32, 2.0], &device).unwrap();
+        let name = "a.weight".to_owned();
+        vars.data()
+            .lock()
+            .unwrap()
+            .insert(name.clone(), var.clone());
+        let optimizer = Optimizer::new(vec![(name, var.clone())], &TrainConfig::default());
+        let averages = Averages::new(0.9, &optimizer.unwrap(), &vars).unwrap();
+        var.set(&Tensor::new(&[5f32, 6.0], &device).unwrap())
+            .unwrap();
+        let values = || var.as_tensor().to_vec1::<f32>().unwrap();
+        let mut seen = Vec::new();
+        let failed: Result<()> = averages.instead(|| {
+            seen = values();
+            Err(Error::config("work", "something", "nothing"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("work"));
+        assert_eq!((seen, values()), (vec![1.0, 2.0], vec![5.0, 6.0]));
+    }
+}

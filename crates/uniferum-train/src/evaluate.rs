@@ -9,6 +9,7 @@ use serde::Serialize;
 use uniferum_ct::ndarray::Array3;
 use uniferum_data::{Dataset, Example, OnError, Scan, SkippedScan, image_tensor};
 use uniferum_fusion::{Prompts, Uniferum};
+use uniferum_metrics::special::sigmoid;
 use uniferum_tasks::{Task, TaskKind};
 
 use crate::error::{Error, Result};
@@ -249,17 +250,12 @@ impl Loaded {
                 kind: task.kind,
                 label,
                 logit,
-                probability: probability(logit),
+                probability: sigmoid(logit),
             };
             answers.push((index, prediction, mask));
         }
         Ok(answers)
     }
-}
-
-/// Sigmoid of a logit.
-pub(crate) fn probability(logit: f64) -> f64 {
-    1.0 / (1.0 + (-logit).exp())
 }
 
 /// All elements of a tensor.

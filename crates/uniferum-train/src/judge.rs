@@ -183,7 +183,6 @@ fn mean_precision(
         return Ok(None);
     }
     let bootstrap = Bootstrap {
-        level: options.level,
         // The classes of the first task are no strata of the others.
         stratified: false,
         ..bootstrap
@@ -191,7 +190,7 @@ fn mean_precision(
     let statistic = |tasks: &[uniferum_metrics::Ranked<'_>]| {
         mean(tasks.iter().filter_map(|t| t.average_precision().ok()))
     };
-    Ok(Some(bootstrap.run(&defined, statistic)?))
+    Ok(Some(bootstrap.run(&defined, options.level, statistic)?))
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use uniferum_ct::transform::Augment;
 use uniferum_data::{Dataset, InputSettings, Loader, Manifest, OnError, Split, StreamOptions};
+use uniferum_fusion::checkpoint::locate;
 use uniferum_fusion::{Prompts, UniferumConfig};
 use uniferum_tasks::{Catalogue, Task, TaskKind, trained};
 
@@ -404,10 +405,7 @@ fn has_answers(task: &Task, manifest: &Manifest) -> bool {
 /// # Errors
 /// [`Error::Model`], also where the tokenizer is missing, or [`Error::File`].
 pub fn open_model(path: &Path, device: &Device) -> Result<Box<dyn Learner>> {
-    let file = match path.is_dir() {
-        true => path.join(WEIGHTS),
-        false => path.to_owned(),
-    };
+    let file = locate(path);
     if Baseline::read_config(&file)?.is_some() {
         return Ok(Box::new(Baseline::load(&file, device)?));
     }

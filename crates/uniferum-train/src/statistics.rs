@@ -7,7 +7,8 @@ use uniferum_encoder::is_buffer;
 use crate::distributed::Communicator;
 use crate::error::Result;
 
-/// Lets each pass of a step begin at the same statistics, and moves them by the mean of the passes.
+/// Lets each pass of a step begin at the same statistics, and moves them by the mean of the passes; of a step
+/// that is refused nothing stays.
 ///
 /// One pass after the other would weigh the last most and depend on the number of processes.
 pub(crate) struct RunningStatistics {
@@ -36,7 +37,7 @@ impl RunningStatistics {
         })
     }
 
-    /// Before each pass.
+    /// Before each pass, and after a step that is refused.
     pub(crate) fn rewind(&self) -> Result<()> {
         for (var, start) in self.vars.iter().zip(&self.start) {
             var.set(start)?;

@@ -89,7 +89,7 @@ fn a_loss_that_is_not_finite_names_its_questions_and_changes_no_weight() {
         vars.iter().map(|(_, var)| read(var.as_tensor())).collect()
     };
     let before = weights(&trainer);
-    let mut batch = s.loader.stream(0, 1).recv().unwrap().unwrap();
+    let mut batch = s.loader.stream(0, 1).next().unwrap().unwrap();
     batch.labels = Tensor::full(f32::NAN, batch.labels.dims(), &gpu).unwrap();
     let error = trainer.train_on(&batch).unwrap_err();
     let Error::NotFinite { step: 1, samples } = &error else {

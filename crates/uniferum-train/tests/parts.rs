@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, HashMap};
 use candle_core::{Device, Tensor};
 use common::{ALL, LABELS, Setup, config, setup, thin};
 use uniferum_ct::transform::ModelTransform;
-use uniferum_data::{InputSettings, OnError};
+use uniferum_data::{Batch, InputSettings, OnError};
 use uniferum_fusion::{Freeze, Uniferum};
 use uniferum_tasks::Catalogue;
 use uniferum_train::distributed::Threads;
 use uniferum_train::{
     Answer, Baseline, BaselineConfig, Init, Intervals, Learner, LearningRate, LoraConfig,
-    ModelChoice, RunConfig, TrainConfig, Trainer, ask_scans, evaluate,
+    ModelChoice, Progress, RunConfig, TrainConfig, Trainer, ask_scans, evaluate,
 };
 
 type Weights = HashMap<String, Vec<f32>>;
@@ -181,7 +181,7 @@ fn a_scan_that_one_process_cannot_read_costs_no_steps() {
         )
     };
     let whole = in_two(|_, member| begin("whole", member)).remove(0).2;
-    let names = s.loader.stream(2, 3).iter().next().unwrap().unwrap().names;
+    let names = s.loader.stream(2, 3).next().unwrap().unwrap().names;
     let scans = names.iter().map(|name| name.split_once(" @ ").unwrap().1);
     let scans: BTreeSet<&str> = scans.collect();
     let mut of_second = 0;
@@ -225,6 +225,64 @@ fn a_step_of_one_pass_leaves_processes_equal() {
         weights(trainer.learner())
     });
     assert_eq!(largest_difference(&both[0], &both[1]), 0.0);
+}
+
+/// A step that is given by hand: each process has its own part, and the mean is over the questions of all.
+#[test]
+fn two_processes_train_on_their_parts_of_a_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut s = setup(folder.path(), 8, false, &ALL);
+    // It is drawn anew for each process.
+    s.model.bert.dropout = 0.0;
+    let recipe = TrainConfig {
+        scans_per_pass: 2,
+        ..config(2)
+    };
+    let parts: Vec<Batch> = s.loader.stream(0, 2).map(|b| b.unwrap()).collect();
+    let alone = parts.iter().map(|part| {
+        let mut trainer = trainer(&s, &recipe);
+        trainer.train_on(part).unwrap()
+    });
+    let alone: Vec<Progress> = alone.collect();
+    let shared = |parts: [&Batch; 2]| {
+        in_two(|rank, member| {
+            let mut trainer = trainer(&s, &recipe);
+            trainer.join(Box::new(member)).unwrap();
+            let done = trainer.train_on(parts[rank]).unwrap();
+            (done, weights(trainer.learner()))
+        })
+    };
+    let both = shared([&parts[0], &parts[1]]);
+    let questions: usize = alone.iter().map(|p| p.questions).sum();
+    let losses = alone.iter().map(|p| p.loss * p.questions as f32);
+    let expected = losses.sum::<f32>() / questions as f32;
+    for (done, own) in &both {
+        assert_eq!((done.step, done.questions), (1, questions));
+        let error = (done.loss - expected).abs();
+        assert!(error < 1e-5 * (1.0 + expected), "{error}");
+        assert_eq!(largest_difference(own, &both[0].1), 0.0);
+    }
+    // One part twice has the gradient that it has alone.
+    for (done, _) in shared([&parts[0], &parts[0]]) {
+        let ratio = done.gradient_norm / alone[0].gradient_norm;
+        assert!((ratio - 1.0).abs() < 1e-4, "{ratio}");
+    }
+}
+
+#[test]
+fn a_step_that_is_refused_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let s = setup(folder.path(), 8, false, &ALL);
+    let mut trainer = trainer(&s, &config(3));
+    let batch = s.loader.stream(0, 1).next().unwrap().unwrap();
+    trainer.train_on(&batch).unwrap();
+    let before = weights(trainer.learner());
+    let labels = Tensor::full(f32::NAN, batch.labels.dims(), &Device::Cpu).unwrap();
+    let error = trainer.train_on(&Batch { labels, ..batch });
+    assert!(error.unwrap_err().to_string().contains("not finite"));
+    // Running statistics are among them, and have seen the images.
+    assert_eq!(weights(trainer.learner()), before);
+    assert_eq!(trainer.state().step, 1);
 }
 
 /// With frozen statistics passes do not touch each other, and accumulation is the whole batch's gradient.
@@ -272,7 +330,7 @@ fn averages_are_what_is_saved() {
             .collect()
     };
     let mut expected = values(&averaged);
-    for (i, batch) in s.loader.stream(0, 3).iter().enumerate() {
+    for (i, batch) in s.loader.stream(0, 3).enumerate() {
         averaged.train_on(&batch.unwrap()).unwrap();
         let step = (i + 1) as f32;
         let decay = ((1.0 + step) / (10.0 + step)).min(0.5);

@@ -78,8 +78,7 @@ fn a_run_that_stopped_goes_on_bit_for_bit() {
     let mut got = Vec::new();
     let mut first = trainer();
     assert_eq!(first.resume_in(&start).unwrap(), 0);
-    let batches = s.loader.stream(0, 5);
-    for batch in batches.iter() {
+    for batch in s.loader.stream(0, 5) {
         let p = first.train_on(&batch.unwrap()).unwrap();
         got.push((p.step, p.loss.to_bits()));
         if p.step == 3 {
@@ -288,7 +287,7 @@ fn a_loss_that_is_not_finite_names_its_questions() {
     let folder = tempfile::tempdir().unwrap();
     let s = setup(folder.path(), 8, false, &ALL);
     let mut trainer = Trainer::new(&s.model, s.prompts.clone(), config(5), &Device::Cpu).unwrap();
-    let mut batch = s.loader.stream(0, 1).recv().unwrap().unwrap();
+    let mut batch = s.loader.stream(0, 1).next().unwrap().unwrap();
     let nan = Tensor::full(f32::NAN, batch.labels.dims(), &Device::Cpu).unwrap();
     batch.labels = nan;
     let error = trainer.train_on(&batch).unwrap_err();
@@ -397,7 +396,7 @@ fn a_run_goes_on_with_the_step_whose_scan_could_not_be_read() {
 
     // The last scan of the third step.
     let (_, loader, _) = begin("unused".as_ref());
-    let names = loader.stream(2, 3).iter().next().unwrap().unwrap().names;
+    let names = loader.stream(2, 3).next().unwrap().unwrap().names;
     let (_, scan) = names.last().unwrap().split_once(" @ ").unwrap();
     let mut scans = loader.dataset.manifest.scans.iter();
     let broken = scans.find(|s| s.name() == scan).unwrap();

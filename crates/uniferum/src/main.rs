@@ -4,6 +4,7 @@ mod cli;
 mod commands;
 mod dtype;
 mod global;
+mod hu;
 mod output;
 mod progress;
 mod shape;

@@ -1,10 +1,14 @@
 //! `uniferum demo` at its smallest: every file that it promises, and a second call that has nothing to do.
 
+mod common;
+
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
+
+use common::{said, succeeds, uniferum};
 
 fn demo(out: &Path, steps: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_uniferum"))
+    uniferum()
         .args([
             "demo", "--quiet", "--scans", "10", "--steps", steps, "--out",
         ])
@@ -13,13 +17,9 @@ fn demo(out: &Path, steps: &str) -> Output {
         .unwrap()
 }
 
-fn error(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 /// The table of the standardised phantoms and the saved model give the demonstration's numbers again.
 fn evaluate_again(out: &Path) -> serde_json::Value {
-    let output = Command::new(env!("CARGO_BIN_EXE_uniferum"))
+    let output = uniferum()
         .args(["evaluate", "--quiet", "--format", "json"])
         .args(["--group", "phantom", "--device", "cpu", "--checkpoint"])
         .arg(out.join("model.safetensors"))
@@ -29,7 +29,7 @@ fn evaluate_again(out: &Path) -> serde_json::Value {
         .arg(out.join("again"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", error(&output));
+    succeeds(&output);
     for name in [
         "predictions-1.csv",
         "evaluation.csv",
@@ -49,17 +49,16 @@ fn evaluate_again(out: &Path) -> serde_json::Value {
 /// tables is refused beside a model, and the other way round; another group's columns are recognised.
 fn tables_and_models_keep_their_options(out: &Path) {
     let evaluate = |options: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+        let mut command = uniferum();
         command.current_dir(out).arg("evaluate").args(options);
         command.output().unwrap()
     };
     let table = ["-p", "predictions.csv", "-l", "predictions.csv"];
     let tables = evaluate(&[&table[..], &["--format", "json", "--bootstrap", "10"]].concat());
-    let said = error(&tables);
-    assert!(tables.status.success(), "{said}");
+    let text = succeeds(&tables);
     assert!(
-        said.contains("masks") && said.contains("anatomy."),
-        "{said}"
+        text.contains("masks") && text.contains("anatomy."),
+        "{text}"
     );
     let numbers: serde_json::Value = serde_json::from_slice(&tables.stdout).unwrap();
     assert_eq!(numbers["tasks"].as_array().unwrap().len(), 10);
@@ -81,12 +80,14 @@ fn tables_and_models_keep_their_options(out: &Path) {
             refused.status.code(),
             Some(2),
             "{wrong:?}: {}",
-            error(&refused)
+            said(&refused)
         );
     }
-    let mixed = evaluate(&[&table[..], &["--split", "val"]].concat());
-    assert_eq!(mixed.status.code(), Some(2), "{}", error(&mixed));
-    let group = error(&evaluate(&model));
+    for of_models in [["--split", "val"], ["--tasks-file", "mine.toml"]] {
+        let mixed = evaluate(&[&table[..], &of_models].concat());
+        assert_eq!(mixed.status.code(), Some(2), "{}", said(&mixed));
+    }
+    let group = said(&evaluate(&model));
     assert!(group.contains("--group rad-chest or phantom"), "{group}");
 }
 
@@ -95,7 +96,7 @@ fn it_leaves_a_model_numbers_and_a_page() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
     let first = demo(&out, "2");
-    assert!(first.status.success(), "{}", error(&first));
+    succeeds(&first);
 
     let text = std::fs::read_to_string(out.join("metrics.json")).unwrap();
     let metrics: serde_json::Value = serde_json::from_str(&text).unwrap();
@@ -140,7 +141,7 @@ fn it_leaves_a_model_numbers_and_a_page() {
     // Nothing is trained again, and the numbers are the same.
     let log = std::fs::read(out.join("run/log.jsonl")).unwrap();
     let second = demo(&out, "2");
-    assert!(second.status.success(), "{}", error(&second));
+    succeeds(&second);
     assert_eq!(std::fs::read(out.join("run/log.jsonl")).unwrap(), log);
     assert_eq!(
         std::fs::read_to_string(out.join("metrics.json")).unwrap(),
@@ -150,8 +151,8 @@ fn it_leaves_a_model_numbers_and_a_page() {
     let other = demo(&out, "3");
     assert_eq!(other.status.code(), Some(1));
     assert!(
-        error(&other).contains("other settings (encoder_steps: expected 2, got 3"),
+        said(&other).contains("other settings (encoder_steps: expected 2, got 3"),
         "{}",
-        error(&other)
+        said(&other)
     );
 }

@@ -1,24 +1,21 @@
 //! `uniferum experiment phantom-table2` at its smallest: rows, tables, and a second call that goes on.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::{fails, printed, uniferum};
 use serde_json::Value;
 
 fn experiment(out: &Path, rows: &[&str], seed: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+    let mut command = uniferum();
     command.args(["experiment", "phantom-table2", "--quiet", "--size", "tiny"]);
     command.args(["--device", "cpu", "--seed", seed]);
     for row in rows {
         command.args(["--row", row]);
     }
     command.arg("--out").arg(out).output().unwrap()
-}
-
-fn succeeds(output: &Output) -> String {
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{error}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 fn table(out: &Path) -> Value {
@@ -30,8 +27,8 @@ fn table(out: &Path) -> Value {
 fn rows_are_trained_judged_and_written_down_once() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("table2");
-    let printed = succeeds(&experiment(&out, &["A+C+SEG", "CNN:A+C"], "0"));
-    assert!(printed.contains("| A+C+SEG | "), "{printed}");
+    let text = printed(&experiment(&out, &["A+C+SEG", "CNN:A+C"], "0"));
+    assert!(text.contains("| A+C+SEG | "), "{text}");
     let rows = &table(&out)["rows"];
     let (whole, alone) = (&rows[0]["cells"], &rows[1]["cells"]);
     for column in ["A", "B shared", "B unique", "C shared", "C unique"] {
@@ -70,7 +67,7 @@ fn rows_are_trained_judged_and_written_down_once() {
 
     // A row more: the others are read, the encoder is not trained again. Rows stand in the paper's order.
     let before = rows.clone();
-    succeeds(&experiment(&out, &["A+C"], "0"));
+    printed(&experiment(&out, &["A+C"], "0"));
     let after = table(&out);
     let names: Vec<&str> = after["rows"]
         .as_array()
@@ -85,10 +82,5 @@ fn rows_are_trained_judged_and_written_down_once() {
         log
     );
 
-    let other = experiment(&out, &["A+C"], "1");
-    let error = String::from_utf8_lossy(&other.stderr).into_owned();
-    assert!(
-        !other.status.success() && error.contains("other settings"),
-        "{error}"
-    );
+    fails(&experiment(&out, &["A+C"], "1"), "other settings");
 }

@@ -1,23 +1,23 @@
 //! The commands about collections, as a user types them.
 
-use std::path::Path;
-use std::process::{Command, Output};
+mod common;
 
+use std::path::Path;
+use std::process::Output;
+
+use common::{fails, printed, uniferum, write_classes};
 use ndarray::Array3;
-use uniferum_ct::{Affine, Augment, Volume, write_nifti};
+use uniferum_ct::{Affine, Augment, ReadOptions, Volume, read_ct, write_nifti};
 use uniferum_fusion::Freeze;
 use uniferum_train::{ModelChoice, RunConfig};
 
-fn uniferum(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+fn run(folder: &Path, args: &[&str]) -> Output {
+    let mut command = uniferum();
     command.current_dir(folder).args(args).output().unwrap()
 }
 
 fn succeeds(folder: &Path, args: &[&str]) -> String {
-    let output = uniferum(folder, args);
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{args:?}: {error}");
-    String::from_utf8(output.stdout).unwrap()
+    printed(&run(folder, args))
 }
 
 /// A thorax of 240 x 200 x 190 mm with two lungs.
@@ -114,7 +114,7 @@ fn a_table_becomes_a_manifest_that_the_doctor_likes() {
     )
     .unwrap();
     std::fs::remove_file(at.join("ct/7.nii.gz")).unwrap();
-    let output = uniferum(
+    let output = run(
         at,
         &[
             "doctor",
@@ -146,25 +146,84 @@ fn a_table_becomes_a_manifest_that_the_doctor_likes() {
     );
 }
 
+/// The lungs of a [`scan`] as files of classes, as `TotalSegmentator -o` writes them.
+fn lungs(scan: &Path, folder: &Path) {
+    let volume = read_ct(scan, &ReadOptions::default()).unwrap().volume;
+    let label = |((x, _, _), hu): ((usize, usize, usize), &f32)| match hu {
+        // The first axis runs from the patient's right to the left.
+        -900.0..-800.0 if x < 12 => 12,
+        -900.0..-800.0 => 10,
+        _ => 0,
+    };
+    let mut map = Array3::<u8>::zeros(volume.voxels.dim());
+    for (to, from) in map.iter_mut().zip(volume.voxels.indexed_iter()) {
+        *to = label(from);
+    }
+    let classes = [("lung_upper_lobe_left", 10), ("lung_upper_lobe_right", 12)];
+    write_classes(folder, &Volume::new(map, volume.affine), &classes);
+}
+
+#[test]
+fn the_doctor_reads_masks_that_are_folders_of_classes() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    scan(&at.join("ct/0.nii.gz"), 0);
+    let classes = at.join("masks/0/segmentations");
+    lungs(&at.join("ct/0.nii.gz"), &classes);
+    let table = "scan,mask,patient,split\nct/0.nii.gz,masks/0,p,train\n";
+    std::fs::write(at.join("m.csv"), table).unwrap();
+    let text = succeeds(at, &["doctor", "m.csv"]);
+    assert!(text.contains("0 errors"), "{text}");
+    std::fs::rename(&classes, at.join("masks/0/elsewhere")).unwrap();
+    let output = run(at, &["doctor", "m.csv"]);
+    fails(&output, "1 errors");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        text.contains("error: unreadable") && text.contains("folder of masks"),
+        "{text}"
+    );
+}
+
+#[test]
+fn shares_beside_a_split_of_the_collection_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let ct = at.join("ts/s0001/ct.nii.gz");
+    scan(&ct, 1);
+    lungs(&ct, &at.join("ts/s0001/segmentations"));
+    std::fs::write(at.join("ts/meta.csv"), "image_id;split\ns0001;test\n").unwrap();
+    let make = [
+        "manifest",
+        "totalsegmentator",
+        "ts",
+        "ts",
+        "--out",
+        "ts.csv",
+    ];
+    let shares = run(at, &[&make[..], &["--val-share", "0.2"]].concat());
+    fails(&shares, "meta.csv: the collection has an official split");
+    assert!(!at.join("ts.csv").exists());
+    let text = succeeds(at, &make);
+    assert!(text.contains("1 scans (0 train, 0 val, 1 test)"), "{text}");
+}
+
 #[test]
 fn the_hounsfield_source_must_be_said() {
     let folder = tempfile::tempdir().unwrap();
     table(folder.path());
-    let output = uniferum(
+    let output = run(
         folder.path(),
         &[
             "manifest", "table", "mine.csv", "--group", "ct-rate", "--out", "m.csv",
         ],
     );
     assert_eq!(output.status.code(), Some(2));
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("--hu-source"), "{error}");
-    let output = uniferum(
+    fails(&output, "--hu-source");
+    let output = run(
         folder.path(),
         &["manifest", "ct-rate", ".", "--out", "m.csv"],
     );
-    let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(error.contains("--release"), "{error}");
+    fails(&output, "--release");
 }
 
 #[test]
@@ -215,9 +274,35 @@ fn report_labels_can_be_tried_without_a_server() {
         said.starts_with("2 questions") && said.contains("Small pleural effusion."),
         "{said}"
     );
-    let output = uniferum(
+    let output = run(
         folder.path(),
         &["label-reports", "reports.csv", "--out", "labels"],
     );
     assert_eq!(output.status.code(), Some(2), "a server must be named");
+}
+
+#[test]
+fn a_reader_that_leaves_early_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let reports = "id,patient,report\ni1,p1,\"Small pleural effusion.\"\n";
+    std::fs::write(folder.path().join("reports.csv"), reports).unwrap();
+    let commands: [&[&str]; 4] = [
+        &[
+            "label-reports",
+            "reports.csv",
+            "--out",
+            "labels",
+            "--dry-run",
+        ],
+        &["train", "--print-config"],
+        &["tasks"],
+        &["info"],
+    ];
+    for arguments in commands {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = uniferum();
+        command.current_dir(folder.path()).args(arguments);
+        printed(&command.stdout(writer).output().unwrap());
+    }
 }

@@ -1,13 +1,17 @@
 //! `uniferum predict` as a user meets it: answers on standard output, one line for a mistake.
 
+mod common;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use candle_core::{DType, Device};
 use candle_nn::VarMap;
+use common::{printed, refused, succeeds, uniferum, write_classes};
 use uniferum::fusion::{
     BertConfig, Prompts, Uniferum, UniferumConfig, checkpoint, seeded_var_builder,
 };
+use uniferum_ct::batch::{OutputFormat, PrepareSettings};
 use uniferum_ct::prep::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
 use uniferum_data::InputSettings;
@@ -75,21 +79,13 @@ impl Setup {
 }
 
 fn run(scan: &Path, checkpoint: &Path, more: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_uniferum"))
+    uniferum()
         .args(["predict", "--quiet", "--checkpoint"])
         .arg(checkpoint)
         .arg(scan)
         .args(more)
         .output()
         .unwrap()
-}
-
-/// The message of a run that failed: no panic, no rows, the last line says what is wrong.
-fn refused(output: &Output) -> String {
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(matches!(output.status.code(), Some(1 | 2)), "{text}");
-    assert!(!text.contains("panicked"), "{text}");
-    text
 }
 
 #[test]
@@ -110,11 +106,7 @@ fn answers_are_an_array_of_rows_and_masks_lie_on_the_scan() {
             out.to_str().unwrap(),
         ],
     );
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeds(&output);
     let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), 2);
@@ -220,11 +212,7 @@ fn a_folder_of_scans_is_answered_and_what_fails_is_kept_with_its_reason() {
         moved.to_str().unwrap(),
     ];
     let output = setup.predict(&list, &to);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeds(&output);
     assert!(!moved.join("failed.csv").exists());
 }
 
@@ -243,11 +231,7 @@ fn a_run_that_was_stopped_asks_what_it_left() {
     let folder = setup.path("cohort/scans");
     let resume = [&task[..], &to, &["--resume"]].concat();
     let output = setup.predict(&folder, &resume);
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeds(&output);
     let second = std::fs::read_to_string(&table).unwrap();
     assert!(second.starts_with(&first), "{second}");
     let scans = std::fs::read_dir(&folder).unwrap().count();
@@ -260,7 +244,7 @@ fn a_run_that_was_stopped_asks_what_it_left() {
     );
     // Of a table that names scans from one folder none are named from another.
     let from_here = |folder: &Path, out: &str, more: &[&str]| {
-        Command::new(env!("CARGO_BIN_EXE_uniferum"))
+        uniferum()
             .current_dir(folder)
             .args(["predict", "--device", "cpu", "--task", "anatomy.heart"])
             .arg("--checkpoint")
@@ -333,11 +317,8 @@ fn questions_that_were_never_learnt_are_told() {
     );
     let list = |checkpoint: &Path| {
         let tasks = ["tasks", "--quiet", "--format", "json", "--checkpoint"];
-        let command = Command::new(env!("CARGO_BIN_EXE_uniferum"))
-            .args(tasks)
-            .arg(checkpoint)
-            .output();
-        command.unwrap()
+        let mut command = uniferum();
+        command.args(tasks).arg(checkpoint).output().unwrap()
     };
     let known: Vec<serde_json::Value> =
         serde_json::from_slice(&list(&setup.path("model.safetensors")).stdout).unwrap();
@@ -409,12 +390,36 @@ fn an_array_needs_no_preparation() {
     ];
     let output = setup.predict(&array, &stage);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    succeeds(&output);
     assert_eq!(text.lines().count(), 2, "{text}");
+}
+
+#[test]
+fn a_prepared_scan_is_answered_as_the_scan_it_was_made_from() {
+    let setup = Setup::new();
+    let input = InputSettings::beside(&setup.path("model.safetensors")).unwrap();
+    let settings = PrepareSettings {
+        standardise: input.standardise,
+        format: OutputFormat::Nifti,
+    };
+    let file = setup.path("prepare.json");
+    std::fs::write(&file, serde_json::to_string(&settings).unwrap()).unwrap();
+    let mut prepare = uniferum();
+    prepare.args(["prepare", "--quiet"]).arg(setup.scan(0));
+    prepare.arg("--masks").arg(setup.path("cohort/masks"));
+    prepare.arg("--settings").arg(&file);
+    prepare.arg("--out").arg(setup.path("ready"));
+    succeeds(&prepare.output().unwrap());
+    let logit = |scan: &Path, more: &[&str]| {
+        let ask = ["--task", "anatomy.heart", "--format", "json"];
+        let text = printed(&setup.predict(scan, &[&ask[..], more].concat()));
+        let rows: serde_json::Value = serde_json::from_str(&text).unwrap();
+        rows[0]["logit"].as_f64().unwrap()
+    };
+    let mask = setup.path("cohort/masks/phantom-0000.nii.gz");
+    let raw = logit(&setup.scan(0), &["--mask", mask.to_str().unwrap()]);
+    let ready = setup.path("ready/scans/phantom-0000.nii.gz");
+    assert_eq!(logit(&ready, &["--input-stage", "standardised"]), raw);
 }
 
 #[test]
@@ -432,6 +437,14 @@ fn mistakes_are_told_in_a_line() {
     );
     expect(setup.predict(&scan, &["--task", "  "]), "--task");
     expect(setup.predict(&scan, &[]), "no question");
+    let mask = setup.path("cohort/masks/phantom-0001.nii.gz");
+    let mask = ["--mask", mask.to_str().unwrap()];
+    for help in [&mask[..], &["--estimate-lungs"]] {
+        for stage in ["standardised", "array"] {
+            let more = [&task[..], &["--input-stage", stage], help].concat();
+            expect(setup.predict(&scan, &more), "expected --input-stage raw");
+        }
+    }
     expect(
         setup.predict(&scan, &["--task", "anatomy.hart"]),
         "anatomy.hart",
@@ -491,33 +504,24 @@ fn a_mask_may_be_a_folder_of_classes() {
     let setup = Setup::new();
     let map = setup.path("cohort/masks/phantom-0000.nii.gz");
     let whole = uniferum_ct::read_mask(&map).unwrap();
-    let classes = setup.path("classes/segmentations");
-    std::fs::create_dir_all(&classes).unwrap();
-    let write = |name: &str, label: u8| {
-        let class = whole.voxels.mapv(|v| u8::from(v == label));
-        let class = uniferum_ct::Volume::new(class, whole.affine);
-        uniferum_ct::write_nifti(classes.join(format!("{name}.nii.gz")), &class).unwrap();
-    };
+    let mut classes = vec![("lungs_of_my_own", 10)];
     for label in 10..15u8 {
-        write(
-            uniferum_tasks::totalsegmentator::name(label.into()).unwrap(),
-            label,
-        );
+        let name = uniferum_tasks::totalsegmentator::name(label.into()).unwrap();
+        classes.push((name, label));
     }
-    write("lungs_of_my_own", 10);
+    write_classes(&setup.path("classes/segmentations"), &whole, &classes);
     let answer = |mask: &Path| {
         let more = [
             "--task",
             "Diagnose the presence of emphysema in the lungs",
             "--mask",
         ];
-        let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+        let mut command = uniferum();
         command.args(["predict", "--checkpoint"]);
         command.arg(setup.path("model.safetensors"));
         command.arg(setup.scan(0)).args(more).arg(mask);
         let output = command.output().unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(output.status.success(), "{text}");
+        let text = succeeds(&output);
         (output.stdout, text)
     };
     let (of_map, _) = answer(&map);

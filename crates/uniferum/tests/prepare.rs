@@ -1,27 +1,25 @@
 //! `uniferum prepare` as a user runs it: the real program, killed, started again, in shards.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use common::{said, small_phantom, uniferum, write_classes};
 use uniferum_ct::batch::{LedgerRow, read_ledgers};
 use uniferum_ct::io::cache::{Hash, peek_cache};
 use uniferum_ct::{Format, ReadOptions, read_ct, read_mask, read_prepared};
-use uniferum_phantom::{PhantomConfig, write_cohort};
+use uniferum_phantom::write_cohort;
 
 /// `n` phantoms of a doll's size with masks, nodules and `labels.csv`.
 fn cohort(folder: &Path, n: usize) {
-    let config = PhantomConfig {
-        shape: [48, 40, 32],
-        spacing_mm: [8.0; 3],
-        ..PhantomConfig::default()
-    };
-    write_cohort(folder, n, 3, &config, &|| {}).unwrap();
+    write_cohort(folder, n, 3, &small_phantom(), &|| {}).unwrap();
 }
 
 fn command(out: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_uniferum"));
+    let mut command = uniferum();
     command.arg("prepare").args(arguments).arg("--out").arg(out);
     command
 }
@@ -31,16 +29,13 @@ fn run(out: &Path, arguments: &[&str]) -> Output {
 }
 
 fn succeeds(out: &Path, arguments: &[&str]) -> String {
-    let output = run(out, arguments);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{text}");
-    text
+    common::succeeds(&run(out, arguments))
 }
 
 fn fails(out: &Path, arguments: &[&str]) -> String {
     let output = run(out, arguments);
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    said(&output)
 }
 
 fn rows(out: &Path) -> BTreeMap<String, LedgerRow> {
@@ -161,9 +156,7 @@ fn failures_are_rows_and_are_tried_again_on_request() {
     let scans_text = scans.to_str().unwrap().to_owned();
     let fails = |arguments: &[&str], part: &str| {
         let arguments = [&[scans_text.as_str()], arguments].concat();
-        let output = run(&out, &arguments);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(1), "{text}");
+        let text = fails(&out, &arguments);
         assert!(text.contains(part), "{part:?} in {text}");
     };
     fails(&[], "1 of 3 scans could not be prepared");
@@ -329,9 +322,8 @@ fn wrong_arguments_are_told_at_once() {
     let scans = scans.to_str().unwrap();
     let fails = |arguments: &[&str], code: i32, part: &str| {
         let output = run(&out, arguments);
-        let text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(code), "{text}");
-        assert!(text.contains(part), "{part:?} in {text}");
+        assert_eq!(output.status.code(), Some(code), "{}", said(&output));
+        common::fails(&output, part);
     };
     fails(&[scans, "--shard", "3/2"], 2, "i/n");
     fails(&[scans, "--size", "12"], 2, "three whole numbers");
@@ -360,12 +352,47 @@ fn wrong_arguments_are_told_at_once() {
         Some(1),
         "a scan that is not there is a failed scan"
     );
+    for hu in ["header", "already-hu", "already"] {
+        succeeds(&out, &[scans, "--hu", hu, "--dry-run"]);
+    }
     let output = run(&out, &[scans, "--dry-run"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         text.contains("phantom-0000.nii.gz -> ") && !out.exists(),
         "{text}"
     );
+}
+
+/// Until all scans are prepared anew there is no table: it would list volumes of both settings.
+#[test]
+fn other_settings_take_the_old_table_away_but_not_under_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let (input, out) = (dir.path().join("in"), dir.path().join("out"));
+    cohort(&input, 1);
+    let table = input.join("labels.csv");
+    let table = table.to_str().unwrap();
+    succeeds(&out, &[table, "--size", "64x56x48"]);
+    let settings = || std::fs::read(out.join("prepare.json")).unwrap();
+    let (before, listed) = (settings(), out.join("labels.csv"));
+    let other = [table, "--size", "72x56x48", "--overwrite"];
+
+    let ledger = out.join("ledger.csv");
+    let writer = std::fs::File::options().append(true).open(ledger).unwrap();
+    writer.lock().unwrap();
+    let text = fails(&out, &other);
+    assert!(text.contains("another run is preparing scans"), "{text}");
+    assert!(settings() == before && listed.is_file());
+    drop(writer);
+
+    // This part ends before its first scan.
+    let foreign = out.join("ledger-0001-of-0002.csv");
+    std::fs::write(&foreign, "mine\n1\n").unwrap();
+    let text = fails(&out, &[&other[..], &["--shard", "1/2"]].concat());
+    assert!(text.contains("head of the ledger"), "{text}");
+    assert!(settings() != before && !listed.exists());
+    std::fs::remove_file(foreign).unwrap();
+    succeeds(&out, &other);
+    assert!(listed.is_file());
 }
 
 /// Masks as `TotalSegmentator -o` writes them: a folder a case, a file a class.
@@ -376,18 +403,14 @@ fn folders_with_a_file_a_class_are_masks() {
     cohort(&input, 1);
     let scan = input.join("scans/phantom-0000.nii.gz");
     let whole = read_mask(input.join("masks/phantom-0000.nii.gz")).unwrap();
-    let classes = dir.path().join("classes/phantom-0000/segmentations");
-    std::fs::create_dir_all(&classes).unwrap();
-    for (name, label) in [
+    let classes = [
         ("lung_upper_lobe_left", 10),
         ("lung_lower_lobe_right", 14),
         ("heart", 51),
         ("heart_atrium_left", 61),
-    ] {
-        let class = whole.voxels.map(|&v| u8::from(v == label));
-        let class = uniferum_ct::Volume::new(class, whole.affine);
-        uniferum_ct::write_nifti(classes.join(format!("{name}.nii.gz")), &class).unwrap();
-    }
+    ];
+    let folder = dir.path().join("classes/phantom-0000/segmentations");
+    write_classes(&folder, &whole, &classes);
     let out = dir.path().join("out");
     let masks = dir.path().join("classes");
     let arguments = [

@@ -1,8 +1,11 @@
 //! `uniferum evaluate` and `uniferum compare` as a user runs them.
 
-use std::path::PathBuf;
-use std::process::{Command, Output};
+mod common;
 
+use std::path::PathBuf;
+use std::process::Output;
+
+use common::{printed, succeeds};
 use serde_json::Value;
 
 /// Numbers of scikit-learn for the tables in `tests/data/statistics`.
@@ -18,10 +21,7 @@ fn data(name: &str) -> PathBuf {
 }
 
 fn uniferum(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_uniferum"))
-        .args(arguments)
-        .output()
-        .unwrap()
+    common::uniferum().args(arguments).output().unwrap()
 }
 
 fn path(name: &str) -> String {
@@ -30,10 +30,7 @@ fn path(name: &str) -> String {
 
 /// Runs and parses what must be JSON.
 fn json(arguments: &[&str]) -> Value {
-    let output = uniferum(arguments);
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{errors}");
-    serde_json::from_slice(&output.stdout).unwrap()
+    serde_json::from_str(&printed(&uniferum(arguments))).unwrap()
 }
 
 /// Runs and returns the one line that must be an error.
@@ -187,6 +184,23 @@ fn patients_widen_intervals_and_studies_can_be_judged() {
         (task["n"].as_u64(), task["n_missing"].as_u64()),
         (Some(59), Some(1))
     );
+    let (p, l) = (path("predictions.csv"), path("labels.csv"));
+    let text = [
+        "evaluate",
+        "-p",
+        &p,
+        "-l",
+        &l,
+        "--study-aggregate",
+        "max",
+        "--bootstrap",
+        "0",
+    ];
+    let text = printed(&uniferum(&text));
+    assert!(
+        text.contains("studies (column 'patient'), each by the largest score"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -300,8 +314,7 @@ fn validation_fits_know_weights_and_single_classes() {
             "--format",
             "json",
         ]);
-        let errors = String::from_utf8(output.stderr).unwrap();
-        assert!(output.status.success(), "{errors}");
+        let errors = succeeds(&output);
         let result: Value = serde_json::from_slice(&output.stdout).unwrap();
         (result, errors)
     };
@@ -340,8 +353,7 @@ fn text_and_page_show_the_same_numbers() {
         "--bootstrap",
         "50",
     ]);
-    assert!(output.status.success());
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = printed(&output);
     let auroc = format!("{NODULE_AUROC:.3} (");
     assert!(
         text.contains(&auroc) && text.contains("macro, 2 of 3 tasks"),
@@ -350,7 +362,8 @@ fn text_and_page_show_the_same_numbers() {
     assert!(text.contains("clustered by patient") && text.contains("sensitivity"));
     assert!(text.contains("in the large") && text.contains("if calibrated"));
     let page = std::fs::read_to_string(html).unwrap();
-    assert!(page.contains(&auroc) && page.matches("<svg").count() >= 4);
+    assert!(page.contains(&auroc) && page.matches("<svg").count() >= 5);
+    assert!(page.contains("Decision curves") && page.contains("treat all"));
     assert!(!page.contains("http") && !page.contains("<script"));
 }
 

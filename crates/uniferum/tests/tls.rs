@@ -1,12 +1,15 @@
 //! HTTPS of the command, from a server on this machine: its certificate is believed where
 //! `SSL_CERT_FILE` names it, as an institution's own is, and nowhere else.
 
+mod common;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 
+use common::{fails, printed, uniferum};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, Stream};
@@ -69,7 +72,7 @@ fn answer(mut tcp: TcpStream, config: Arc<ServerConfig>) -> std::io::Result<()> 
 }
 
 fn label(folder: &Path, url: &str, out: &str, certificates: &Path) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_uniferum"))
+    uniferum()
         .current_dir(folder)
         .args(["label-reports", "reports.csv", "--model", "small"])
         .args(["--task", "inspect.pleural-effusion", "--retries", "0"])
@@ -86,14 +89,16 @@ fn a_server_is_believed_by_the_certificates_that_are_named() {
     let reports = "id,patient,report\ni1,p1,\"Small pleural effusion.\"\n";
     std::fs::write(folder.path().join("reports.csv"), reports).unwrap();
     let believed = label(folder.path(), &url, "labels", &data("server.pem"));
-    let said = String::from_utf8_lossy(&believed.stdout).into_owned();
-    assert!(said.contains("0 without an answer"), "{said}{believed:?}");
+    let text = printed(&believed);
+    assert!(text.contains("0 without an answer"), "{text}");
     let labels = std::fs::read_to_string(folder.path().join("labels/labels.csv")).unwrap();
     assert!(labels.contains("i1") && labels.contains('1'), "{labels}");
 
     let refused = label(folder.path(), &url, "refused", &data("stranger.pem"));
-    let said = String::from_utf8_lossy(&refused.stdout).into_owned();
-    assert!(said.contains("1 without an answer"), "{said}{refused:?}");
+    let text = String::from_utf8_lossy(&refused.stdout).into_owned();
+    assert!(text.contains("1 without an answer"), "{text}{refused:?}");
+    fails(&refused, "1 of 1 questions have no answer");
+    assert!(folder.path().join("refused/labels.csv").is_file());
     let log = std::fs::read_to_string(folder.path().join("refused/answers.jsonl")).unwrap();
     assert!(log.contains("certificate"), "{log}");
 }

@@ -1,8 +1,11 @@
 //! `uniferum train` as its users call it: a look ahead, a run, going on, and `evaluate --checkpoint`.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+mod common;
 
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use common::{fails, small_phantom, succeeds, uniferum};
 use serde_json::Value;
 use uniferum_ct::StandardiseConfig;
 use uniferum_ct::transform::ModelTransform;
@@ -16,11 +19,9 @@ use uniferum_train::{Init, LearningRate, ModelChoice, RunConfig, TrainConfig};
 /// Twelve small phantoms: six for training, three each for validation and test.
 fn manifest(folder: &Path) -> PathBuf {
     let phantom = PhantomConfig {
-        shape: [48, 40, 32],
-        spacing_mm: [8.0; 3],
         scanner_variation: 0.0,
         prevalence: 0.5,
-        ..PhantomConfig::default()
+        ..small_phantom()
     };
     write_cohort(folder, 12, 0, &phantom, &|| ()).unwrap();
     let table = folder.join("labels.csv");
@@ -106,25 +107,6 @@ impl Site {
         command.env("HF_HUB_OFFLINE", "1");
         command.args(arguments).output().unwrap()
     }
-}
-
-fn uniferum() -> Command {
-    Command::new(env!("CARGO_BIN_EXE_uniferum"))
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-fn succeeds(output: &Output) -> String {
-    assert!(output.status.success(), "{}", said(output));
-    said(output)
-}
-
-fn fails(output: &Output, part: &str) {
-    let said = said(output);
-    assert!(!output.status.success(), "{said}");
-    assert!(said.contains(part), "{part:?} in {said}");
 }
 
 #[test]
@@ -214,13 +196,14 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     let resumed = site.train(&augmented, &[&out[..], &["--resume"]].concat());
     fails(
         &resumed,
-        "started with other scans, labels, tasks, sampling or augmentation",
+        "started with other scans, labels, tasks, sampling and augmentation",
     );
     let kept = std::fs::read(run.join("config.toml")).unwrap();
     assert!(
         settings == kept,
         "a run that is refused keeps its configuration"
     );
+    a_look_ahead_compares_the_run_and_changes_nothing(&site, &run);
     let nowhere = site.path("rnu");
     let mut command = uniferum();
     command
@@ -329,6 +312,37 @@ fn a_run_leaves_what_evaluate_reads_and_is_not_begun_twice() {
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(printed[0]["scans"], 2);
     assert_eq!(printed[0]["skipped"].as_array().unwrap().len(), 1);
+}
+
+/// What `--resume` would refuse, `--dry-run` refuses.
+fn a_look_ahead_compares_the_run_and_changes_nothing(site: &Site, run: &Path) {
+    let settings = std::fs::read(run.join("config.toml")).unwrap();
+    let log = std::fs::read(run.join("log.jsonl")).unwrap();
+    let look = |change: &dyn Fn(&mut RunConfig)| {
+        let mut recipe = recipe();
+        change(&mut recipe);
+        let out = run.to_str().unwrap();
+        let output = site.train(&recipe, &["--out", out, "--resume", "--dry-run"]);
+        assert!(settings == std::fs::read(run.join("config.toml")).unwrap());
+        assert!(log == std::fs::read(run.join("log.jsonl")).unwrap());
+        output
+    };
+    let refuses = |change: &dyn Fn(&mut RunConfig), part: &str| fails(&look(change), part);
+    refuses(&|r| r.train.steps = 6, "train.steps: expected 4, got 6");
+    refuses(
+        &|r| r.input.transform.crop = [28; 3],
+        "input.transform.crop: expected [32,32,32], got [28,28,28]",
+    );
+    refuses(
+        &|r| r.augment.noise_probability += 0.25,
+        "scans, labels, tasks, sampling and augmentation: expected those that the run was started with",
+    );
+    refuses(
+        &|r| r.tasks.truncate(1),
+        "scans, labels, tasks, sampling and augmentation: expected those that the run was started with",
+    );
+    succeeds(&look(&|_| {}));
+    succeeds(&look(&|r| r.train.keep_checkpoints += 1));
 }
 
 #[test]
@@ -467,7 +481,7 @@ fn a_signal_ends_a_run_with_a_checkpoint() {
     }
     let id = child.id().to_string();
     assert!(
-        Command::new("kill")
+        std::process::Command::new("kill")
             .args(["-TERM", &id])
             .status()
             .unwrap()

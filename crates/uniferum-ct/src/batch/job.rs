@@ -141,16 +141,14 @@ pub fn plan(inputs: Vec<Input>, settings: &PrepareSettings, tree: bool) -> Resul
     for input in inputs {
         let name = name_of(&input, tree);
         if let Some(other) = names.insert(name.clone(), input.scan.clone()) {
-            return Err(Error::Volume {
-                what: "names of the prepared scans",
-                expected: format!("one scan a name ({advice})"),
-                got: format!(
-                    "{} of {} and of {}",
-                    name.display(),
-                    other.display(),
-                    input.scan.display()
-                ),
-            });
+            let expected = format!("one scan a name ({advice})");
+            let got = format!(
+                "{} of {} and of {}",
+                name.display(),
+                other.display(),
+                input.scan.display()
+            );
+            return Err(Error::volume("names of the prepared scans", expected, got));
         }
         jobs.push(job(input, &name, settings.format));
     }

@@ -8,7 +8,7 @@ use super::job::{Job, OutputFormat, PrepareSettings, read_options};
 use super::ledger::LedgerRow;
 use crate::error::{Error, Result};
 use crate::io::cache::{CacheVoxel, Hash, write_cache, write_release_bin};
-use crate::io::hu::check_chest;
+use crate::io::hu::{check_chest, check_not_constant};
 use crate::io::nifti::{NiftiVoxel, write_nifti};
 use crate::io::{Organs, dicom, read_ct, read_mask, read_organs};
 use crate::prep::standardise_with;
@@ -67,7 +67,7 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
     let others: Vec<&Volume<u8>> = nodules.iter().collect();
     let (done, others) =
         standardise_with(&scan.volume, mask.as_ref(), &others, &settings.standardise)?;
-    check_view(&done.volume)?;
+    check_not_constant(&done.volume.voxels, "standardised volume", f32::from)?;
     let mut warnings = input.warnings.clone();
     warnings.extend(scan.warnings);
     warnings.extend(mask_warnings.unwrap_or_default());
@@ -101,20 +101,6 @@ fn attempt(job: &Job, settings: &PrepareSettings, folder: &Path) -> Result<Ledge
         .map(|(path, _)| bytes_of(&folder.join(path)))
         .sum();
     Ok(row)
-}
-
-/// Refuses a result of one value: the common grid lies beside the scan, or between two of its voxels.
-fn check_view(volume: &Volume<i16>) -> Result<()> {
-    let mut voxels = volume.voxels.iter();
-    let first = voxels.next().copied().unwrap_or(0);
-    if voxels.any(|hu| *hu != first) {
-        return Ok(());
-    }
-    Err(Error::Volume {
-        what: "standardised volume",
-        expected: "a chest".to_owned(),
-        got: format!("{first} HU in every voxel: is the scan's spacing in mm?"),
-    })
 }
 
 /// The organ mask, from a label map or from a folder of classes.

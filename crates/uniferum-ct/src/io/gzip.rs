@@ -1,9 +1,9 @@
 //! Bounded gzip decompression as a stream: the caller says how much it is prepared to take.
 
-use std::io::{BufRead, Read};
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
 use super::voxels::too_short;
 use crate::error::{Error, Result};
@@ -40,12 +40,71 @@ pub(crate) fn peek(path: &Path, compressed: impl BufRead, length: u64) -> Result
     Ok(out)
 }
 
-/// The content of all members as a stream, which ends with an error where a member's CRC is another.
+/// The content of all members as a stream, which ends with an error where a member's CRC is another, or
+/// where other bytes than zeros follow the last one.
 ///
 /// Streams are inflated by zlib-rs, about as fast as libdeflate, which wants the whole file and room for
 /// the whole content first: the time to take that memory is more than what it wins.
-pub(crate) fn stream<R: BufRead>(compressed: R) -> MultiGzDecoder<R> {
-    MultiGzDecoder::new(compressed)
+pub(crate) fn stream<R: BufRead>(compressed: R) -> Members<R> {
+    Members {
+        member: Some(GzDecoder::new(compressed)),
+    }
+}
+
+/// See [`stream`]. flate2's own decoder of several members takes padding for one that is damaged.
+pub(crate) struct Members<R> {
+    /// The member that is read; `None` where the last one is at its end.
+    member: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for Members<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if into.is_empty() {
+            return Ok(0);
+        }
+        let read = self.next(into);
+        // After damage there is nothing that could be trusted.
+        if matches!(&read, Err(e) if e.kind() != io::ErrorKind::Interrupted) {
+            self.member = None;
+        }
+        read
+    }
+}
+
+impl<R: BufRead> Members<R> {
+    fn next(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while let Some(member) = &mut self.member {
+            let length = member.read(into)?;
+            if length > 0 {
+                return Ok(length);
+            }
+            let goes_on = another_follows(member.get_mut())?;
+            let ended = self.member.take().filter(|_| goes_on);
+            self.member = ended.map(|member| GzDecoder::new(member.into_inner()));
+        }
+        Ok(0)
+    }
+}
+
+/// Whether another member starts where one has ended. If none does, only zeros may follow, as tapes and some
+/// archivers fill up their last block.
+fn another_follows(rest: &mut impl BufRead) -> io::Result<bool> {
+    const FIRST_BYTE: u8 = 0x1f;
+    if rest.fill_buf()?.first() == Some(&FIRST_BYTE) {
+        return Ok(true);
+    }
+    loop {
+        let piece = rest.fill_buf()?;
+        let length = piece.len();
+        if length == 0 {
+            return Ok(false);
+        }
+        if piece.iter().any(|&byte| byte != 0) {
+            let what = "what follows the last member is neither another one nor zeros";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        rest.consume(length);
+    }
 }
 
 /// What an error of a [`stream`] means.
@@ -110,6 +169,22 @@ mod tests {
         assert_eq!(decompress(&two, 100, 0).unwrap(), b"0123456789abcdefghij");
         let empty = [gz(b""), gz(b""), gz(b"abc"), gz(b"")].concat();
         assert_eq!(decompress(&empty, 100, 0).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn only_zeros_may_follow_the_last_member() {
+        let members = [gz(b"0123456789"), gz(b"abc")].concat();
+        let followed = |tail: &[u8]| decompress(&[&members[..], tail].concat(), 100, 0);
+        for zeros in [1, 2, 511, 100_000] {
+            assert_eq!(followed(&vec![0; zeros]).unwrap(), b"0123456789abc");
+        }
+        let member = [&[0; 512][..], &gz(b"more")].concat();
+        for tail in [&b"x"[..], b"\0\0x", b"\x1f", b"\x1f\x8b\x08", &member] {
+            let error = followed(tail).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{tail:?}: {error}");
+        }
+        let error = followed(b"garbage").unwrap_err().to_string();
+        assert!(error.contains("follows the last member"), "{error}");
     }
 
     #[test]

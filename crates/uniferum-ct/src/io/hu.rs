@@ -1,5 +1,6 @@
 //! Where Hounsfield units come from, and whether they can be right.
 
+use ndarray::Array3;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -40,11 +41,9 @@ impl HuSource {
             HuSource::Table { slope, intercept }
                 if slope == 0.0 || !slope.is_finite() || !intercept.is_finite() =>
             {
-                Err(Error::Config {
-                    field: "hu.table",
-                    expected: "a finite slope other than 0 and a finite intercept".into(),
-                    got: format!("slope {slope}, intercept {intercept}"),
-                })
+                let expected = "a finite slope other than 0 and a finite intercept";
+                let got = format!("slope {slope}, intercept {intercept}");
+                Err(Error::config("hu.table", expected, got))
             }
             _ => Ok(()),
         }
@@ -217,11 +216,8 @@ pub fn check(volume: &CtVolume, source: HuSource, check: HuCheck) -> Result<Opti
 pub fn check_chest(volume: &CtVolume) -> Result<()> {
     let shape = volume.shape();
     if shape.contains(&1) {
-        return Err(Error::Volume {
-            what: "shape",
-            expected: "a volume of several slices".into(),
-            got: format!("{shape:?}"),
-        });
+        let got = format!("{shape:?}");
+        return Err(Error::volume("shape", "a volume of several slices", got));
     }
     match judge(volume) {
         HuVerdict::Unusual(what) => Err(refusal(volume, what)),
@@ -229,22 +225,54 @@ pub fn check_chest(volume: &CtVolume) -> Result<()> {
     }
 }
 
+/// Refuses voxels of one value throughout, such as air: what was cut out of a scan lies beside the body or
+/// between two of the scan's voxels, and an answer about it would be made up.
+///
+/// # Units
+/// `hu` says what a voxel is worth in HU.
+///
+/// # Errors
+/// [`Error::Volume`] about `what`, with the value.
+///
+/// ```
+/// use uniferum_ct::io::hu::check_not_constant;
+/// use uniferum_ct::ndarray::Array3;
+/// let mut voxels = Array3::from_elem((4, 4, 4), -1000i16);
+/// let error = check_not_constant(&voxels, "crop", f32::from).unwrap_err().to_string();
+/// assert!(error.contains("-1000 HU in every voxel"));
+/// voxels[[1, 2, 3]] = 40;
+/// assert!(check_not_constant(&voxels, "crop", f32::from).is_ok());
+/// ```
+pub fn check_not_constant<T: Copy + PartialEq>(
+    voxels: &Array3<T>,
+    what: &'static str,
+    hu: impl Fn(T) -> f32,
+) -> Result<()> {
+    match voxels.first() {
+        Some(first) if voxels.iter().all(|voxel| voxel == first) => {
+            let got = format!(
+                "{:.0} HU in every voxel: is the scan's spacing in mm, and is it a whole scan (of \
+                 DICOM, the folder and not its files)?",
+                hu(*first)
+            );
+            Err(Error::volume(what, "a chest", got))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn refusal(volume: &CtVolume, what: &str) -> Error {
     let hu = HuStatistics::of(volume);
-    Error::Volume {
-        what: "Hounsfield units",
-        expected: "a chest, with air near -1000 and soft tissue near 40".into(),
-        got: format!(
-            "{} to {}, median {}: {what}",
-            hu.min, hu.max, hu.percentiles[2]
-        ),
-    }
+    let expected = "a chest, with air near -1000 and soft tissue near 40";
+    let got = format!(
+        "{} to {}, median {}: {what}",
+        hu.min, hu.max, hu.percentiles[2]
+    );
+    Error::volume("Hounsfield units", expected, got)
 }
 
 #[cfg(test)]
 mod tests {
-    use ndarray::Array3;
-
     use super::*;
     use crate::{Affine, Volume};
 

@@ -1,10 +1,11 @@
-//! Run-length masks and their connected components.
+//! Connected components of run-length masks.
 //!
-//! A body mask of a 512x512x300 scan has tens of millions of voxels but only about a million runs
-//! along z. Everything here works on the runs, so that labelling costs a fraction of the reading.
+//! Everything here works on the runs, of which there are far fewer than voxels, so that labelling costs a
+//! fraction of the reading.
 
-use ndarray::{Array3, ArrayView3, Axis};
-use rayon::prelude::*;
+use std::ops::Range;
+
+pub use super::runs::{Run, RunMask};
 
 /// Which neighbours of a voxel belong to its component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,98 +16,17 @@ pub enum Connectivity {
     Corners,
 }
 
-/// Voxels `start..end` of one line along z.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Run {
-    /// First voxel inside.
-    pub start: u32,
-    /// First voxel after the run.
-    pub end: u32,
-}
-
-impl Run {
-    fn len(self) -> u64 {
-        u64::from(self.end - self.start)
+impl Connectivity {
+    /// By how many voxels runs of neighbouring planes may miss each other along y and z and still touch.
+    fn reach(self) -> usize {
+        match self {
+            Connectivity::Faces => 0,
+            Connectivity::Corners => 1,
+        }
     }
-}
-
-/// A binary mask of a volume `[X, Y, Z]`, kept as runs along z.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunMask {
-    shape: [usize; 3],
-    /// Runs of line `x * Y + y` are `runs[lines[l]..lines[l + 1]]`.
-    lines: Vec<usize>,
-    runs: Vec<Run>,
 }
 
 impl RunMask {
-    /// Collects the voxels for which `inside` holds.
-    ///
-    /// Lines are scanned in parallel; a view whose z axis is contiguous is the fast case.
-    pub fn from_view<T, F>(view: ArrayView3<'_, T>, inside: F) -> Self
-    where
-        T: Copy + Sync,
-        F: Fn(T) -> bool + Sync,
-    {
-        let (nx, ny, nz) = view.dim();
-        let planes: Vec<(Vec<usize>, Vec<Run>)> = (0..nx)
-            .into_par_iter()
-            .map(|x| {
-                let plane = view.index_axis(Axis(0), x);
-                let (mut counts, mut runs) = (Vec::with_capacity(ny), Vec::new());
-                for line in plane.rows() {
-                    let before = runs.len();
-                    match line.as_slice() {
-                        Some(line) => scan_slice(line, &inside, &mut runs),
-                        None => scan_line(line.iter().map(|&v| inside(v)), nz, &mut runs),
-                    }
-                    counts.push(runs.len() - before);
-                }
-                (counts, runs)
-            })
-            .collect();
-        Self::from_planes([nx, ny, nz], planes)
-    }
-
-    fn from_planes(shape: [usize; 3], planes: Vec<(Vec<usize>, Vec<Run>)>) -> Self {
-        let mut lines = Vec::with_capacity(shape[0] * shape[1] + 1);
-        let mut runs = Vec::with_capacity(planes.iter().map(|(_, runs)| runs.len()).sum());
-        lines.push(0);
-        let mut total = 0;
-        for (counts, plane_runs) in planes {
-            for count in counts {
-                total += count;
-                lines.push(total);
-            }
-            runs.extend_from_slice(&plane_runs);
-        }
-        Self { shape, lines, runs }
-    }
-
-    /// Shape `[X, Y, Z]` of the volume.
-    pub fn shape(&self) -> [usize; 3] {
-        self.shape
-    }
-
-    /// The runs of line (`x`, `y`), in order of z.
-    pub fn line(&self, x: usize, y: usize) -> &[Run] {
-        &self.runs[self.line_range(x * self.shape[1] + y)]
-    }
-
-    fn line_range(&self, line: usize) -> std::ops::Range<usize> {
-        self.lines[line]..self.lines[line + 1]
-    }
-
-    /// Number of voxels inside.
-    pub fn voxels(&self) -> u64 {
-        self.runs.iter().map(|run| run.len()).sum()
-    }
-
-    /// Whether no voxel is inside.
-    pub fn is_empty(&self) -> bool {
-        self.runs.is_empty()
-    }
-
     /// The component with the most voxels; of equals the one met first in C order. `None` if the
     /// mask is empty.
     pub fn largest_component(&self, connectivity: Connectivity) -> Option<Self> {
@@ -150,29 +70,10 @@ impl RunMask {
         (sets, sizes)
     }
 
-    fn keep(&self, mut wanted: impl FnMut(usize) -> bool) -> Self {
-        let mut lines = Vec::with_capacity(self.lines.len());
-        let mut runs = Vec::new();
-        lines.push(0);
-        for line in 0..self.lines.len() - 1 {
-            runs.extend(
-                self.line_range(line)
-                    .filter(|&i| wanted(i))
-                    .map(|i| self.runs[i]),
-            );
-            lines.push(runs.len());
-        }
-        runs.shrink_to_fit();
-        Self {
-            shape: self.shape,
-            lines,
-            runs,
-        }
-    }
-
     /// Joins every run with its neighbours in the lines before its own.
     fn label(&self, connectivity: Connectivity) -> DisjointSets {
         let [nx, ny, _] = self.shape;
+        let reach = connectivity.reach();
         let mut sets = DisjointSets::new(self.runs.len());
         for x in 0..nx {
             for y in 0..ny {
@@ -180,28 +81,17 @@ impl RunMask {
                 if here.is_empty() {
                     continue;
                 }
-                let mut join = |line: usize, reach: u32| {
-                    self.join_lines(here.clone(), self.line_range(line), reach, &mut sets);
+                let mut join = |line: usize| {
+                    let there = self.line_range(line);
+                    self.join_lines(here.clone(), there, reach as u32, &mut sets);
                 };
-                match connectivity {
-                    Connectivity::Faces => {
-                        if x > 0 {
-                            join((x - 1) * ny + y, 0);
-                        }
-                        if y > 0 {
-                            join(x * ny + y - 1, 0);
-                        }
+                if x > 0 {
+                    for other in y.saturating_sub(reach)..(y + reach + 1).min(ny) {
+                        join((x - 1) * ny + other);
                     }
-                    Connectivity::Corners => {
-                        if x > 0 {
-                            for other in y.saturating_sub(1)..(y + 2).min(ny) {
-                                join((x - 1) * ny + other, 1);
-                            }
-                        }
-                        if y > 0 {
-                            join(x * ny + y - 1, 1);
-                        }
-                    }
+                }
+                if y > 0 {
+                    join(x * ny + y - 1);
                 }
             }
         }
@@ -209,13 +99,7 @@ impl RunMask {
     }
 
     /// Joins the runs of two lines that overlap once grown by `reach` voxels.
-    fn join_lines(
-        &self,
-        a: std::ops::Range<usize>,
-        b: std::ops::Range<usize>,
-        reach: u32,
-        sets: &mut DisjointSets,
-    ) {
+    fn join_lines(&self, a: Range<usize>, b: Range<usize>, reach: u32, sets: &mut DisjointSets) {
         let (mut i, mut j) = (a.start, b.start);
         while i < a.end && j < b.end {
             let (p, q) = (self.runs[i], self.runs[j]);
@@ -228,121 +112,6 @@ impl RunMask {
                 j += 1;
             }
         }
-    }
-
-    /// The mask as an array.
-    pub fn to_array(&self) -> Array3<bool> {
-        let mut array = Array3::from_elem(self.shape, false);
-        for (x, y, run) in self.iter() {
-            for z in run.start..run.end {
-                array[[x, y, z as usize]] = true;
-            }
-        }
-        array
-    }
-
-    /// Every run with its line, in C order.
-    pub fn iter(&self) -> impl Iterator<Item = (usize, usize, Run)> + '_ {
-        let ny = self.shape[1];
-        (0..self.shape[0] * ny).flat_map(move |line| {
-            self.runs[self.line_range(line)]
-                .iter()
-                .map(move |&run| (line / ny, line % ny, run))
-        })
-    }
-
-    /// Smallest box `[[first, past the last]; 3]` around the mask, `None` if it is empty.
-    pub fn bounding_box(&self) -> Option<[[usize; 2]; 3]> {
-        if self.is_empty() {
-            return None;
-        }
-        let mut bounds = [[usize::MAX, 0]; 3];
-        let mut grow = |axis: usize, first: usize, past: usize| {
-            bounds[axis][0] = bounds[axis][0].min(first);
-            bounds[axis][1] = bounds[axis][1].max(past);
-        };
-        for (x, y, run) in self.iter() {
-            grow(0, x, x + 1);
-            grow(1, y, y + 1);
-            grow(2, run.start as usize, run.end as usize);
-        }
-        Some(bounds)
-    }
-
-    /// Mean voxel index of the mask, `None` if it is empty.
-    pub fn centroid(&self) -> Option<[f64; 3]> {
-        let (mut count, mut sums) = (0u64, [0u64; 3]);
-        for (x, y, run) in self.iter() {
-            let n = run.len();
-            count += n;
-            sums[0] += n * x as u64;
-            sums[1] += n * y as u64;
-            // Sum of an arithmetic series; start + end - 1 times n is always even.
-            sums[2] += n * u64::from(run.start + run.end - 1) / 2;
-        }
-        (count > 0).then(|| sums.map(|sum| sum as f64 / count as f64))
-    }
-}
-
-/// Appends the runs of a contiguous line.
-///
-/// Sixteen voxels at a time are tested without branches; only blocks that are neither full nor
-/// empty are looked at voxel by voxel.
-fn scan_slice<T: Copy>(line: &[T], inside: &impl Fn(T) -> bool, runs: &mut Vec<Run>) {
-    const BLOCK: usize = 16;
-    let mut open: Option<u32> = None;
-    let mut z = 0usize;
-    let step =
-        |z: usize, is_in: bool, open: &mut Option<u32>, runs: &mut Vec<Run>| match (is_in, *open) {
-            (true, None) => *open = Some(z as u32),
-            (false, Some(start)) => {
-                runs.push(Run {
-                    start,
-                    end: z as u32,
-                });
-                *open = None;
-            }
-            _ => {}
-        };
-    let blocks = line.chunks_exact(BLOCK);
-    let rest = blocks.remainder();
-    for block in blocks {
-        let count: u32 = block.iter().map(|&v| u32::from(inside(v))).sum();
-        if count == 0 || count == BLOCK as u32 {
-            step(z, count != 0, &mut open, runs);
-        } else {
-            for (k, &v) in block.iter().enumerate() {
-                step(z + k, inside(v), &mut open, runs);
-            }
-        }
-        z += BLOCK;
-    }
-    for (k, &v) in rest.iter().enumerate() {
-        step(z + k, inside(v), &mut open, runs);
-    }
-    step(line.len(), false, &mut open, runs);
-}
-
-fn scan_line(line: impl Iterator<Item = bool>, len: usize, runs: &mut Vec<Run>) {
-    let mut open: Option<u32> = None;
-    for (z, is_in) in line.enumerate() {
-        match (is_in, open) {
-            (true, None) => open = Some(z as u32),
-            (false, Some(start)) => {
-                runs.push(Run {
-                    start,
-                    end: z as u32,
-                });
-                open = None;
-            }
-            _ => {}
-        }
-    }
-    if let Some(start) = open {
-        runs.push(Run {
-            start,
-            end: len as u32,
-        });
     }
 }
 
@@ -376,8 +145,11 @@ impl DisjointSets {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use ndarray::Array3;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::prep::runs::tests::masks;
 
     /// Flood fill, voxel by voxel: the definition.
     fn largest_by_flood_fill(mask: &Array3<bool>, connectivity: Connectivity) -> Array3<bool> {
@@ -435,23 +207,7 @@ mod tests {
         all
     }
 
-    fn masks() -> impl Strategy<Value = Array3<bool>> {
-        (1..6usize, 1..6usize, 1..40usize, 0.05..0.9f64).prop_flat_map(|(x, y, z, density)| {
-            proptest::collection::vec(proptest::bool::weighted(density), x * y * z)
-                .prop_map(move |cells| Array3::from_shape_vec((x, y, z), cells).unwrap())
-        })
-    }
-
     proptest! {
-        #[test]
-        fn round_trip(mask in masks()) {
-            prop_assert_eq!(RunMask::from_view(mask.view(), |v| v).to_array(), mask.clone());
-            let mut flipped = mask.view();
-            flipped.invert_axis(Axis(0));
-            flipped.invert_axis(Axis(2));
-            prop_assert_eq!(RunMask::from_view(flipped, |v| v).to_array(), flipped.to_owned());
-        }
-
         #[test]
         fn largest_component_equals_flood_fill(mask in masks()) {
             for connectivity in [Connectivity::Faces, Connectivity::Corners] {
@@ -459,29 +215,6 @@ mod tests {
                 let found = found.map(|m| m.to_array());
                 let expected = largest_by_flood_fill(&mask, connectivity);
                 prop_assert_eq!(found.unwrap_or(Array3::from_elem(mask.dim(), false)), expected);
-            }
-        }
-
-        #[test]
-        fn moments_equal_sums_over_voxels(mask in masks()) {
-            let runs = RunMask::from_view(mask.view(), |v| v);
-            let inside: Vec<_> = mask.indexed_iter().filter(|(_, v)| **v).map(|(i, _)| i).collect();
-            prop_assert_eq!(runs.voxels(), inside.len() as u64);
-            if inside.is_empty() {
-                prop_assert!(runs.centroid().is_none() && runs.bounding_box().is_none());
-            } else {
-                let n = inside.len() as f64;
-                let mean = [
-                    inside.iter().map(|i| i.0 as f64).sum::<f64>() / n,
-                    inside.iter().map(|i| i.1 as f64).sum::<f64>() / n,
-                    inside.iter().map(|i| i.2 as f64).sum::<f64>() / n,
-                ];
-                for (found, expected) in runs.centroid().unwrap().iter().zip(mean) {
-                    prop_assert!((found - expected).abs() < 1e-9);
-                }
-                let bounds = runs.bounding_box().unwrap();
-                prop_assert_eq!(bounds[2][0], inside.iter().map(|i| i.2).min().unwrap());
-                prop_assert_eq!(bounds[2][1], inside.iter().map(|i| i.2).max().unwrap() + 1);
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::resample::{Interpolation, MOST_VOXELS};
+use crate::resample::{Interpolation, MOST_VOXELS, check_sides};
 use crate::{Error, Result};
 
 /// Whose steps to follow where the paper and its public release differ.
@@ -66,11 +66,12 @@ pub(super) fn check_size(len: [f64; 3]) -> Result<()> {
     if len.iter().product::<f64>() <= MOST_VOXELS as f64 {
         return Ok(());
     }
-    Err(Error::Volume {
-        what: "size after resampling",
-        expected: "2^30 voxels at most".to_owned(),
-        got: format!("{len:.0?}: is the scan's spacing in mm?"),
-    })
+    let got = format!("{len:.0?}: is the scan's spacing in mm?");
+    Err(Error::volume(
+        "size after resampling",
+        "2^30 voxels at most",
+        got,
+    ))
 }
 
 impl StandardiseConfig {
@@ -88,13 +89,7 @@ impl StandardiseConfig {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |field, expected: &str, got: String| {
-            Err(Error::Config {
-                field,
-                expected: expected.to_owned(),
-                got,
-            })
-        };
+        let refuse = |field, expected: &str, got: String| Err(Error::config(field, expected, got));
         if !self.spacing_mm.iter().all(|s| (0.05..=100.0).contains(s)) {
             return refuse(
                 "spacing_mm",
@@ -103,14 +98,7 @@ impl StandardiseConfig {
             );
         }
         if let Some(size) = self.size {
-            let voxels = size.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
-            if voxels.is_none_or(|n| n == 0 || n > MOST_VOXELS) {
-                return refuse(
-                    "size",
-                    "three numbers from 1 up, 2^30 voxels at most",
-                    format!("{size:?}"),
-                );
-            }
+            check_sides("size", size)?;
         }
         if self.body_hu[0].is_nan()
             || self.body_hu[1].is_nan()

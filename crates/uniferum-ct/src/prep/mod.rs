@@ -12,6 +12,7 @@ mod paper;
 mod rectangular;
 mod release;
 mod report;
+mod runs;
 mod view;
 
 pub use config::{Compat, StandardiseConfig};
@@ -119,10 +120,8 @@ fn by_paper(
     others: &[&Volume<u8>],
     config: &StandardiseConfig,
 ) -> Result<(Standardised, Vec<Volume<u8>>)> {
-    let (view, affine) = view::ras(scan);
-    let shape = [view.shape()[0], view.shape()[1], view.shape()[2]];
-    drop(view);
-    let Some(rectangle) = Rectangle::about(&affine, shape)? else {
+    let (view, affine) = scan.ras_view();
+    let Some(rectangle) = Rectangle::about(&affine, view.dim().into())? else {
         return paper::standardise(scan, mask, others, config);
     };
     let clip = config.clip_hu.map(f32::from);

@@ -81,14 +81,13 @@ fn find(
     config: &StandardiseConfig,
     warnings: &mut Vec<String>,
 ) -> Result<Findings> {
-    let shape = [voxels.shape()[0], voxels.shape()[1], voxels.shape()[2]];
+    let shape: [usize; 3] = voxels.dim().into();
     let [low, high] = config.body_hu;
     let body = RunMask::from_view(voxels, |hu| hu >= low && hu <= high)
         .largest_component(Connectivity::Corners)
-        .ok_or_else(|| Error::Volume {
-            what: "soft tissue",
-            expected: format!("voxels of {low} to {high} HU"),
-            got: "none".to_owned(),
+        .ok_or_else(|| {
+            let expected = format!("voxels of {low} to {high} HU");
+            Error::volume("soft tissue", expected, "none")
         })?;
     let hulls = SliceHulls::of(&body);
     let body_box = body.bounding_box().unwrap_or_default();

@@ -163,11 +163,12 @@ fn check_size(from: [usize; 3], to: [usize; 3]) -> Result<()> {
     if voxels(to) <= most {
         return Ok(());
     }
-    Err(Error::Volume {
-        what: "shear of the grid",
-        expected: format!("a rectangular grid of at most {most} voxels about it"),
-        got: format!("{to:?}"),
-    })
+    let expected = format!("a rectangular grid of at most {most} voxels about it");
+    Err(Error::volume(
+        "shear of the grid",
+        expected,
+        format!("{to:?}"),
+    ))
 }
 
 /// Makes each line along the last axis anew: `sample(line, start, out)` with the position of the first
@@ -254,10 +255,8 @@ fn nearest(line: &[u8], start: f64, out: &mut [u8]) {
 /// # Errors
 /// [`Error::Volume`] where axes are so close to each other that the grid would be many times larger.
 pub fn rectangular(scan: Volume<f32>) -> Result<Volume<f32>> {
-    let (voxels, affine) = ras(&scan);
-    let shape = [voxels.shape()[0], voxels.shape()[1], voxels.shape()[2]];
-    let Some(rectangle) = Rectangle::about(&affine, shape)? else {
-        drop(voxels);
+    let (view, affine) = scan.ras_view();
+    let Some(rectangle) = Rectangle::about(&affine, view.dim().into())? else {
         return Ok(scan);
     };
     Ok(rectangle.image(&scan, Interpolation::Linear, [-1024.0, 3071.0]))

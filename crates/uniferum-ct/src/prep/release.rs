@@ -35,19 +35,14 @@ pub(super) fn standardise(
         Some(Some([first, last])) => {
             crop[2] = [crop[2][0].max(first), crop[2][1].min(last)];
             if crop[2][0] >= crop[2][1] {
-                return Err(Error::Volume {
-                    what: "lung slices",
-                    expected: "at least two that the body box holds".to_owned(),
-                    got: format!("{first} to {last}"),
-                });
+                let expected = "at least two that the body box holds";
+                let got = format!("{first} to {last}");
+                return Err(Error::volume("lung slices", expected, got));
             }
         }
         Some(None) => {
-            return Err(Error::Volume {
-                what: "mask",
-                expected: "a lung lobe (labels 10 to 14), as the release asks for".to_owned(),
-                got: "none".to_owned(),
-            });
+            let expected = "a lung lobe (labels 10 to 14), as the release asks for";
+            return Err(Error::volume("mask", expected, "none"));
         }
         None => warnings.push("lungs unknown: the whole z range of the body was kept".to_owned()),
     }
@@ -93,10 +88,9 @@ fn body_of(scan: &Volume<f32>) -> Result<RunMask> {
         f64::from(hu) >= threshold
     })
     .largest_component(Connectivity::Corners)
-    .ok_or_else(|| Error::Volume {
-        what: "soft tissue",
-        expected: format!("voxels from {threshold:.1} HU up"),
-        got: "none".to_owned(),
+    .ok_or_else(|| {
+        let expected = format!("voxels from {threshold:.1} HU up");
+        Error::volume("soft tissue", expected, "none")
     })
 }
 

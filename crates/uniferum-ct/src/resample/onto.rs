@@ -73,17 +73,13 @@ fn onto<T: Copy + Send + Sync>(
     outside: T,
     value: impl Fn([f64; 3]) -> T + Sync,
 ) -> Result<Volume<T>> {
-    let inverse = from_affine.inverse().ok_or_else(|| Error::Volume {
-        what: "affine of the grid",
-        expected: "an invertible matrix".to_owned(),
-        got: format!("{:?}", from_affine.0),
+    let inverse = from_affine.inverse().ok_or_else(|| {
+        let got = format!("{:?}", from_affine.0);
+        Error::volume("affine of the grid", "an invertible matrix", got)
     })?;
     if from.contains(&0) {
-        return Err(Error::Volume {
-            what: "grid",
-            expected: "at least one cell".to_owned(),
-            got: format!("shape {from:?}"),
-        });
+        let got = format!("shape {from:?}");
+        return Err(Error::volume("grid", "at least one cell", got));
     }
     let map = inverse.compose(affine);
     let step: [f64; 3] = std::array::from_fn(|a| map.0[a][2]);

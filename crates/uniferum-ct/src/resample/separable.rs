@@ -61,18 +61,12 @@ pub(crate) fn resample_into<T, U, L, F>(
     L: Fn(T) -> f32 + Copy + Send + Sync,
     F: Fn(f32) -> U + Copy + Send + Sync,
 {
-    for axis in 0..3 {
-        assert_eq!(
-            input.shape()[axis],
-            operators[axis].input_len(),
-            "operator of axis {axis}"
-        );
-        assert_eq!(
-            output.shape()[axis],
-            operators[axis].len(),
-            "output along axis {axis}"
-        );
-    }
+    let (from, to) = (
+        operators.map(AxisOperator::input_len),
+        operators.map(AxisOperator::len),
+    );
+    assert_eq!(input.shape(), from, "the input that the operators take");
+    assert_eq!(output.shape(), to, "the output that the operators give");
     if output.is_empty() {
         return;
     }
@@ -211,7 +205,7 @@ impl<T: Copy> Plan<'_, T> {
                 for (y, out) in ys.clone().zip(scratch.rows.chunks_exact_mut(width)) {
                     let (start, weights) = self.y_op.taps(y);
                     let row = |t: usize| &sums[(start + t) * width..][..width];
-                    weighted_sum(row, weights, out, |v| v);
+                    weighted_sum(row, weights, out);
                 }
                 let out = &mut out[(plane * ny + y0) * nz..][..ys.len() * nz];
                 self.finish_rows(&scratch.rows, &mut scratch.tile, out, finish);
@@ -265,7 +259,7 @@ impl<T: Copy> Plan<'_, T> {
             // Nothing is read where there are no weights.
             let row = |t: usize| &loaded[(start + t - sources.start) * width..][..width];
             let sum = &mut xs[(plane * self.ys.len() + y) * width..][..width];
-            weighted_sum(row, weights, sum, |v| v);
+            weighted_sum(row, weights, sum);
         }
     }
 
@@ -319,7 +313,7 @@ impl<T: Copy> Plan<'_, T> {
         let middle = self.convolved.clone();
         let (start, weights) = self.z_op.taps(middle.start);
         let shifted = |t: usize| &row[start + t..][..middle.len()];
-        weighted_sum(shifted, weights, sum, |v| v);
+        weighted_sum(shifted, weights, sum);
         for (out, &v) in out[middle.clone()].iter_mut().zip(sum.iter()) {
             *out = finish(v);
         }
@@ -333,27 +327,22 @@ impl<T: Copy> Plan<'_, T> {
 
 /// Sets `sum` to the weighted sum of lines, four at a time so that it is fetched and stored once for them.
 #[inline(always)]
-fn weighted_sum<'a, T: Copy + 'a>(
-    line: impl Fn(usize) -> &'a [T],
-    weights: &[f32],
-    sum: &mut [f32],
-    load: impl Fn(T) -> f32 + Copy,
-) {
+fn weighted_sum<'a>(line: impl Fn(usize) -> &'a [f32], weights: &[f32], sum: &mut [f32]) {
     let (groups, rest) = weights.as_chunks::<4>();
     let mut fresh = true;
     for (group, weights) in groups.iter().enumerate() {
         let t = 4 * group;
         let lines = [line(t), line(t + 1), line(t + 2), line(t + 3)];
-        add_weighted(lines, *weights, sum, fresh, load);
+        add_weighted(lines, *weights, sum, fresh);
         fresh = false;
     }
     let t = 4 * groups.len();
     match *rest {
-        [a] => add_weighted([line(t)], [a], sum, fresh, load),
-        [a, b] => add_weighted([line(t), line(t + 1)], [a, b], sum, fresh, load),
+        [a] => add_weighted([line(t)], [a], sum, fresh),
+        [a, b] => add_weighted([line(t), line(t + 1)], [a, b], sum, fresh),
         [a, b, c] => {
             let lines = [line(t), line(t + 1), line(t + 2)];
-            add_weighted(lines, [a, b, c], sum, fresh, load);
+            add_weighted(lines, [a, b, c], sum, fresh);
         }
         _ if fresh => sum.fill(0.0),
         _ => {}
@@ -362,86 +351,37 @@ fn weighted_sum<'a, T: Copy + 'a>(
 
 /// Adds `N` weighted lines to `sum`, or to nothing where it is `fresh`.
 #[inline(always)]
-fn add_weighted<T: Copy, const N: usize>(
-    lines: [&[T]; N],
+fn add_weighted<const N: usize>(
+    lines: [&[f32]; N],
     weights: [f32; N],
     sum: &mut [f32],
     fresh: bool,
-    load: impl Fn(T) -> f32 + Copy,
 ) {
     let lines = lines.map(|line| &line[..sum.len()]);
     if fresh {
         for (i, sum) in sum.iter_mut().enumerate() {
-            *sum = added(&lines, &weights, i, 0.0, load);
+            *sum = added(&lines, &weights, i, 0.0);
         }
     } else {
         for (i, sum) in sum.iter_mut().enumerate() {
-            *sum = added(&lines, &weights, i, *sum, load);
+            *sum = added(&lines, &weights, i, *sum);
         }
     }
 }
 
+/// `sum` and the weighted samples `i` of the lines.
 #[inline(always)]
-fn added<T: Copy, const N: usize>(
-    lines: &[&[T]; N],
-    weights: &[f32; N],
-    i: usize,
-    mut sum: f32,
-    load: impl Fn(T) -> f32,
-) -> f32 {
+fn added<const N: usize>(lines: &[&[f32]; N], weights: &[f32; N], i: usize, mut sum: f32) -> f32 {
     for n in 0..N {
-        sum += weights[n] * load(lines[n][i]);
+        sum += weights[n] * lines[n][i];
     }
     sum
-}
-
-/// Picks voxels: output `(x, y, z)` is the input at the single taps of the three operators, or
-/// `fill` where one has none.
-///
-/// For labels, which must not be mixed. Only the first tap of each output counts.
-pub(crate) fn pick<T, U, F>(
-    input: ArrayView3<'_, T>,
-    operators: [&AxisOperator; 3],
-    fill: U,
-    finish: F,
-) -> Array3<U>
-where
-    T: Copy + Sync + Send,
-    U: Copy + Sync + Send,
-    F: Fn(T) -> U + Sync,
-{
-    let shape = operators.map(AxisOperator::len);
-    let tables = operators.map(|op| {
-        (0..op.len())
-            .map(|k| {
-                let (start, weights) = op.taps(k);
-                (!weights.is_empty()).then_some(start)
-            })
-            .collect::<Vec<_>>()
-    });
-    let mut output = Array3::from_elem(shape, fill);
-    output
-        .axis_iter_mut(Axis(0))
-        .into_par_iter()
-        .enumerate()
-        .for_each(|(x, mut plane)| {
-            let Some(x) = tables[0][x] else { return };
-            for (y, mut row) in plane.rows_mut().into_iter().enumerate() {
-                let Some(y) = tables[1][y] else { continue };
-                for (cell, z) in row.iter_mut().zip(&tables[2]) {
-                    if let Some(z) = *z {
-                        *cell = finish(input[[x, y, z]]);
-                    }
-                }
-            }
-        });
-    output
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resample::Interpolation;
+    use crate::resample::{Interpolation, pick};
 
     /// The three sums, written out.
     fn by_definition(input: &Array3<f32>, operators: [&AxisOperator; 3]) -> Array3<f32> {

@@ -71,21 +71,17 @@ impl Grid {
     fn of<T>(volume: &Volume<T>, spacing_mm: [f64; 3]) -> Result<Self> {
         let (input, spacing) = (volume.shape(), volume.spacing());
         if input.contains(&0) || spacing.iter().any(|s| !s.is_finite() || *s <= 0.0) {
-            return Err(Error::Volume {
-                what: "grid",
-                expected: "voxels, and a spacing above 0 mm".to_owned(),
-                got: format!("{input:?} voxels of {spacing:?} mm"),
-            });
+            let expected = "voxels, and a spacing above 0 mm";
+            let got = format!("{input:?} voxels of {spacing:?} mm");
+            return Err(Error::volume("grid", expected, got));
         }
         let step: [f64; 3] = std::array::from_fn(|a| spacing_mm[a] / spacing[a]);
         let len = std::array::from_fn(|a| (input[a] as f64 / step[a]).round().max(1.0));
         let possible = spacing_mm.iter().all(|s| *s > 0.0 && s.is_finite());
         if !possible || len.iter().product::<f64>() > MOST_VOXELS as f64 {
-            return Err(Error::Config {
-                field: "spacing_mm",
-                expected: "three above 0, and at most 2^30 voxels in all".to_owned(),
-                got: format!("{spacing_mm:?} for {input:?} voxels of {spacing:?} mm"),
-            });
+            let expected = "three above 0, and at most 2^30 voxels in all";
+            let got = format!("{spacing_mm:?} for {input:?} voxels of {spacing:?} mm");
+            return Err(Error::config("spacing_mm", expected, got));
         }
         // Both grids have one centre.
         let first = std::array::from_fn(|a| {

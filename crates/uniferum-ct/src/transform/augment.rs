@@ -64,13 +64,7 @@ impl Augment {
     /// # Errors
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
-        let refuse = |field, expected: &str, got: String| {
-            Err(Error::Config {
-                field,
-                expected: expected.to_owned(),
-                got,
-            })
-        };
+        let refuse = |field, expected: &str, got: String| Err(Error::config(field, expected, got));
         for (field, p) in [
             ("rotate_probability", self.rotate_probability),
             ("zoom_probability", self.zoom_probability),

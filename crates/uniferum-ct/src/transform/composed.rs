@@ -121,7 +121,7 @@ fn sources(shape: [usize; 3], draw: &AugmentDraw) -> impl Fn([usize; 3]) -> [f64
 }
 
 fn rotate(input: ArrayView3<'_, f32>, draw: &AugmentDraw) -> Array3<f32> {
-    let source = sources([input.shape()[0], input.shape()[1], input.shape()[2]], draw);
+    let source = sources(input.dim().into(), draw);
     turned(input, |index| {
         let at = source(index);
         let low = at.map(|v| v as usize);
@@ -144,7 +144,7 @@ fn rotate(input: ArrayView3<'_, f32>, draw: &AugmentDraw) -> Array3<f32> {
 }
 
 fn rotate_nearest(input: ArrayView3<'_, u8>, draw: &AugmentDraw) -> Array3<u8> {
-    let source = sources([input.shape()[0], input.shape()[1], input.shape()[2]], draw);
+    let source = sources(input.dim().into(), draw);
     turned(input, |index| {
         input[source(index).map(|v| v.round() as usize)]
     })

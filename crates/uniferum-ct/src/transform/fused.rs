@@ -105,7 +105,7 @@ impl ModelTransform {
         load: impl Fn(T) -> f32 + Copy + Send + Sync,
         range: [f32; 2],
     ) -> Array3<f32> {
-        let shape = [voxels.shape()[0], voxels.shape()[1], voxels.shape()[2]];
+        let shape: [usize; 3] = voxels.dim().into();
         let turned = match self.image_sampling(shape, draw) {
             Sampling::Straight(ops) => return resample(voxels, ops.each_ref(), load, |v| v),
             Sampling::Turned(turned) => turned,

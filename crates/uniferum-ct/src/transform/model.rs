@@ -1,9 +1,9 @@
 //! Pad, centre crop and area resize.
 
-use ndarray::{Array3, ArrayView3};
+use ndarray::Array3;
 use serde::{Deserialize, Serialize};
 
-use crate::resample::{AxisOperator, linear_onto, pick, resample};
+use crate::resample::{AxisOperator, check_sides, pick, resample};
 use crate::{Affine, Error, Result, Volume};
 
 /// Takes a standardised volume to the array that the model sees.
@@ -52,14 +52,7 @@ impl ModelTransform {
     /// [`Error::Config`] naming the field.
     pub fn validate(&self) -> Result<()> {
         for (field, size) in [("crop", self.crop), ("shape", self.shape)] {
-            let voxels = size.iter().try_fold(1usize, |n, &s| n.checked_mul(s));
-            if voxels.is_none_or(|n| n == 0 || n > 1 << 30) {
-                return Err(Error::Config {
-                    field,
-                    expected: "three numbers from 1 up, 2^30 voxels at most".to_owned(),
-                    got: format!("{size:?}"),
-                });
-            }
+            check_sides(field, size)?;
         }
         Ok(())
     }
@@ -131,7 +124,7 @@ impl ModelTransform {
     ///
     /// `volume_shape` and `volume_affine` are those of the standardised volume. With the shape of
     /// the model's array it gives that array's affine; with the shape of its token or mask grid,
-    /// theirs.
+    /// theirs, and [`linear_onto`](crate::resample::linear_onto) brings them to the scan's own grid.
     pub fn grid_affine(
         &self,
         volume_shape: [usize; 3],
@@ -145,37 +138,12 @@ impl ModelTransform {
         volume_affine.subgrid(offset, scale)
     }
 
-    /// Brings a coarse grid of probabilities over the model's field of view, such as the 32x20x16
-    /// of the mask head, to the grid of the scan itself.
-    ///
-    /// Trilinear between the centres of the cells; 0 outside the field of view.
-    ///
-    /// # Shapes
-    /// `coarse` any; the result `scan_shape` with `scan_affine`.
-    ///
-    /// # Errors
-    /// An affine that cannot be inverted, an empty grid.
-    pub fn coarse_mask_to_volume(
-        &self,
-        coarse: ArrayView3<'_, f32>,
-        standardised: &Volume<i16>,
-        scan_shape: [usize; 3],
-        scan_affine: &Affine,
-    ) -> Result<Volume<f32>> {
-        let shape = [coarse.shape()[0], coarse.shape()[1], coarse.shape()[2]];
-        let affine = self.grid_affine(standardised.shape(), &standardised.affine, shape);
-        linear_onto(coarse, &affine, scan_shape, scan_affine, 0.0)
-    }
-
     pub(super) fn check<T>(&self, volume: &Volume<T>) -> Result<()> {
         self.validate()?;
         let orientation = volume.orientation();
         if orientation != "RAS" {
-            return Err(Error::Volume {
-                what: "orientation of the standardised volume",
-                expected: "RAS".to_owned(),
-                got: orientation,
-            });
+            let what = "orientation of the standardised volume";
+            return Err(Error::volume(what, "RAS", orientation));
         }
         Ok(())
     }
@@ -215,11 +183,7 @@ pub(crate) fn window_offset(input: usize, len: usize) -> isize {
 /// Which of the 256 values of a mask are among `labels`.
 pub(crate) fn label_table(labels: &[u16]) -> Result<[bool; 256]> {
     if labels.is_empty() {
-        return Err(Error::Volume {
-            what: "mask labels",
-            expected: "at least one".to_owned(),
-            got: "none".to_owned(),
-        });
+        return Err(Error::volume("mask labels", "at least one", "none"));
     }
     let mut table = [false; 256];
     for &label in labels {
@@ -233,6 +197,7 @@ pub(crate) fn label_table(labels: &[u16]) -> Result<[bool; 256]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resample::linear_onto;
 
     fn volume(shape: (usize, usize, usize)) -> Volume<i16> {
         let voxels = Array3::from_shape_fn(shape, |(x, y, z)| {
@@ -321,7 +286,7 @@ mod tests {
     fn a_coarse_cell_returns_to_its_place() {
         // Standardised volume of 2 mm voxels, padded by the crop; scan of 1 mm in LPS.
         let v = Volume::new(
-            Array3::zeros((10, 10, 8)),
+            Array3::<i16>::zeros((10, 10, 8)),
             Affine::from_spacing([2.0; 3], [1.0; 3], [-9.0, -9.0, -7.0]),
         );
         let t = ModelTransform {
@@ -332,9 +297,8 @@ mod tests {
         coarse[[1, 0, 1]] = 1.0;
         // The field of view is 24x20x16 mm about 0, so this cell is -4..4, -10..0, 0..8 mm.
         let scan_affine = Affine::from_spacing([1.0; 3], [-1.0, -1.0, 1.0], [14.5, 14.5, -14.5]);
-        let back = t
-            .coarse_mask_to_volume(coarse.view(), &v, [30, 30, 30], &scan_affine)
-            .unwrap();
+        let affine = t.grid_affine(v.shape(), &v.affine, coarse.dim().into());
+        let back = linear_onto(coarse.view(), &affine, [30; 3], &scan_affine, 0.0).unwrap();
         let (mut total, mut centre) = (0.0f64, [0.0f64; 3]);
         for ((x, y, z), &p) in back.voxels.indexed_iter() {
             let at = scan_affine.apply([x as f64, y as f64, z as f64]);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use uniferum_ct::HuSource;
 use uniferum_tasks::{Catalogue, Task};
 
-use super::{Absent, Collected, HuSetting, Report};
+use super::{Absent, Collected, HuChoice, Report};
 use crate::error::{Error, Result};
 use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name, listed, number};
 
@@ -31,7 +31,7 @@ pub struct CtRate {
     /// Which volumes are used.
     pub version: CtRateVersion,
     /// Where Hounsfield units come from, if not from where the version says.
-    pub hu: Option<HuSetting>,
+    pub hu: Option<HuChoice>,
     /// Patients of the official training set that are held out for validation.
     pub validation_patients: usize,
     /// Draws the held-out patients.
@@ -144,13 +144,13 @@ impl CtRate {
 
     fn hu_source(&self, volume: &str, metadata: &Metadata) -> Result<Option<HuSource>> {
         let setting = self.hu.unwrap_or(match self.version {
-            CtRateVersion::V1 => HuSetting::Table,
-            CtRateVersion::V2 => HuSetting::AlreadyHu,
+            CtRateVersion::V1 => HuChoice::Table,
+            CtRateVersion::V2 => HuChoice::AlreadyHu,
         });
         Ok(match setting {
-            HuSetting::Header => Some(HuSource::Header),
-            HuSetting::AlreadyHu => Some(HuSource::AlreadyHu),
-            HuSetting::Table => metadata.scaling(volume)?,
+            HuChoice::Header => Some(HuSource::Header),
+            HuChoice::AlreadyHu => Some(HuSource::AlreadyHu),
+            HuChoice::Table => metadata.scaling(volume)?,
         })
     }
 

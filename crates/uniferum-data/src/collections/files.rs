@@ -77,3 +77,31 @@ pub(super) fn is_current(file: &Path, sources: &[PathBuf]) -> bool {
         .iter()
         .all(|source| modified(source).is_ok_and(|time| time <= own))
 }
+
+/// Refuses a folder with what was made from another collection that is still there: files of one name lie in
+/// many.
+///
+/// # Errors
+/// [`Error::Table`] naming that collection.
+pub(super) fn claim(folder: &Path, collection: &Path) -> Result<()> {
+    let whole = std::fs::canonicalize(collection).map_err(|e| Error::table(collection, None, e))?;
+    let note = folder.join(".made-from");
+    if let Ok(before) = std::fs::read_to_string(&note) {
+        let before = Path::new(before.trim_end());
+        if before == whole {
+            return Ok(());
+        }
+        if before.is_dir() {
+            let what = format!(
+                "holds label maps of {}; expected those of {}, or another folder for them",
+                before.display(),
+                whole.display()
+            );
+            return Err(Error::table(folder, None, what));
+        }
+    }
+    // Maps that are all made already may lie where nothing can be written.
+    let _ = std::fs::create_dir_all(folder)
+        .and_then(|()| std::fs::write(&note, format!("{}\n", whole.display())));
+    Ok(())
+}

@@ -4,36 +4,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use uniferum_ct::HuSource;
+use uniferum_ct::batch::HuChoice;
 use uniferum_tasks::Catalogue;
 
 use super::{Absent, Collected};
 use crate::error::{Error, Result};
 use crate::manifest::{Gathered, Label, Scan, SplitPlan, Table, name_patients, number, split_cell};
 
-/// Where a collection's Hounsfield units come from, as a setting for all of its scans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HuSetting {
-    /// Slope and intercept of each file's header.
-    Header,
-    /// The stored numbers are HU, whatever the header says.
-    AlreadyHu,
-    /// Slope and intercept of a table, scan by scan.
-    Table,
-}
-
-impl HuSetting {
-    /// The source of a collection that has no table of slopes.
-    ///
-    /// # Errors
-    /// [`Error::Config`] for the table.
-    pub(super) fn fixed(self) -> Result<HuSource> {
-        match self {
-            HuSetting::Header => Ok(HuSource::Header),
-            HuSetting::AlreadyHu => Ok(HuSource::AlreadyHu),
-            HuSetting::Table => {
-                let expected = "header or already-hu: the collection has no table of slopes";
-                Err(Error::config("Hounsfield source", expected, "table"))
-            }
+/// The source of a collection that has no table of slopes.
+///
+/// # Errors
+/// [`Error::Config`] for the table.
+pub(super) fn hu_without_table(choice: HuChoice) -> Result<HuSource> {
+    match choice {
+        HuChoice::Header => Ok(HuSource::Header),
+        HuChoice::AlreadyHu => Ok(HuSource::AlreadyHu),
+        HuChoice::Table => {
+            let expected = "header or already-hu: the collection has no table of slopes";
+            Err(Error::config("Hounsfield source", expected, "table"))
         }
     }
 }
@@ -53,9 +41,9 @@ pub struct ColumnNames {
     pub study: String,
     /// `train`, `val` or `test`; must be there unless a split is drawn.
     pub split: String,
-    /// HU a stored unit, for [`HuSetting::Table`].
+    /// HU a stored unit, for [`HuChoice::Table`].
     pub slope: String,
-    /// HU of stored 0, for [`HuSetting::Table`].
+    /// HU of stored 0, for [`HuChoice::Table`].
     pub intercept: String,
 }
 
@@ -91,7 +79,7 @@ pub struct TableSettings {
     /// Label columns under other names: column and task id.
     pub labels: Vec<(String, String)>,
     /// Where Hounsfield units come from.
-    pub hu: HuSetting,
+    pub hu: HuChoice,
     /// Draws the split by patient; an error where the table has a split of its own.
     pub split: Option<SplitPlan>,
     /// Rows without a file.
@@ -108,7 +96,7 @@ impl TableSettings {
             group: group.to_owned(),
             columns: ColumnNames::default(),
             labels: Vec::new(),
-            hu: HuSetting::Header,
+            hu: HuChoice::Header,
             split: None,
             absent: Absent::Drop,
         }
@@ -132,6 +120,8 @@ impl TableSettings {
         self.note_patients(&table, &mut out);
         let own = self.table.parent().unwrap_or(Path::new("")).to_owned();
         let root = self.root.clone().unwrap_or(own);
+        let patients = table.ids_of(&self.columns.patient);
+        let studies = table.ids_of(&self.columns.study);
         let mut all = Gathered::default();
         for row in 0..table.len() {
             let path = table.cell(row, scan);
@@ -139,6 +129,10 @@ impl TableSettings {
                 return Err(table.error(row, "the scan's path is empty"));
             }
             let mut scan = self.scan(&table, row, &root.join(path), &root)?;
+            scan.patient = format!("{}:{}", self.collection, patients[row]);
+            if !studies[row].is_empty() {
+                scan.study = format!("{}:{}", self.collection, studies[row]);
+            }
             if let Some(split) = split {
                 scan.split = split_cell(table.cell(row, split)).map_err(|e| table.error(row, e))?;
             }
@@ -226,6 +220,7 @@ impl TableSettings {
         }
     }
 
+    /// The files of a row and where its Hounsfield units come from.
     fn scan(&self, table: &Table, row: usize, path: &Path, root: &Path) -> Result<Scan> {
         let text = |name: &str| table.find(name).map_or("", |c| table.cell(row, c));
         let file = |name: &str| {
@@ -236,26 +231,20 @@ impl TableSettings {
         let value = |name: &str| number(name, text(name)).map_err(|e| table.error(row, e));
         let columns = &self.columns;
         let hu = match self.hu {
-            HuSetting::Table => HuSource::Table {
+            HuChoice::Table => HuSource::Table {
                 slope: value(&columns.slope)?,
                 intercept: value(&columns.intercept)?,
             },
-            fixed => fixed.fixed()?,
+            other => hu_without_table(other)?,
         };
-        let mut scan = Scan {
+        Ok(Scan {
             mask: file(&columns.mask),
             nodules: file(&columns.nodules),
             path: path.to_owned(),
             collection: self.collection.clone(),
             hu,
             ..Scan::default()
-        };
-        let patient = Some(text(&columns.patient)).filter(|t| !t.is_empty());
-        scan.patient = format!("{}:{}", self.collection, patient.unwrap_or_default());
-        if !text(&columns.study).is_empty() {
-            scan.study = format!("{}:{}", self.collection, text(&columns.study));
-        }
-        Ok(scan)
+        })
     }
 
     /// Refuses two columns of one task: which of them is right, nobody could say.

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use uniferum_tasks::Catalogue;
 
-use super::{Absent, Collected, HuSetting, Report, files};
+use super::generic::hu_without_table;
+use super::{Absent, Collected, HuChoice, Report, files};
 use crate::error::{Error, Result};
 use crate::manifest::{Label, Scan, Split, SplitBy, SplitPlan, Table, base_name, split_cell};
 
@@ -23,7 +24,7 @@ pub struct Inspect {
     /// How to split where there is no `splits_*.tsv`.
     pub split: SplitPlan,
     /// Where Hounsfield units come from; the table setting is not available.
-    pub hu: HuSetting,
+    pub hu: HuChoice,
     /// Rows without a file.
     pub absent: Absent,
 }
@@ -49,7 +50,7 @@ impl Inspect {
                 },
                 seed: 0,
             },
-            hu: HuSetting::Header,
+            hu: HuChoice::Header,
             absent: Absent::Drop,
         }
     }
@@ -102,15 +103,15 @@ impl Inspect {
 
     /// One scan an image; an image may have several impressions.
     fn scans(&self, base: &Path, mapping: &Table, out: &mut Collected) -> Result<Vec<Mapped>> {
-        let impression = mapping.need(&["impression_id"])?;
+        let impressions = mapping.ids(mapping.need(&["impression_id"])?);
         let image = mapping.need(&["image_id"])?;
-        let person = mapping.need(&["person_id", "patient_id", "PatientID"])?;
-        let hu = self.hu.fixed()?;
+        let persons = mapping.ids(mapping.need(&["person_id", "patient_id", "PatientID"])?);
+        let hu = hu_without_table(self.hu)?;
         let mut scans: BTreeMap<String, Mapped> = BTreeMap::new();
         let (mut incomplete, mut nobodys) = (Vec::new(), Vec::new());
         for row in 0..mapping.len() {
             let name = base_name(Path::new(mapping.cell(row, image)));
-            let (key, person) = (mapping.cell(row, impression), mapping.cell(row, person));
+            let (key, person) = (impressions[row], persons[row]);
             if name.is_empty() || key.is_empty() {
                 incomplete.push(format!("row {}", mapping.row_number(row)));
                 continue;
@@ -151,7 +152,7 @@ impl Inspect {
     fn label(&self, scans: &mut [Mapped], table: &Table, out: &mut Collected) -> Result<()> {
         let columns = label_columns(table)?;
         let impression = table.need(&["impression_id", "id"])?;
-        let rows = table.by(impression);
+        let rows = table.by_id(impression);
         let joined = |mapped: &Mapped| {
             mapped
                 .impressions
@@ -251,7 +252,7 @@ fn label_columns(table: &Table) -> Result<Vec<(usize, String)>> {
 
 fn split(scans: &mut [Mapped], table: &Table, out: &mut Collected) -> Result<()> {
     let (key, split) = (table.need(&["impression_id"])?, table.need(&["split"])?);
-    let rows = table.by(key);
+    let rows = table.by_id(key);
     let mut without = Vec::new();
     for mapped in scans.iter_mut() {
         let of_scan = mapped.impressions.iter();
@@ -299,8 +300,7 @@ fn reports(folders: &[PathBuf], scans: &[Mapped], out: &mut Collected) -> Result
         }
     }
     let mut found: BTreeMap<&str, Report> = BTreeMap::new();
-    for row in 0..table.len() {
-        let id = table.cell(row, key);
+    for (row, id) in table.ids(key).into_iter().enumerate() {
         found.entry(id).or_insert_with(|| Report {
             id: id.to_owned(),
             patient: patient_of

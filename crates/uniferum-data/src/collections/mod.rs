@@ -21,7 +21,7 @@ use uniferum_tasks::Task;
 use crate::manifest::{Manifest, Scan};
 
 pub use ct_rate::{CtRate, CtRateVersion};
-pub use generic::{ColumnNames, HuSetting, TableSettings};
+pub use generic::{ColumnNames, TableSettings};
 pub use inspect::Inspect;
 pub use luna16::Luna16;
 pub use rad_chest::RadChest;
@@ -29,6 +29,7 @@ pub use release::{ReleaseTable, write_tasks};
 pub use release_config::ReleaseConfig;
 pub use spheres::{Nodule, draw_nodules};
 pub use totalsegmentator::TotalSegmentatorFolder;
+pub use uniferum_ct::batch::HuChoice;
 
 /// What to do with a row whose scan has no file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -167,8 +167,8 @@ fn patients(tables: &BTreeMap<String, PathBuf>) -> Result<HashMap<String, String
         let Some((scan, patient)) = scan.zip(patient) else {
             continue;
         };
-        for row in 0..table.len() {
-            let (scan, patient) = (table.cell(row, scan), table.cell(row, patient));
+        for (row, patient) in table.ids(patient).into_iter().enumerate() {
+            let scan = table.cell(row, scan);
             if !scan.is_empty() && !patient.is_empty() {
                 patients.insert(base_name(Path::new(scan)), patient.to_owned());
             }

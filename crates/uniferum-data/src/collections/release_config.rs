@@ -44,6 +44,26 @@ const NUMBERS: [(&str, &str); 9] = [
     ("save_total_limit", "keep_checkpoints"),
 ];
 
+/// Those of [`NUMBERS`] that are no counts.
+const FRACTIONS: [&str; 5] = [
+    "learning_rate",
+    "weight_decay",
+    "clip_norm",
+    "beta1",
+    "beta2",
+];
+
+/// Keys that [`training`] reads besides.
+const OTHERS: [&str; 7] = [
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "save_steps",
+    "eval_steps",
+    "bf16",
+    "fp16",
+    "lr_scheduler_type",
+];
+
 /// Keys that say nothing about the result.
 const IDLE: [&str; 10] = [
     "dataloader_num_workers",
@@ -147,30 +167,26 @@ fn number(key: &str, value: &Value) -> std::result::Result<f64, String> {
     number.ok_or_else(|| format!("{key}: expected a number, got {value}"))
 }
 
+/// A count without its point; what is none stays as it is, for whoever checks the setting to refuse.
+fn whole(value: f64) -> Value {
+    if value.fract() == 0.0 && value >= 0.0 {
+        json!(value as u64)
+    } else {
+        json!(value)
+    }
+}
+
+/// The settings of training by our names; what has no counterpart becomes a note.
 fn training(
     arguments: &Map<String, Value>,
     notes: &mut Vec<String>,
 ) -> std::result::Result<Map<String, Value>, String> {
     let get = |key: &str| arguments.get(key).map(|v| number(key, v)).transpose();
-    let whole = |value: f64| {
-        if value.fract() == 0.0 && value >= 0.0 {
-            json!(value as u64)
-        } else {
-            json!(value)
-        }
-    };
     let mut train = Map::new();
     train.insert("seed".into(), json!(42));
     for (theirs, ours) in NUMBERS {
         if let Some(value) = get(theirs)? {
-            let fraction = [
-                "learning_rate",
-                "weight_decay",
-                "clip_norm",
-                "beta1",
-                "beta2",
-            ];
-            let value = if fraction.contains(&ours) {
+            let value = if FRACTIONS.contains(&ours) {
                 json!(value)
             } else {
                 whole(value)
@@ -203,17 +219,8 @@ fn training(
     }
     let known = |key: &str| {
         NUMBERS.iter().any(|(theirs, _)| *theirs == key)
+            || OTHERS.contains(&key)
             || IDLE.contains(&key)
-            || [
-                "per_device_train_batch_size",
-                "gradient_accumulation_steps",
-                "save_steps",
-                "eval_steps",
-                "bf16",
-                "fp16",
-                "lr_scheduler_type",
-            ]
-            .contains(&key)
     };
     for key in arguments.keys().filter(|k| !known(k)) {
         notes.push(format!(

@@ -7,7 +7,8 @@ use uniferum_ct::batch::map_scans;
 use uniferum_ct::{read_mask_folder, write_nifti};
 use uniferum_tasks::totalsegmentator;
 
-use super::{Collected, HuSetting, files};
+use super::generic::hu_without_table;
+use super::{Collected, HuChoice, files};
 use crate::error::{Error, Result};
 use crate::manifest::{Scan, SplitBy, SplitPlan, Table, split_cell};
 
@@ -22,12 +23,13 @@ pub struct TotalSegmentatorFolder {
     pub scans: PathBuf,
     /// The folder of masks.
     pub masks: PathBuf,
-    /// Where folders of classes are put together as label maps. Those that are newer than what they are made from stay.
+    /// Where folders of classes are put together as label maps. Those that are newer than what they are made
+    /// from stay; the folder is for the masks of one collection.
     pub merged: PathBuf,
     /// The collection's name in the manifest.
     pub collection: String,
     /// Where Hounsfield units come from; the table setting is not available.
-    pub hu: HuSetting,
+    pub hu: HuChoice,
     /// Draws the split by patient, where `meta.csv` has none.
     pub split: SplitPlan,
 }
@@ -52,7 +54,7 @@ impl TotalSegmentatorFolder {
             masks: masks.into(),
             merged: merged.into(),
             collection: "totalsegmentator".to_owned(),
-            hu: HuSetting::Header,
+            hu: HuChoice::Header,
             split: SplitPlan {
                 by: SplitBy::Shares {
                     val: 0.05,
@@ -68,7 +70,8 @@ impl TotalSegmentatorFolder {
     /// `progress` is called after each scan with the number of all. A scan whose mask cannot be read is left out, and a note says so.
     ///
     /// # Errors
-    /// [`Error::Table`] where a folder cannot be listed; [`Error::Scan`] where no mask can be read.
+    /// [`Error::Table`] where a folder cannot be listed, or label maps of another collection would be taken for
+    /// this one's; [`Error::Scan`] where no mask can be read.
     pub fn read(&self, progress: impl Fn(usize) + Sync) -> Result<Collected> {
         let mut out = Collected::default();
         let scans = self.find_scans()?;
@@ -84,6 +87,9 @@ impl TotalSegmentatorFolder {
         if pairs.is_empty() {
             let what = format!("no scan with a mask in {}", self.masks.display());
             return Err(Error::table(&self.scans, None, what));
+        }
+        if pairs.iter().any(|(_, _, m)| matches!(m, Mask::Classes(_))) {
+            files::claim(&self.merged, &self.masks)?;
         }
         let rows = map_scans(&pairs, |(name, path, mask)| {
             let scan = self.scan(name, path, mask);
@@ -149,7 +155,7 @@ impl TotalSegmentatorFolder {
             mask: Some(mask),
             patient: format!("{}:{name}", self.collection),
             collection: self.collection.clone(),
-            hu: self.hu.fixed()?,
+            hu: hu_without_table(self.hu)?,
             ..Scan::default()
         };
         Ok((scan, warnings))

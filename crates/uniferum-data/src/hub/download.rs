@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
+use uniferum_ct::io::cache::Hash;
 use uniferum_ct::replace_atomically;
 use ureq::http::{HeaderMap, Response};
 use ureq::{Agent, Body};
@@ -368,14 +368,7 @@ fn check(path: &Path, facts: &Facts) -> std::result::Result<(), String> {
     if !is_digest {
         return Ok(());
     }
-    let mut digest = Sha256::new();
-    let copied = File::open(path).and_then(|mut file| std::io::copy(&mut file, &mut digest));
-    copied.map_err(|e| format!("{}: {e}", path.display()))?;
-    let got: String = digest
-        .finalize()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
+    let got = Hash::of_file(path).map_err(|e| e.to_string())?.to_string();
     if got == facts.etag {
         return Ok(());
     }

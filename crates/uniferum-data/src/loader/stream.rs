@@ -1,7 +1,6 @@
 //! Batches of a training run by step number, made ahead on threads of their own.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::Duration;
 
 use candle_core::Device;
@@ -172,23 +171,14 @@ impl Loader {
 
     /// Batches of the steps `start..end`, two of them ahead; a pure function of the settings and the step.
     ///
-    /// The channel ends after an error, which is its last item, or when the receiver is dropped.
+    /// They end after an error, which is the last item; settings that cannot work are the only one.
     /// [`Loader::stream_with`] has settings and tells what it did.
-    pub fn stream(&self, start: u64, end: u64) -> Receiver<Result<Batch>> {
-        let (sender, receiver) = sync_channel(0);
-        let batches = self.stream_with(start, end, StreamOptions::default());
-        std::thread::spawn(move || {
-            let (batches, error) = match batches {
-                Ok(batches) => (Some(batches), None),
-                Err(error) => (None, Some(Err(error))),
-            };
-            for batch in error.into_iter().chain(batches.into_iter().flatten()) {
-                if sender.send(batch).is_err() {
-                    return;
-                }
-            }
-        });
-        receiver
+    pub fn stream(&self, start: u64, end: u64) -> impl Iterator<Item = Result<Batch>> + use<> {
+        let (batches, refused) = match self.stream_with(start, end, StreamOptions::default()) {
+            Ok(batches) => (Some(batches), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        refused.into_iter().chain(batches.into_iter().flatten())
     }
 
     /// Batches of the steps `start..end`, prepared by several threads and handed out in order.

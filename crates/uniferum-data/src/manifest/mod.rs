@@ -128,16 +128,21 @@ pub fn base_name(path: &Path) -> String {
 }
 
 /// Makes each scan whose patient has no name, or but the collection's before it, a patient of its own: called
-/// by its file, and by its path below the table's `folder` where several files have that name, so that patients
-/// are called alike wherever the table lies.
+/// by its file, and by its path below the table's `folder` where several files or another patient have that name,
+/// so that patients are called alike wherever the table lies.
 pub(crate) fn name_patients(scans: &mut [Scan], folder: &Path) {
     let is_nobody = |scan: &Scan| scan.patient.is_empty() || scan.patient.ends_with(':');
+    let own_name = |scan: &Scan| format!("{}{}", scan.patient, scan.name());
     let mut times: BTreeMap<String, usize> = BTreeMap::new();
-    for scan in scans.iter().filter(|scan| is_nobody(scan)) {
-        *times.entry(scan.name()).or_default() += 1;
+    for scan in scans.iter() {
+        let name = match is_nobody(scan) {
+            true => own_name(scan),
+            false => scan.patient.clone(),
+        };
+        *times.entry(name).or_default() += 1;
     }
     for scan in scans.iter_mut().filter(|scan| is_nobody(scan)) {
-        let name = match times[&scan.name()] {
+        let name = match times[&own_name(scan)] {
             1 => scan.name(),
             _ => {
                 let below = scan.path.strip_prefix(folder).unwrap_or(&scan.path);

@@ -82,6 +82,9 @@ struct Parser<'a> {
     catalogue: &'a Catalogue,
     group: &'a str,
     named: HashMap<&'static str, usize>,
+    /// Patient and study of each row.
+    patients: Vec<&'a str>,
+    studies: Vec<&'a str>,
     labels: Vec<(usize, String)>,
     long: Option<(usize, usize)>,
     scans: Vec<Scan>,
@@ -104,6 +107,8 @@ impl<'a> Parser<'a> {
             catalogue,
             group,
             named,
+            patients: table.ids_of("patient"),
+            studies: table.ids_of("study"),
             labels: Vec::new(),
             long,
             scans: Vec::new(),
@@ -237,8 +242,8 @@ impl<'a> Parser<'a> {
         let mut scan = Scan {
             mask: file("mask"),
             nodules: file("nodules"),
-            patient: text("patient").to_owned(),
-            study: text("study").to_owned(),
+            patient: self.patients[row].to_owned(),
+            study: self.studies[row].to_owned(),
             collection: text("collection").to_owned(),
             censored: text("censored")
                 .split_whitespace()

@@ -1,6 +1,6 @@
 //! Tables of text cells, whatever they were written as: CSV, TSV or parquet.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -86,6 +86,29 @@ impl Table {
         cell.unwrap_or("").trim()
     }
 
+    /// The cells of a column of ids, such as those of patients, for joining with other tables.
+    ///
+    /// Programs that know no missing integers write `17.0` for what another table calls `17`: it is `17` here
+    /// too, unless two ids of the column would become one.
+    pub fn ids(&self, column: usize) -> Vec<&str> {
+        let cells: Vec<&str> = (0..self.len()).map(|row| self.cell(row, column)).collect();
+        let ids: Vec<&str> = cells.iter().copied().map(integer).collect();
+        let distinct = |ids: &[&str]| ids.iter().collect::<HashSet<_>>().len();
+        if distinct(&ids) == distinct(&cells) {
+            ids
+        } else {
+            cells
+        }
+    }
+
+    /// The [`ids`](Self::ids) of the column of a name; empty ones where there is none.
+    pub(crate) fn ids_of(&self, name: &str) -> Vec<&str> {
+        match self.find(name) {
+            Some(column) => self.ids(column),
+            None => vec![""; self.len()],
+        }
+    }
+
     /// The number of a row as a spreadsheet shows it.
     pub(crate) fn row_number(&self, row: usize) -> usize {
         shown(row)
@@ -96,20 +119,19 @@ impl Table {
         Error::table(&self.path, Some(shown(row)), what)
     }
 
-    /// Rows by the value of a column, empty values left out.
-    pub(crate) fn by(&self, column: usize) -> HashMap<&str, Vec<usize>> {
+    /// Rows by the [`ids`](Self::ids) of a column, empty ones left out.
+    pub(crate) fn by_id(&self, column: usize) -> HashMap<&str, Vec<usize>> {
         let mut rows: HashMap<&str, Vec<usize>> = HashMap::new();
-        for row in 0..self.len() {
-            let key = self.cell(row, column);
-            if !key.is_empty() {
-                rows.entry(key).or_default().push(row);
+        for (row, id) in self.ids(column).into_iter().enumerate() {
+            if !id.is_empty() {
+                rows.entry(id).or_default().push(row);
             }
         }
         rows
     }
 
     fn check_names(&self) -> Result<()> {
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         match self.head.iter().find(|h| !seen.insert(h.as_str())) {
             Some(twice) => {
                 let what = format!("two columns are called {twice:?}");
@@ -117,6 +139,18 @@ impl Table {
             }
             None => Ok(()),
         }
+    }
+}
+
+/// A cell, without the zeros behind the point of an integer.
+fn integer(cell: &str) -> &str {
+    // A floating-point number of more digits may be another integer, rounded.
+    const EXACT: usize = 15;
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let zeros = |text: &str| !text.is_empty() && text.bytes().all(|b| b == b'0');
+    match cell.split_once('.') {
+        Some((whole, rest)) if digits(whole) && whole.len() <= EXACT && zeros(rest) => whole,
+        _ => cell,
     }
 }
 
@@ -192,4 +226,38 @@ fn cell_text(field: &Field) -> Option<String> {
         Field::Double(v) => v.to_string(),
         other => other.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ids(cells: &[&'static str]) -> Vec<String> {
+        let table = Table {
+            path: "t.csv".into(),
+            head: vec!["patient".to_owned()],
+            rows: cells
+                .iter()
+                .map(|cell| StringRecord::from(vec![*cell]))
+                .collect(),
+        };
+        table.ids(0).into_iter().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn integers_that_became_floating_point_numbers_are_integers_again() {
+        assert_eq!(ids(&["17.0", "", "4.00", "17.0"]), ["17", "", "4", "17"]);
+        // As tables are that were put together.
+        assert_eq!(ids(&["17", "nan", "4.0"]), ["17", "nan", "4"]);
+        assert_eq!(ids(&["17.0", "p4", "4.5"]), ["17", "p4", "4.5"]);
+        for others in [
+            // Two ids of one table are two, whatever they look like.
+            ["17", "17.0", "4.0"],
+            ["4.5", "4.", "1.2.840"],
+            ["p4.0", "9007199254740992.0", ".0"],
+        ] {
+            assert_eq!(ids(&others), others);
+        }
+        assert_eq!(ids(&["007.0", "7.0"]), ["007", "7"]);
+    }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use uniferum_ct::io::cache::Hash;
 
 use super::Answer;
 use crate::error::{Error, Result};
@@ -36,8 +36,9 @@ pub struct LogLine {
 
 /// A short hash of a prompt.
 pub(super) fn prompt_hash(prompt: &str) -> String {
-    let hash = Sha256::digest(prompt.as_bytes());
-    hash.iter().take(12).map(|b| format!("{b:02x}")).collect()
+    let mut hash = Hash::of(prompt.as_bytes()).to_string();
+    hash.truncate(24);
+    hash
 }
 
 /// An open log.

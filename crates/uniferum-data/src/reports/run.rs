@@ -176,14 +176,7 @@ pub fn run(
     progress: impl Fn() + Sync,
 ) -> Result<RunSummary> {
     let log = Log::open(log)?;
-    let mut known: HashMap<(&str, &str, &str), &LogLine> = HashMap::new();
-    for line in log
-        .lines()
-        .iter()
-        .filter(|l| l.answer.is_some() && l.model == model.name())
-    {
-        known.insert((&line.id, &line.task, &line.prompt), line);
-    }
+    let known = known(&log, model.name());
     let lines: Vec<Mutex<Option<LogLine>>> = questions.iter().map(|_| Mutex::new(None)).collect();
     let next = Mutex::new(0..questions.len());
     let stop: Mutex<Option<Error>> = Mutex::new(None);
@@ -232,21 +225,8 @@ pub fn run(
     }
     let lines: Vec<LogLine> = lines.iter().filter_map(|l| lock(l).take()).collect();
     let resumed = *lock(&resumed);
-    let asked: HashSet<(&str, &str)> = lines.iter().map(|l| (&*l.id, &*l.task)).collect();
-    let ids: HashMap<&str, &Report> = reports.iter().map(|r| (&*r.id, r)).collect();
-    let holds = |line: &LogLine| {
-        let mut all = findings.iter().chain(&PAPER_KEYWORDS);
-        let pathology = all.find(|k| k.task == line.task);
-        let now = ids.get(&*line.id).zip(pathology);
-        now.is_some_and(|(r, k)| prompt_hash(&prompt(k.pathology, &r.text)) == line.prompt)
-    };
-    let earlier = known
-        .values()
-        .filter(|l| !asked.contains(&(&*l.id, &*l.task)) && holds(l));
-    let mut earlier: Vec<LogLine> = earlier.map(|l| (*l).clone()).collect();
-    earlier.sort_by(|a, b| (&a.id, &a.task).cmp(&(&b.id, &b.task)));
     Ok(RunSummary {
-        earlier,
+        earlier: earlier(&known, &lines, reports, findings),
         failed: lines.iter().filter(|l| l.answer.is_none()).count(),
         made_up: lines
             .iter()
@@ -255,6 +235,41 @@ pub fn run(
         resumed,
         lines,
     })
+}
+
+/// Answers by report, task and hash of the prompt.
+type Known<'a> = HashMap<(&'a str, &'a str, &'a str), &'a LogLine>;
+
+/// The answers of a model that a log has.
+fn known<'a>(log: &'a Log, model: &str) -> Known<'a> {
+    let lines = log.lines().iter();
+    let answered = lines.filter(|l| l.answer.is_some() && l.model == model);
+    answered
+        .map(|l| ((&*l.id, &*l.task, &*l.prompt), l))
+        .collect()
+}
+
+/// Those of the known answers that none of `lines` asks again and whose prompt is what it would be now.
+fn earlier(
+    known: &Known<'_>,
+    lines: &[LogLine],
+    reports: &[Report],
+    findings: &[Keywords],
+) -> Vec<LogLine> {
+    let asked: HashSet<(&str, &str)> = lines.iter().map(|l| (&*l.id, &*l.task)).collect();
+    let ids: HashMap<&str, &Report> = reports.iter().map(|r| (&*r.id, r)).collect();
+    let holds = |line: &LogLine| {
+        let mut all = findings.iter().chain(&PAPER_KEYWORDS);
+        let pathology = all.find(|k| k.task == line.task);
+        let now = ids.get(&*line.id).zip(pathology);
+        now.is_some_and(|(r, k)| prompt_hash(&prompt(k.pathology, &r.text)) == line.prompt)
+    };
+    let stay = known
+        .values()
+        .filter(|l| !asked.contains(&(&*l.id, &*l.task)) && holds(l));
+    let mut stay: Vec<LogLine> = stay.map(|l| (*l).clone()).collect();
+    stay.sort_by(|a, b| (&a.id, &a.task).cmp(&(&b.id, &b.task)));
+    stay
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

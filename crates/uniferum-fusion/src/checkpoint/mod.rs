@@ -144,7 +144,8 @@ pub fn read_config(checkpoint: impl AsRef<Path>) -> Result<Option<UniferumConfig
     Ok(Some(config))
 }
 
-fn locate(path: &Path) -> PathBuf {
+/// The file of a model's weights: the path itself, or in the folder that it is.
+pub fn locate(path: &Path) -> PathBuf {
     if path.is_dir() {
         path.join(FILE_NAME)
     } else {

@@ -8,7 +8,7 @@ mod packed;
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 
 use crate::dropout::check_probability;
-use crate::error::invalid;
+use crate::error::{check_shape, invalid};
 use crate::host;
 use crate::rng::Keep;
 
@@ -46,7 +46,7 @@ pub fn attention(
         }
     }
     if let Some(mask) = key_mask {
-        check_mask(mask, batch, keys)?;
+        check_shape(OP, "key_mask", mask, &[batch, keys])?;
     }
     let keep = dropout
         .filter(|(p, _)| *p != 0.0)
@@ -65,14 +65,6 @@ pub fn attention(
     };
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, op)
-}
-
-fn check_mask(mask: &Tensor, batch: usize, keys: usize) -> Result<()> {
-    if mask.dims() == [batch, keys] {
-        return Ok(());
-    }
-    let expected = format!("[{batch}, {keys}]");
-    Err(invalid(OP, "key_mask", expected, format!("{:?}", mask.dims())).into())
 }
 
 fn mask_values(mask: &Tensor) -> Result<Vec<f32>> {
@@ -115,16 +107,10 @@ impl CustomOp3 for Attention {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (dq, dk, dv) = host::with_f32(OP, q, |qs| {
-            host::with_f32(OP, k, |ks| {
-                host::with_f32(OP, v, |vs| {
-                    host::with_f32(OP, &dy, |dy| {
-                        cpu::backward(&self.plan, qs, ks, vs, dy, self.mask.as_deref(), self.keep)
-                    })
-                })
-            })
-        })????;
+        let inputs = [q, k, v, &dy.contiguous()?];
+        let (dq, dk, dv) = host::with_f32(OP, inputs, |[q, k, v, dy]| {
+            cpu::backward(&self.plan, q, k, v, dy, self.mask.as_deref(), self.keep)
+        })?;
         Ok((
             Some(host::tensor(dq, q.shape())),
             Some(host::tensor(dk, k.shape())),

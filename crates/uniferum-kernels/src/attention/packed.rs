@@ -50,11 +50,7 @@ pub fn attention_packed(
     check(spans, rows, keys)?;
     let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
     on_cuda!(q => super::cuda::packed([&q, &k, &v], spans, (heads, width)));
-    let y = host::with_f32(OP, &q, |q| {
-        host::with_f32(OP, &k, |k| {
-            host::with_f32(OP, &v, |v| forward([q, k, v], width, spans, heads))
-        })
-    })???;
+    let y = host::with_f32(OP, [&q, &k, &v], |qkv| forward(qkv, width, spans, heads))?;
     Ok(host::tensor(y, (rows, width)))
 }
 

@@ -69,17 +69,10 @@ impl Table {
         words.push(int(HEADER + arrays.words.len()));
         debug_assert_eq!(words.len(), HEADER);
         words.extend(arrays.words);
-        words.extend(
-            labels
-                .iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .chunks(32)
-                .map(|bits| {
-                    let bits = bits.iter().enumerate();
-                    bits.fold(0, |sum, (i, set)| sum | u32::from(**set) << i)
-                }),
-        );
+        words.extend(labels.as_flattened().chunks(32).map(|bits| {
+            let bits = bits.iter().enumerate();
+            bits.fold(0, |sum, (i, set)| sum | u32::from(*set) << i)
+        }));
         Ok(Self {
             words,
             shape,

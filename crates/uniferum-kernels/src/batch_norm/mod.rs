@@ -4,15 +4,14 @@ pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
 pub(crate) mod maps;
-mod silu;
+pub(crate) mod norm;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, Var};
 
-use crate::error::invalid;
+use self::cpu::NormLayer;
+use self::norm::{Norm, Statistics};
+use crate::error::{check_shape, invalid};
 use crate::host;
-
-pub(crate) use silu::NormSilu;
-pub use silu::batch_norm_silu;
 
 const OP: &str = "batch_norm";
 
@@ -34,22 +33,8 @@ pub fn batch_norm(
     running_var: &Tensor,
     eps: f64,
 ) -> Result<Tensor> {
-    let plan = Plan::new(x.dims())?;
-    for (what, t) in [
-        ("running mean", running_mean),
-        ("running variance", running_var),
-    ] {
-        check_channels(what, t, plan.channels)?;
-    }
-    on_cuda!(x => {
-        check_channels("gamma", gamma, plan.channels)?;
-        check_channels("beta", beta, plan.channels)?;
-        let running = Some((running_mean, running_var));
-        cuda::batch_norm(x, (gamma, beta), running, eps, false).map(|(y, _)| y)
-    });
-    let mean = vector(running_mean)?;
-    let var = vector(running_var)?;
-    apply(x, gamma, beta, BatchNorm::new(plan, mean, &var, eps, false))
+    let running = Some((running_mean, running_var));
+    Ok(normalise(x, (gamma, beta), running, eps, false)?.0)
 }
 
 /// Batch normalisation with the statistics of this batch, with backward through them.
@@ -82,24 +67,31 @@ pub fn batch_norm_train(
     beta: &Tensor,
     eps: f64,
 ) -> Result<(Tensor, Tensor, Tensor)> {
-    let plan = Plan::new(x.dims())?;
-    on_cuda!(x => {
-        check_channels("gamma", gamma, plan.channels)?;
-        check_channels("beta", beta, plan.channels)?;
-        let (y, made) = cuda::batch_norm(x, (gamma, beta), None, eps, false)?;
-        let none = || invalid(OP, "statistics", "those of the batch", "none").into();
-        made.map(|(mean, var)| (y, mean, var)).ok_or_else(none)
-    });
-    let x = x.contiguous()?;
-    let (mean, var) = host::with_f32(OP, &x, |x| cpu::statistics(&plan, x))?;
-    let stats = (mean.clone(), var.clone());
-    let y = apply(&x, gamma, beta, BatchNorm::new(plan, mean, &var, eps, true))?;
-    let channels = plan.channels;
-    Ok((
-        y,
-        host::tensor(stats.0, channels),
-        host::tensor(stats.1, channels),
-    ))
+    let (y, made) = normalise(x, (gamma, beta), None, eps, false)?;
+    let none = || invalid(OP, "statistics", "those of the batch", "none");
+    let (mean, var) = made.ok_or_else(none)?;
+    Ok((y, mean, var))
+}
+
+/// [`silu`](crate::silu) of a batch norm in one pass, with backward, keeping its input only.
+///
+/// With `running`, mean and variance are constants as in [`batch_norm`]; without, they are the
+/// batch's, as in [`batch_norm_train`], and returned: the mean and the **biased** variance of each
+/// channel.
+///
+/// # Shapes
+/// `x` and the result are `[B, C, ...]` with any number of trailing axes; the others `[C]`.
+///
+/// # Errors
+/// When the shapes do not fit together, or for a tensor that is not `f32`.
+pub fn batch_norm_silu(
+    x: &Tensor,
+    gamma: &Tensor,
+    beta: &Tensor,
+    running: Option<(&Tensor, &Tensor)>,
+    eps: f64,
+) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    normalise(x, (gamma, beta), running, eps, true)
 }
 
 /// The unbiased variance from the biased one of `count` values (voxels times samples).
@@ -132,9 +124,9 @@ pub fn move_statistics(
     momentum: f64,
 ) -> Result<()> {
     let channels = running[0].elem_count();
-    check_channels("running variance", running[1], channels)?;
-    check_channels("mean", batch[0], channels)?;
-    check_channels("variance", batch[1], channels)?;
+    check_shape(OP, "running variance", running[1], &[channels])?;
+    check_shape(OP, "mean", batch[0], &[channels])?;
+    check_shape(OP, "variance", batch[1], &[channels])?;
     on_cuda!(running[0] => cuda::move_statistics(running, batch, unbiased(count), momentum));
     let batch = [
         batch[0].detach(),
@@ -147,28 +139,40 @@ pub fn move_statistics(
     Ok(())
 }
 
-fn apply(x: &Tensor, gamma: &Tensor, beta: &Tensor, op: BatchNorm) -> Result<Tensor> {
-    check_channels("gamma", gamma, op.plan.channels)?;
-    check_channels("beta", beta, op.plan.channels)?;
-    x.contiguous()?
-        .apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)
-}
-
-fn check_channels(what: &'static str, t: &Tensor, channels: usize) -> Result<()> {
-    if t.dims() == [channels] {
-        return Ok(());
+/// The norm, with SiLU behind it if `silu`, and the batch's mean and biased variance where these are
+/// used.
+fn normalise(
+    x: &Tensor,
+    (gamma, beta): (&Tensor, &Tensor),
+    running: Option<(&Tensor, &Tensor)>,
+    eps: f64,
+    silu: bool,
+) -> Result<(Tensor, Option<(Tensor, Tensor)>)> {
+    let plan = Plan::new(x.dims())?;
+    let channels = [plan.channels];
+    check_shape(OP, "gamma", gamma, &channels)?;
+    check_shape(OP, "beta", beta, &channels)?;
+    if let Some((mean, var)) = running {
+        check_shape(OP, "running mean", mean, &channels)?;
+        check_shape(OP, "running variance", var, &channels)?;
     }
-    Err(invalid(
-        OP,
-        what,
-        format!("shape [{channels}]"),
-        format!("{:?}", t.dims()),
-    )
-    .into())
-}
-
-fn vector(t: &Tensor) -> Result<Vec<f32>> {
-    host::with_f32(OP, &t.contiguous()?, <[f32]>::to_vec)
+    on_cuda!(x => cuda::batch_norm(x, (gamma, beta), running, eps, silu));
+    let x = x.contiguous()?;
+    let statistics = match running {
+        Some((mean, var)) => Statistics::read(OP, mean, var)?,
+        None => host::with_f32(OP, [&x], |[x]| cpu::statistics(&plan, x))?,
+    };
+    let of_batch = running.is_none();
+    let made = of_batch.then(|| statistics.clone().into_tensors());
+    let op = BatchNorm {
+        plan,
+        statistics,
+        of_batch,
+        eps,
+        silu,
+    };
+    let y = x.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)?;
+    Ok((y, made))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -192,46 +196,35 @@ impl Plan {
             }
         }
     }
+
+    /// Values per channel.
+    pub(crate) fn count(&self) -> usize {
+        self.batch * self.voxels
+    }
 }
 
-pub(crate) struct BatchNorm {
+/// A norm on the host as a node of candle's graph, of which only the input is kept.
+struct BatchNorm {
     plan: Plan,
-    mean: Vec<f32>,
-    inv_std: Vec<f32>,
+    statistics: Statistics,
     /// Whether the statistics are those of the batch, so that gradients flow through them.
     of_batch: bool,
+    eps: f64,
+    /// Whether SiLU follows.
+    silu: bool,
 }
 
 impl BatchNorm {
-    pub(crate) fn new(plan: Plan, mean: Vec<f32>, var: &[f32], eps: f64, of_batch: bool) -> Self {
-        let inv_std = var
-            .iter()
-            .map(|v| (1.0 / (f64::from(*v) + eps).sqrt()) as f32)
-            .collect();
-        Self {
-            plan,
-            mean,
-            inv_std,
-            of_batch,
-        }
-    }
-
-    /// `(p, q)` such that the gradient of the input is `scale dy + p x + q`: what flows through
-    /// the statistics, nothing when these are constants.
-    fn through_statistics(&self, scale: f32, c: usize, dgamma: f64, dbeta: f64) -> (f32, f32) {
-        if !self.of_batch {
-            return (0.0, 0.0);
-        }
-        let (scale, n) = (f64::from(scale), self.plan.count());
-        let p = -scale * f64::from(self.inv_std[c]) * dgamma / n;
-        let q = -scale * dbeta / n - p * f64::from(self.mean[c]);
-        (p as f32, q as f32)
+    fn layer(&self, gamma: &[f32], beta: &[f32]) -> NormLayer {
+        let count = self.of_batch.then(|| self.plan.count());
+        let norm = Norm::new(&self.statistics, gamma, beta, self.eps, count);
+        NormLayer::new(self.plan, norm, self.silu)
     }
 }
 
 impl CustomOp3 for BatchNorm {
     fn name(&self) -> &'static str {
-        OP
+        if self.silu { "batch_norm_silu" } else { OP }
     }
 
     fn cpu_fwd(
@@ -243,11 +236,9 @@ impl CustomOp3 for BatchNorm {
         beta: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (gamma, beta) = (
-            host::f32_slice(OP, gamma, lg)?,
-            host::f32_slice(OP, beta, lb)?,
-        );
-        let y = cpu::forward(self, host::f32_slice(OP, x, lx)?, gamma, beta);
+        let gamma = host::f32_slice(OP, gamma, lg)?;
+        let beta = host::f32_slice(OP, beta, lb)?;
+        let y = self.layer(gamma, beta).forward(host::f32_slice(OP, x, lx)?);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }
 
@@ -259,18 +250,12 @@ impl CustomOp3 for BatchNorm {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let grads = host::with_f32(OP, x, |xs| {
-            host::with_f32(OP, &dy, |dy| {
-                host::with_f32(OP, gamma, |g| cpu::backward(self, xs, g, dy, x.track_op()))
-            })
-        })???;
-        let dx = grads.x.map(|dx| host::tensor(dx, x.shape()));
-        let channels = self.plan.channels;
-        let dgamma = gamma
-            .track_op()
-            .then(|| host::tensor(grads.gamma, channels));
-        let dbeta = beta.track_op().then(|| host::tensor(grads.beta, channels));
-        Ok((dx, dgamma, dbeta))
+        let want_dx = x.track_op();
+        let inputs = [x, gamma, beta, &dy.contiguous()?];
+        let (dx, dgamma, dbeta) = host::with_f32(OP, inputs, |[x, gamma, beta, dy]| {
+            self.layer(gamma, beta).backward(x, dy, want_dx)
+        })?;
+        let of = |t: &Tensor, v: Vec<f32>| t.track_op().then(|| host::tensor(v, t.shape()));
+        Ok((of(x, dx), of(gamma, dgamma), of(beta, dbeta)))
     }
 }

@@ -13,7 +13,7 @@ use super::Conv3d;
 use crate::gemm::{Mat, gemm, gemm_into};
 use crate::geometry::Geometry;
 use crate::memory::zeros;
-use crate::parallel::{SharedMut, accumulate};
+use crate::parallel::{SharedMut, accumulate_init};
 use crate::simd::{Simd, sum};
 
 /// Lowered elements in one slab: a quarter of a megabyte, so that it stays in the L2 cache.
@@ -70,23 +70,17 @@ pub(crate) fn grad_weight(conv: &Conv3d, x: &[f32], dy: &[f32]) -> Vec<f32> {
     let k = c * g.taps();
     let slabs = Slabs::new(g, k);
     let tasks = tasks(conv, slabs.count);
-    accumulate(conv.c_out * k, tasks.len(), |task, sums| {
+    let add = |lowered: &mut Vec<f32>, task: usize, sums: &mut [f32]| {
         let (b, group, s) = tasks[task];
         let x = &x[(b * conv.c_in + group * c) * g.in_voxels()..][..c * g.in_voxels()];
-        let mut lowered = Vec::new();
         let columns = slabs.columns(s);
-        let xs = lower(g, c, x, &slabs, s, &mut lowered);
+        let xs = lower(g, c, x, &slabs, s, lowered);
         let dy = &dy[(b * conv.c_out + group * m) * n + columns.start..];
         let dy = Mat::rows(dy, m, columns.len(), n);
-        gemm(
-            dy,
-            xs.t(),
-            &mut sums[group * m * k..][..m * k],
-            k,
-            true,
-            tasks.len() == 1,
-        );
-    })
+        let sums = &mut sums[group * m * k..][..m * k];
+        gemm(dy, xs.t(), sums, k, true, tasks.len() == 1);
+    };
+    accumulate_init(conv.c_out * k, tasks.len(), Vec::new, add)
 }
 
 pub(super) fn grad_input(conv: &Conv3d, weight: &[f32], dy: &[f32]) -> Vec<f32> {

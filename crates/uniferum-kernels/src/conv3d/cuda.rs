@@ -21,7 +21,7 @@ pub(crate) fn conv3d(
     cfg: &Conv3dConfig,
 ) -> Result<Tensor> {
     let conv = Conv3d::new(x.dims(), weight.dims(), cfg)?;
-    let shape = conv.out_shape();
+    let shape = conv.out_dims().to_vec();
     let convolution = Convolution::new(conv, x.track_op());
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     let bias = bias.map(Tensor::contiguous).transpose()?;

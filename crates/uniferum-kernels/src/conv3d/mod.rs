@@ -3,13 +3,15 @@
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
+mod op;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
 use crate::depthwise;
-use crate::error::invalid;
+use crate::error::{check_shape, invalid};
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
-use crate::host;
+
+pub(crate) use op::{HostConv, convolve};
 
 const OP: &str = "conv3d";
 
@@ -48,27 +50,10 @@ pub fn conv3d(
         return depthwise::depthwise_conv3d(x, weight, bias, cfg);
     }
     if let Some(bias) = bias {
-        check_bias(OP, bias, conv.c_out)?;
+        check_shape(OP, "bias", bias, &[conv.c_out])?;
     }
     on_cuda!(x => cuda::conv3d(OP, x, weight, bias, cfg));
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    match bias {
-        None => x.apply_op2(&weight, conv),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, conv),
-    }
-}
-
-pub(crate) fn check_bias(op: &'static str, bias: &Tensor, c_out: usize) -> Result<()> {
-    if bias.dims() == [c_out] {
-        return Ok(());
-    }
-    Err(invalid(
-        op,
-        "bias shape",
-        format!("[{c_out}]"),
-        format!("{:?}", bias.dims()),
-    )
-    .into())
+    convolve(conv, x, weight, bias)
 }
 
 /// A convolution with all its sizes known.
@@ -112,113 +97,28 @@ impl Conv3d {
         self.c_out / self.groups
     }
 
-    fn in_shape(&self) -> (usize, usize, usize, usize, usize) {
-        let [d, h, w] = self.geometry.input;
-        (self.batch, self.c_in, d, h, w)
-    }
-
     pub(crate) fn out_dims(&self) -> [usize; 5] {
         let [d, h, w] = self.geometry.output;
         [self.batch, self.c_out, d, h, w]
     }
-
-    fn out_shape(&self) -> (usize, usize, usize, usize, usize) {
-        let [d, h, w] = self.geometry.output;
-        (self.batch, self.c_out, d, h, w)
-    }
-
-    fn weight_shape(&self) -> (usize, usize, usize, usize, usize) {
-        let [d, h, w] = self.geometry.kernel;
-        (self.c_out, self.group_in(), d, h, w)
-    }
-
-    fn grads(&self, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        let dy = dy.contiguous()?;
-        let dx = x.track_op().then(|| {
-            let grad = host::with_f32(OP, weight, |w| {
-                host::with_f32(OP, &dy, |dy| cpu::grad_input(self, w, dy))
-            })??;
-            Ok::<_, candle_core::Error>(host::tensor(grad, self.in_shape()))
-        });
-        let dw = weight.track_op().then(|| {
-            let grad = host::with_f32(OP, x, |x| {
-                host::with_f32(OP, &dy, |dy| cpu::grad_weight(self, x, dy))
-            })??;
-            Ok::<_, candle_core::Error>(host::tensor(grad, self.weight_shape()))
-        });
-        Ok([dx.transpose()?, dw.transpose()?])
-    }
 }
 
-impl CustomOp2 for Conv3d {
-    fn name(&self) -> &'static str {
-        OP
+impl HostConv for Conv3d {
+    const OP: &'static str = OP;
+
+    fn result(&self) -> [usize; 5] {
+        self.out_dims()
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let x = host::f32_slice(OP, x, lx)?;
-        let w = host::f32_slice(OP, w, lw)?;
-        let y = cpu::forward(self, x, w, None);
-        Ok((CpuStorage::F32(y), self.out_shape().into()))
+    fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        cpu::forward(self, x, weight, bias)
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw] = self.grads(x, w, dy)?;
-        Ok((dx, dw))
-    }
-}
-
-impl CustomOp3 for Conv3d {
-    fn name(&self) -> &'static str {
-        OP
+    fn grad_input(&self, weight: &[f32], dy: &[f32]) -> Vec<f32> {
+        cpu::grad_input(self, weight, dy)
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (host::f32_slice(OP, x, lx)?, host::f32_slice(OP, w, lw)?);
-        let y = cpu::forward(self, x, w, Some(host::f32_slice(OP, b, lb)?));
-        Ok((CpuStorage::F32(y), self.out_shape().into()))
+    fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        cpu::grad_weight(self, x, dy)
     }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw] = self.grads(x, w, dy)?;
-        let db = b.track_op().then(|| grad_bias(OP, dy)).transpose()?;
-        Ok((dx, dw, db))
-    }
-}
-
-/// Sums of a gradient `[B, C, D, H, W]` over everything but the channel.
-pub(crate) fn grad_bias(op: &'static str, dy: &Tensor) -> Result<Tensor> {
-    let (batch, channels, spatial) = dims5(op, "gradient shape", dy.dims())?;
-    let voxels = spatial.iter().product();
-    let sums = host::with_f32(op, &dy.contiguous()?, |dy| {
-        cpu::channel_sums(dy, batch, channels, voxels)
-    })?;
-    Ok(host::tensor(sums, channels))
 }

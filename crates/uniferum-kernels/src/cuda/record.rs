@@ -48,112 +48,37 @@ where
     }
 }
 
-impl<F> CustomOp1 for Recorded<1, F>
-where
-    F: Fn([&Tensor; 1], &Tensor) -> Result<[Option<Tensor>; 1]>,
-{
-    fn name(&self) -> &'static str {
-        self.name
-    }
+/// Implements candle's trait of operations on that many tensors; these traits differ in nothing else.
+macro_rules! operation {
+    ($op:ident<$n:literal>($($x:ident: $layout:ty),+) -> $gradients:ty) => {
+        impl<F> $op for Recorded<$n, F>
+        where
+            F: Fn([&Tensor; $n], &Tensor) -> Result<[Option<Tensor>; $n]>,
+        {
+            fn name(&self) -> &'static str {
+                self.name
+            }
 
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
+            fn cpu_fwd(&self, $(_: &CpuStorage, _: $layout),+) -> Result<(CpuStorage, Shape)> {
+                self.on_cpu()
+            }
 
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.take()
-    }
+            fn cuda_fwd(&self, $(_: &CudaStorage, _: $layout),+) -> Result<(CudaStorage, Shape)> {
+                self.take()
+            }
 
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [dx] = self.backward([x], dy)?;
-        Ok(dx)
-    }
+            fn bwd(&self, $($x: &Tensor,)+ _y: &Tensor, dy: &Tensor) -> Result<$gradients> {
+                let [$($x),+] = self.backward([$($x),+], dy)?;
+                Ok(($($x),+))
+            }
+        }
+    };
 }
 
-impl<F> CustomOp2 for Recorded<2, F>
-where
-    F: Fn([&Tensor; 2], &Tensor) -> Result<[Option<Tensor>; 2]>,
-{
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.take()
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [da, db] = self.backward([a, b], dy)?;
-        Ok((da, db))
-    }
-}
-
-impl<F> CustomOp3 for Recorded<3, F>
-where
-    F: Fn([&Tensor; 3], &Tensor) -> Result<[Option<Tensor>; 3]>,
-{
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        self.on_cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.take()
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [da, db, dc] = self.backward([a, b, c], dy)?;
-        Ok((da, db, dc))
-    }
-}
+operation!(CustomOp1<1>(a: &Layout) -> Option<Tensor>);
+operation!(CustomOp2<2>(a: &Layout, b: &Layout) -> (Option<Tensor>, Option<Tensor>));
+operation!(CustomOp3<3>(a: &Layout, b: &Layout, c: &Layout)
+    -> (Option<Tensor>, Option<Tensor>, Option<Tensor>));
 
 /// The value of an operation of one tensor, with its backward pass: gradients of the inputs
 /// that ask for one, from the inputs and the value's gradient.

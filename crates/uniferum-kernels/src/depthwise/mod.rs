@@ -6,12 +6,11 @@ pub(crate) mod cuda;
 mod fir;
 mod phases;
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Tensor};
 
-use crate::conv3d::{check_bias, grad_bias};
-use crate::error::invalid;
+use crate::conv3d::{HostConv, convolve};
+use crate::error::{check_shape, invalid};
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
-use crate::host;
 use crate::simd::Simd;
 
 pub(crate) use phases::Phases;
@@ -37,17 +36,13 @@ pub fn depthwise_conv3d(
 ) -> Result<Tensor> {
     let conv = Depthwise::new(x.dims(), weight.dims(), cfg)?;
     if let Some(bias) = bias {
-        check_bias(OP, bias, conv.channels)?;
+        check_shape(OP, "bias", bias, &[conv.channels])?;
     }
     on_cuda!(x => crate::conv3d::cuda::conv3d(OP, x, weight, bias, &Conv3dConfig {
         groups: conv.channels,
         ..*cfg
     }));
-    let (x, weight) = (x.contiguous()?, weight.contiguous()?);
-    match bias {
-        None => x.apply_op2(&weight, conv),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, conv),
-    }
+    convolve(conv, x, weight, bias)
 }
 
 /// A depthwise convolution with all its sizes known.
@@ -73,94 +68,25 @@ impl Depthwise {
             geometry,
         })
     }
-
-    fn shape(&self, [d, h, w]: [usize; 3]) -> (usize, usize, usize, usize, usize) {
-        (self.batch, self.channels, d, h, w)
-    }
-
-    fn forward(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let y = cpu::forward(Simd::detect(), self, x, w, bias);
-        (CpuStorage::F32(y), self.shape(self.geometry.output).into())
-    }
-
-    fn grads(&self, x: &Tensor, weight: &Tensor, dy: &Tensor) -> Result<[Option<Tensor>; 2]> {
-        let dy = dy.contiguous()?;
-        let simd = Simd::detect();
-        let dx = x.track_op().then(|| {
-            let grad = host::with_f32(OP, weight, |w| {
-                host::with_f32(OP, &dy, |dy| cpu::grad_input(simd, self, w, dy))
-            })??;
-            Ok::<_, candle_core::Error>(host::tensor(grad, self.shape(self.geometry.input)))
-        });
-        let dw = weight.track_op().then(|| {
-            let grad = host::with_f32(OP, x, |x| {
-                host::with_f32(OP, &dy, |dy| cpu::grad_weight(simd, self, x, dy))
-            })??;
-            Ok::<_, candle_core::Error>(host::tensor(grad, weight.shape()))
-        });
-        Ok([dx.transpose()?, dw.transpose()?])
-    }
 }
 
-impl CustomOp2 for Depthwise {
-    fn name(&self) -> &'static str {
-        OP
+impl HostConv for Depthwise {
+    const OP: &'static str = OP;
+
+    fn result(&self) -> [usize; 5] {
+        let [d, h, w] = self.geometry.output;
+        [self.batch, self.channels, d, h, w]
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        Ok(self.forward(
-            host::f32_slice(OP, x, lx)?,
-            host::f32_slice(OP, w, lw)?,
-            None,
-        ))
+    fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
+        cpu::forward(Simd::detect(), self, x, weight, bias)
     }
 
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw] = self.grads(x, w, dy)?;
-        Ok((dx, dw))
-    }
-}
-
-impl CustomOp3 for Depthwise {
-    fn name(&self) -> &'static str {
-        OP
+    fn grad_input(&self, weight: &[f32], dy: &[f32]) -> Vec<f32> {
+        cpu::grad_input(Simd::detect(), self, weight, dy)
     }
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (host::f32_slice(OP, x, lx)?, host::f32_slice(OP, w, lw)?);
-        Ok(self.forward(x, w, Some(host::f32_slice(OP, b, lb)?)))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [dx, dw] = self.grads(x, w, dy)?;
-        let db = b.track_op().then(|| grad_bias(OP, dy)).transpose()?;
-        Ok((dx, dw, db))
+    fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
+        cpu::grad_weight(Simd::detect(), self, x, dy)
     }
 }

@@ -17,7 +17,7 @@
 
 use std::ops::Range;
 
-use super::fir::{STEP, correlate, fir};
+use super::fir::{STEP, Taps, correlate, fir};
 use crate::geometry::Geometry;
 use crate::memory::Scratch;
 use crate::simd::Simd;
@@ -176,15 +176,12 @@ impl Phases {
         let out = &mut out[..self.output_span()];
         out.fill(0.0);
         let offsets = self.repeated(&self.offsets, self.plane(), taps.len());
-        let base = (plane * self.plane()) as isize;
-        fir(
-            simd,
-            out,
-            x,
-            base,
-            &offsets,
-            &w[taps.start * area..taps.end * area],
-        );
+        let places = Taps {
+            src: x,
+            base: plane * self.plane(),
+            offsets: &offsets,
+        };
+        fir(simd, out, places, &w[taps.start * area..taps.end * area]);
     }
 
     /// Adds what output plane `d` contributes to the gradient of the weight.
@@ -201,9 +198,12 @@ impl Phases {
         let start = self.gradient_row(d, 0).start;
         let dy = &dy[start..start + self.output_span()];
         for (i, tap) in taps.enumerate() {
-            let base = ((plane + i) * self.plane()) as isize;
-            let dw = &mut dw[tap * area..][..area];
-            correlate(simd, dw, dy, x, base, &self.offsets);
+            let places = Taps {
+                src: x,
+                base: (plane + i) * self.plane(),
+                offsets: &self.offsets,
+            };
+            correlate(simd, &mut dw[tap * area..][..area], dy, places);
         }
     }
 
@@ -238,7 +238,12 @@ impl Phases {
             }
             // The last step may reach into the next phase, which is written afterwards.
             let out = &mut out[f * self.phase..][..span];
-            fir(simd, out, dy, 0, &offsets, &weights);
+            let places = Taps {
+                src: dy,
+                base: 0,
+                offsets: &offsets,
+            };
+            fir(simd, out, places, &weights);
         }
     }
 

@@ -122,10 +122,10 @@ fn run<F: Format>(
     let isa = Isa::new(Simd::detect());
     let pack = |layer: &DenseLayer<'_>| {
         let (outputs, inputs) = layer.weight.dims2()?;
-        let weight = host::with_f32(OP, &layer.weight.contiguous()?, |w| {
+        let weight = host::with_f32(OP, [&layer.weight.contiguous()?], |[w]| {
             pack_matrix::<F>(isa, w, outputs, inputs)
         })?;
-        let bias = host::with_f32(OP, &layer.bias.contiguous()?, pack::padded)?;
+        let bias = host::with_f32(OP, [&layer.bias.contiguous()?], |[b]| pack::padded(b))?;
         Ok(Packed {
             inputs,
             outputs,
@@ -134,7 +134,7 @@ fn run<F: Format>(
         })
     };
     let layers: Vec<Packed> = layers.iter().map(pack).collect::<Result<_>>()?;
-    host::with_f32(OP, x, |x| {
+    host::with_f32(OP, [x], |[x]| {
         let inputs = layers[0].inputs;
         let mut y = zeros(rows * width);
         // Pieces of nearly the same size, so that no thread waits for a last one.

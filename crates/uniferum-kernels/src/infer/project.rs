@@ -1,5 +1,7 @@
 //! The narrowing matrix products and the weights scaled for them.
 
+use std::marker::PhantomData;
+
 use super::amx::{self, Factors, Sums};
 use super::format::{BLOCK, Format};
 use super::rows::{multiply, tiles};
@@ -26,11 +28,65 @@ pub(super) struct Projection {
 }
 
 /// What follows a product.
-#[derive(Clone, Copy)]
-enum Ending {
-    Project,
-    Head,
-    Plain,
+trait Ending {
+    /// The format of `x` and of the weights.
+    type Format: Format;
+    /// Words of a voxel of the result.
+    const WORDS: usize;
+
+    /// Takes `y = W x + b` of a voxel.
+    ///
+    /// # Safety
+    /// As for [`Lanes`]; the voxel must be one of the projection's.
+    unsafe fn finish<L: Lanes>(p: &Projection, voxel: usize, y: L::F);
+}
+
+/// Adds the residual if there is one.
+struct Project<F>(PhantomData<F>);
+
+// SAFETY of the unsafe blocks in all endings: the caller's promise.
+impl<F: Format> Ending for Project<F> {
+    type Format = F;
+    const WORDS: usize = F::WORDS;
+
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(p: &Projection, voxel: usize, mut y: L::F) {
+        // SAFETY: see above; the residual has as many voxels as the result.
+        unsafe {
+            if !p.residual.is_null() {
+                y = L::add(y, F::load::<L>(p.residual.add(voxel * F::WORDS)));
+            }
+            F::store::<L>(p.out.add(voxel * F::WORDS), y);
+        }
+    }
+}
+
+/// SiLU, in single precision.
+struct Head<F>(PhantomData<F>);
+
+impl<F: Format> Ending for Head<F> {
+    type Format = F;
+    const WORDS: usize = BLOCK;
+
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(p: &Projection, voxel: usize, y: L::F) {
+        // SAFETY: see above.
+        unsafe { L::store(p.out.add(voxel * BLOCK).cast(), L::silu(y)) }
+    }
+}
+
+/// Nothing, in single precision.
+struct Plain<F>(PhantomData<F>);
+
+impl<F: Format> Ending for Plain<F> {
+    type Format = F;
+    const WORDS: usize = BLOCK;
+
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(p: &Projection, voxel: usize, y: L::F) {
+        // SAFETY: see above.
+        unsafe { L::store(p.out.add(voxel * BLOCK).cast(), y) }
+    }
 }
 
 /// `W x + b`, and the residual if there is one.
@@ -39,7 +95,7 @@ enum Ending {
 /// The pointers must be valid for the sizes that stand beside them; `out` may be `residual`.
 pub(super) unsafe fn project<F: Format>(isa: Isa, p: &Projection) {
     // SAFETY: the caller's promise, here and in the two functions below.
-    unsafe { run::<F>(isa, p, Ending::Project, F::WORDS) }
+    unsafe { run::<Project<F>>(isa, p) }
 }
 
 /// `silu(W x + b)` in single precision, whatever the format of `x`: the head.
@@ -48,7 +104,7 @@ pub(super) unsafe fn project<F: Format>(isa: Isa, p: &Projection) {
 /// As for [`project`].
 pub(super) unsafe fn head<F: Format>(isa: Isa, p: &Projection) {
     // SAFETY: see above.
-    unsafe { run::<F>(isa, p, Ending::Head, BLOCK) }
+    unsafe { run::<Head<F>>(isa, p) }
 }
 
 /// `W x + b` in single precision, whatever the format of `x`.
@@ -57,24 +113,16 @@ pub(super) unsafe fn head<F: Format>(isa: Isa, p: &Projection) {
 /// As for [`project`].
 pub(super) unsafe fn plain<F: Format>(isa: Isa, p: &Projection) {
     // SAFETY: see above.
-    unsafe { run::<F>(isa, p, Ending::Plain, BLOCK) }
+    unsafe { run::<Plain<F>>(isa, p) }
 }
 
 /// The products where a matrix unit computes them, and then their ending.
-unsafe fn run<F: Format>(isa: Isa, p: &Projection, ending: Ending, out_words: usize) {
-    let finish = |p: &Projection| {
+unsafe fn run<E: Ending>(isa: Isa, p: &Projection) {
+    if <E::Format as Format>::PACK != 2 || !isa.tiles() {
         // SAFETY: the caller's promise.
-        unsafe {
-            match ending {
-                Ending::Project => project_lanes::<F>(isa, p),
-                Ending::Head => head_lanes::<F>(isa, p),
-                Ending::Plain => plain_lanes::<F>(isa, p),
-            }
-        }
-    };
-    if F::PACK != 2 || !isa.tiles() {
-        return finish(p);
+        return unsafe { lanes::<E>(isa, p) };
     }
+    let x_words = <E::Format as Format>::WORDS;
     let factors = Factors {
         block_stride: p.block_stride,
         inputs: p.inputs,
@@ -85,52 +133,51 @@ unsafe fn run<F: Format>(isa: Isa, p: &Projection, ending: Ending, out_words: us
         let voxels = amx::VOXELS.min(p.voxels - first);
         // SAFETY: these voxels are among the caller's.
         unsafe {
-            let x = p.x.add(first * F::WORDS);
+            let x = p.x.add(first * x_words);
             amx::neighbours(isa, x, voxels, &factors, &mut sums);
-            finish(&Projection {
+            let part = Projection {
                 x,
                 voxels,
                 residual: match p.residual.is_null() {
                     true => p.residual,
-                    false => p.residual.add(first * F::WORDS),
+                    false => p.residual.add(first * x_words),
                 },
-                out: p.out.add(first * out_words),
+                out: p.out.add(first * E::WORDS),
                 products: sums.as_ptr(),
                 ..*p
-            });
+            };
+            lanes::<E>(isa, &part);
         }
     }
 }
 
 lane_dispatch! {
-    /// As [`project`], on vectors.
+    /// As [`run`], on vectors.
     ///
     /// # Safety
-    /// As for that, and `products` must be null or those of the voxels.
-    unsafe fn project_lanes[F: Format](p: &Projection) = project_body;
+    /// As for [`project`], and `products` must be null or those of the voxels.
+    unsafe fn lanes[E: Ending](p: &Projection) = lanes_body;
 }
 
 #[inline(always)]
-unsafe fn project_body<L: Lanes, F: Format>(p: &Projection) {
+unsafe fn lanes_body<L: Lanes, E: Ending>(p: &Projection) {
     // SAFETY: the caller's promise.
     unsafe {
-        tiles!(L, p.voxels / 2, project_tile(p));
-        if let Some((voxel, y)) = odd_voxel::<L, F>(p) {
-            F::store::<L>(p.out.add(voxel * F::WORDS), y);
+        tiles!(L, E, p.voxels / 2, tile(p));
+        if !p.voxels.is_multiple_of(2) {
+            last_voxel::<L, E>(p);
         }
     }
 }
 
 #[inline(always)]
-unsafe fn project_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) {
+unsafe fn tile<L: Lanes, E: Ending, const N: usize>(p: &Projection, at: usize) {
     // SAFETY: two times `N` voxels from `2 * at` on.
     unsafe {
-        let acc = both::<L, F, N>(p, at);
+        let acc = both::<L, E::Format, N>(p, at);
         for side in 0..2 {
             for n in 0..N {
-                let voxel = 2 * at + side * N + n;
-                let y = add_residual::<L, F>(p, voxel, acc[side][n]);
-                F::store::<L>(p.out.add(voxel * F::WORDS), y);
+                E::finish::<L>(p, 2 * at + side * N + n, acc[side][n]);
             }
         }
     }
@@ -157,98 +204,21 @@ unsafe fn both<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) -
     }
 }
 
-#[inline(always)]
-unsafe fn add_residual<L: Lanes, F: Format>(p: &Projection, voxel: usize, y: L::F) -> L::F {
-    if p.residual.is_null() {
-        return y;
-    }
-    // SAFETY: the residual has as many voxels as the result.
-    unsafe { L::add(y, F::load::<L>(p.residual.add(voxel * F::WORDS))) }
-}
-
 /// The last of an odd number of voxels.
 #[inline(always)]
-unsafe fn odd_voxel<L: Lanes, F: Format>(p: &Projection) -> Option<(usize, L::F)> {
-    if p.voxels.is_multiple_of(2) {
-        return None;
-    }
+unsafe fn last_voxel<L: Lanes, E: Ending>(p: &Projection) {
+    let voxel = p.voxels - 1;
     // SAFETY: the last voxel, twice.
     unsafe {
-        let voxel = p.voxels - 1;
-        let x = [p.x.add(voxel * F::WORDS); 2];
         let bias = L::load(p.bias);
-        if !p.products.is_null() {
-            let y = L::add(bias, L::load(p.products.add(voxel * BLOCK)));
-            return Some((voxel, add_residual::<L, F>(p, voxel, y)));
-        }
-        let acc = multiply::<L, F, 1>((x, p.block_stride, 0), p.inputs, p.weight, bias);
-        Some((voxel, add_residual::<L, F>(p, voxel, acc[0][0])))
-    }
-}
-
-lane_dispatch! {
-    /// As [`head`], on vectors.
-    ///
-    /// # Safety
-    /// As for that, and `products` must be null or those of the voxels.
-    unsafe fn head_lanes[F: Format](p: &Projection) = head_body;
-}
-
-#[inline(always)]
-unsafe fn head_body<L: Lanes, F: Format>(p: &Projection) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        tiles!(L, p.voxels / 2, head_tile(p));
-        if let Some((voxel, y)) = odd_voxel::<L, F>(p) {
-            L::store(p.out.add(voxel * BLOCK).cast(), L::silu(y));
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn head_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) {
-    // SAFETY: two times `N` voxels from `2 * at` on.
-    unsafe {
-        let acc = both::<L, F, N>(p, at);
-        for side in 0..2 {
-            for n in 0..N {
-                let to = p.out.add((2 * at + side * N + n) * BLOCK);
-                L::store(to.cast(), L::silu(acc[side][n]));
-            }
-        }
-    }
-}
-
-lane_dispatch! {
-    /// As [`plain`], on vectors.
-    ///
-    /// # Safety
-    /// As for that, and `products` must be null or those of the voxels.
-    unsafe fn plain_lanes[F: Format](p: &Projection) = plain_body;
-}
-
-#[inline(always)]
-unsafe fn plain_body<L: Lanes, F: Format>(p: &Projection) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        tiles!(L, p.voxels / 2, plain_tile(p));
-        if let Some((voxel, y)) = odd_voxel::<L, F>(p) {
-            L::store(p.out.add(voxel * BLOCK).cast(), y);
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn plain_tile<L: Lanes, F: Format, const N: usize>(p: &Projection, at: usize) {
-    // SAFETY: two times `N` voxels from `2 * at` on.
-    unsafe {
-        let acc = both::<L, F, N>(p, at);
-        for side in 0..2 {
-            for n in 0..N {
-                let to = p.out.add((2 * at + side * N + n) * BLOCK);
-                L::store(to.cast(), acc[side][n]);
-            }
-        }
+        let y = if p.products.is_null() {
+            let x = [p.x.add(voxel * <E::Format as Format>::WORDS); 2];
+            let source = (x, p.block_stride, 0);
+            multiply::<L, E::Format, 1>(source, p.inputs, p.weight, bias)[0][0]
+        } else {
+            L::add(bias, L::load(p.products.add(voxel * BLOCK)))
+        };
+        E::finish::<L>(p, voxel, y);
     }
 }
 
@@ -299,7 +269,7 @@ unsafe fn plain_many_body<L: Lanes, F: Format>(p: &Projection, next: usize, bloc
                     block += 2;
                 }
                 _ => {
-                    plain_body::<L, F>(&p);
+                    lanes_body::<L, Plain<F>>(&p);
                     block += 1;
                 }
             }

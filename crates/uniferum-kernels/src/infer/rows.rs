@@ -37,18 +37,18 @@ pub(super) struct Rows {
     pub(super) products: *const f32,
 }
 
-/// Runs `tile::<N>(first)` for tiles that cover `0..count`, the widest first.
+/// Runs `tile::<lanes, kind, N>(arg, first)` for tiles that cover `0..count`, the widest first.
 ///
 /// `N` is half the number of accumulators in flight.
 macro_rules! tiles {
-    ($lanes:ty, $count:expr, $tile:ident($arg:expr)) => {{
+    ($lanes:ty, $kind:ty, $count:expr, $tile:ident($arg:expr)) => {{
         let mut at = 0;
-        tiles!(@ $lanes, at, $count, $tile($arg), 8, 4, 3, 2, 1);
+        tiles!(@ $lanes, $kind, at, $count, $tile($arg), 8, 4, 3, 2, 1);
     }};
-    (@ $lanes:ty, $at:ident, $count:expr, $tile:ident($arg:expr), $($n:literal),*) => {$(
+    (@ $lanes:ty, $kind:ty, $at:ident, $count:expr, $tile:ident($arg:expr), $($n:literal),*) => {$(
         if <$lanes>::ACCUMULATORS >= 2 * $n {
             while $n <= $count - $at {
-                $tile::<$lanes, F, $n>($arg, $at);
+                $tile::<$lanes, $kind, $n>($arg, $at);
                 $at += $n;
             }
         }
@@ -101,7 +101,7 @@ lane_dispatch! {
 #[inline(always)]
 unsafe fn expand_body<L: Lanes, F: Format>(rows: &Rows) {
     // SAFETY: the caller's promise.
-    unsafe { tiles!(L, rows.width, expand_tile(rows)) }
+    unsafe { tiles!(L, F, rows.width, expand_tile(rows)) }
 }
 
 #[inline(always)]
@@ -248,7 +248,7 @@ lane_dispatch! {
 #[inline(always)]
 unsafe fn stem_body<L: Lanes, F: Format>(rows: &Rows) {
     // SAFETY: the caller's promise.
-    unsafe { tiles!(L, rows.width, stem_tile(rows)) }
+    unsafe { tiles!(L, F, rows.width, stem_tile(rows)) }
 }
 
 #[inline(always)]

@@ -70,14 +70,10 @@ impl CustomOp3 for LayerNorm {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
-        let (dx, dw, db) = host::with_f32(OP, x, |xs| {
-            host::with_f32(OP, &dy, |dy| {
-                host::with_f32(OP, weight, |w| {
-                    cpu::backward(xs, w, dy, self.width, self.eps)
-                })
-            })
-        })???;
+        let inputs = [x, weight, &dy.contiguous()?];
+        let (dx, dw, db) = host::with_f32(OP, inputs, |[x, w, dy]| {
+            cpu::backward(x, w, dy, self.width, self.eps)
+        })?;
         Ok((
             Some(host::tensor(dx, x.shape())),
             weight.track_op().then(|| host::tensor(dw, self.width)),

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use crate::error::invalid;
+use crate::error::{check_shape, invalid};
 use crate::host;
 use crate::simd::{Simd, exp, madd, multiversion};
 
@@ -47,13 +47,7 @@ pub fn sigmoid_focal(logits: &Tensor, targets: &Tensor, alpha: f32, gamma: f32) 
 }
 
 fn apply(op: &'static str, logits: &Tensor, targets: &Tensor, kind: Kind) -> Result<Tensor> {
-    if logits.dims() != targets.dims() {
-        let (expected, got) = (
-            format!("{:?}", logits.dims()),
-            format!("{:?}", targets.dims()),
-        );
-        return Err(invalid(op, "shape of targets", expected, got).into());
-    }
+    check_shape(op, "targets", targets, logits.dims())?;
     on_cuda!(logits => crate::cuda::loss(op, logits, targets, kind.focal()));
     let targets = targets
         .detach()
@@ -108,21 +102,18 @@ impl CustomOp1 for Loss {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let simd = Simd::detect();
-        let dx = host::with_f32(self.op, x, |x| {
-            host::with_f32(self.op, &dy.contiguous()?, |dy| {
-                let mut dx = dy.to_vec();
-                let inputs = x.par_chunks(CHUNK).zip(self.targets.par_chunks(CHUNK));
-                dx.par_chunks_mut(CHUNK)
-                    .zip(inputs)
-                    .for_each(|(dx, (x, t))| match self.kind {
-                        Kind::Bce => bce_grad(simd, dx, x, t),
-                        Kind::Focal { alpha, gamma } => focal_grad(simd, dx, x, t, alpha, gamma),
-                    });
-                dx
-            })
-        })??;
-        Ok(Some(host::tensor(dx, x.shape())))
+        host::gradient(self.op, x, [x, &dy.contiguous()?], |[x, dy]| {
+            let simd = Simd::detect();
+            let mut dx = dy.to_vec();
+            let inputs = x.par_chunks(CHUNK).zip(self.targets.par_chunks(CHUNK));
+            dx.par_chunks_mut(CHUNK)
+                .zip(inputs)
+                .for_each(|(dx, (x, t))| match self.kind {
+                    Kind::Bce => bce_grad(simd, dx, x, t),
+                    Kind::Focal { alpha, gamma } => focal_grad(simd, dx, x, t, alpha, gamma),
+                });
+            dx
+        })
     }
 }
 

@@ -17,15 +17,18 @@ use rayon::prelude::*;
 
 use super::channels::ChannelScratch;
 use super::forward::{Saved, activated, cached_columns, expanded, groups};
-use super::norm::quadratic_form;
+use super::moments::quadratic_form;
 use super::plan::{Places, Plan};
 use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{Slope, norm_silu_gradient, silu_back, silu_sums};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm, gemm_into};
 use crate::memory::Scratch;
-use crate::parallel::{SharedMut, accumulate};
+use crate::parallel::{SharedMut, accumulate_init};
 use crate::simd::{Simd, affine2, sum_and_dot};
+
+/// What a thread's tiles need, one after the other.
+type Buffers = [Vec<f32>; 2];
 
 /// A block, its parameters, its input and what forward kept.
 pub(super) struct Backward<'a> {
@@ -62,24 +65,18 @@ impl Backward<'_> {
         let tiles = tiles(plan.batch, plan.geometry.out_voxels(), cached_columns(k));
         let mut dactive = Scratch::new(k * columns);
         let out = SharedMut::new(&mut dactive);
-        let dw = accumulate(m * k, tiles.len(), |i, dw| {
+        let add = |[active, dnarrow]: &mut Buffers, i: usize, dw: &mut [f32]| {
             let tile = &tiles[i];
-            let (mut active, mut dnarrow) = (Vec::new(), Vec::new());
-            self.narrow_gradient(dy, &through, tile, &mut dnarrow);
-            let dnarrow = Mat::rows(&dnarrow, m, tile.columns(), tile.columns());
-            activated(
-                plan,
-                &saved.depthwise,
-                &saved.excite,
-                &saved.wide,
-                tile,
-                &mut active,
-            );
-            let active = Mat::rows(&active, k, tile.columns(), tile.columns());
+            self.narrow_gradient(dy, &through, tile, dnarrow);
+            let dnarrow = Mat::rows(dnarrow, m, tile.columns(), tile.columns());
+            let (norm, excite) = (&saved.depthwise, &saved.excite);
+            activated(plan, norm, excite, &saved.wide, tile, active);
+            let active = Mat::rows(active, k, tile.columns(), tile.columns());
             gemm(dnarrow, active.t(), dw, k, true, false);
             // SAFETY: the tile's columns of all rows belong to this task alone.
             unsafe { gemm_into(w.t(), dnarrow, out.at(tile.first()), columns, false, false) };
-        });
+        };
+        let dw = accumulate_init(m * k, tiles.len(), Buffers::default, add);
         grads[self.places.project.weight.clone()].copy_from_slice(&dw);
         dactive
     }
@@ -318,15 +315,15 @@ impl Backward<'_> {
         let w = Mat::rows(scaled, rows, c_in, c_in);
         let tiles = tiles(plan.batch, plan.geometry.in_voxels(), usize::MAX);
         let out = SharedMut::new(dx);
-        accumulate(scaled.len(), tiles.len(), |i, dw| {
+        let add = |[copy, product]: &mut Buffers, i: usize, dw: &mut [f32]| {
             let tile = &tiles[i];
             let dz = Mat::rows(&dz[tile.first()..], rows, tile.columns(), columns);
-            let (mut copy, mut scratch) = (Vec::new(), Vec::new());
-            let x = tile.of(self.x, c_in, &mut copy);
+            let x = tile.of(self.x, c_in, copy);
             gemm(dz, x.t(), dw, c_in, true, false);
             // SAFETY: `out` is `dx`, and no other task has this tile.
-            unsafe { tile.add_product(w.t(), dz, c_in, out, &mut scratch) };
-        })
+            unsafe { tile.add_product(w.t(), dz, c_in, out, product) };
+        };
+        accumulate_init(scaled.len(), tiles.len(), Buffers::default, add)
     }
 
     /// `dx += form x + constant`.
@@ -341,11 +338,11 @@ impl Backward<'_> {
         let form = Mat::rows(&form, c_in, c_in, c_in);
         let out = SharedMut::new(dx);
         let tiles = tiles(plan.batch, voxels, usize::MAX);
-        tiles.into_par_iter().for_each(|tile| {
-            let (mut copy, mut scratch) = (Vec::new(), Vec::new());
-            let x = tile.of(self.x, c_in, &mut copy);
+        let add = |[copy, product]: &mut Buffers, tile: Tile| {
+            let x = tile.of(self.x, c_in, copy);
             // SAFETY: `out` is `dx`, and no other task has this tile.
-            unsafe { tile.add_product(form, x, c_in, out, &mut scratch) };
-        });
+            unsafe { tile.add_product(form, x, c_in, out, product) };
+        };
+        tiles.into_par_iter().for_each_init(Buffers::default, add);
     }
 }

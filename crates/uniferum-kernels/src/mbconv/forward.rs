@@ -9,10 +9,11 @@ use rayon::prelude::*;
 
 use super::channels::ChannelBuffer;
 use super::excite::Excite;
-use super::norm::{Moments, Norm, Statistics, row_statistics, statistics_of};
-use super::plan::{Places, Plan};
+use super::moments::{Moments, row_statistics};
+use super::plan::{LayerPlaces, Places, Plan};
 use super::tiles::{Tile, tiles};
 use crate::batch_norm::maps::{norm_silu, norm_silu_sum};
+use crate::batch_norm::norm::{Norm, Statistics, statistics_of};
 use crate::depthwise::Phases;
 use crate::gemm::{Mat, gemm_into};
 use crate::memory::Scratch;
@@ -61,13 +62,13 @@ pub(super) fn forward(
             moments.insert(Moments::new(plan, x)).of_combinations(w)
         });
         statistics.push(own.clone());
-        Norm::new(&own, weights, layer, plan.eps, count)
+        norm_of(plan, &own, weights, layer, count)
     });
     let (wide, own) = widen(plan, &places, weights, expand.as_ref(), x);
     let norm = |own: Statistics, known: Option<Statistics>, layer| {
         let count = known.is_none().then(|| plan.out_columns());
         let own = known.unwrap_or(own);
-        let norm = Norm::new(&own, weights, layer, plan.eps, count);
+        let norm = norm_of(plan, &own, weights, layer, count);
         (norm, own)
     };
     let (depthwise, own) = norm(own, known(), &places.depthwise);
@@ -89,6 +90,19 @@ pub(super) fn forward(
         narrow,
     };
     (y, saved, statistics)
+}
+
+/// A layer's norm; `count`: values per channel when the statistics are the batch's own.
+fn norm_of(
+    plan: &Plan,
+    statistics: &Statistics,
+    weights: &[f32],
+    layer: &LayerPlaces,
+    count: Option<usize>,
+) -> Norm {
+    let at = |place: &Range<usize>| &weights[place.clone()];
+    let (gamma, beta) = (at(&layer.gamma), at(&layer.beta));
+    Norm::new(statistics, gamma, beta, plan.eps, count)
 }
 
 /// The channels between expansion and projection in groups whose expanded activation fits
@@ -163,7 +177,7 @@ fn widen(
                     }
                     scratch.convolve(simd, &layout, w, row);
                 }
-                statistics_of(row)
+                statistics_of(std::iter::once(&*row))
             },
         );
         statistics.extend(own.collect::<Vec<_>>());

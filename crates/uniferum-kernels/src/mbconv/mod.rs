@@ -6,13 +6,14 @@ mod channels;
 mod cuda;
 mod excite;
 mod forward;
-mod norm;
+mod moments;
 mod plan;
 mod tiles;
 
 use candle_core::{Result, Tensor};
 
-use crate::error::invalid;
+use crate::batch_norm::norm::Statistics;
+use crate::error::{check_shape, invalid};
 use crate::geometry::{Conv3dConfig, Geometry, Padding3, dims5};
 use crate::memory::Scratch;
 use crate::sequence::{Differentiable, Stage, sequence};
@@ -22,7 +23,6 @@ use plan::Plan;
 
 #[cfg(feature = "cuda")]
 pub(crate) use cuda::{Planned as PlannedOnCuda, Saved as SavedOnCuda};
-pub(crate) use norm::Statistics;
 
 const OP: &str = "mbconv";
 
@@ -37,6 +37,19 @@ pub struct NormedConv<'a> {
     pub beta: &'a Tensor,
     /// Running mean and variance to normalise with; `None` for the batch's own.
     pub running: Option<(&'a Tensor, &'a Tensor)>,
+}
+
+impl NormedConv<'_> {
+    /// Refuses a norm without a value for each channel.
+    pub(crate) fn check_norm(&self, op: &'static str, channels: usize) -> Result<()> {
+        check_shape(op, "gamma", self.gamma, &[channels])?;
+        check_shape(op, "beta", self.beta, &[channels])?;
+        if let Some((mean, var)) = self.running {
+            check_shape(op, "running mean", mean, &[channels])?;
+            check_shape(op, "running variance", var, &[channels])?;
+        }
+        Ok(())
+    }
 }
 
 /// Weights and biases of squeeze-and-excitation; see
@@ -160,35 +173,22 @@ impl<'a> MbConv<'a> {
         } = plan;
         let se = &self.squeeze_excite;
         let [kd, kh, kw] = plan.geometry.kernel;
+        let (depthwise, project) = (self.depthwise.weight, self.project.weight);
         if let Some(expand) = &self.expand {
-            expect("expansion weight", expand.weight, &[mid, c_in, 1, 1, 1])?;
+            let shape = [mid, c_in, 1, 1, 1];
+            check_shape(OP, "expansion weight", expand.weight, &shape)?;
         } else if c_in != mid {
             let got = format!("{c_in} channels");
             return Err(invalid(OP, "input shape", format!("{mid} channels"), got).into());
         }
-        expect(
-            "depthwise weight",
-            self.depthwise.weight,
-            &[mid, 1, kd, kh, kw],
-        )?;
-        expect(
-            "projection weight",
-            self.project.weight,
-            &[c_out, mid, 1, 1, 1],
-        )?;
-        expect("w_reduce", se.w_reduce, &[squeezed, mid, 1, 1, 1])?;
-        expect("b_reduce", se.b_reduce, &[squeezed])?;
-        expect("w_expand", se.w_expand, &[mid, squeezed, 1, 1, 1])?;
-        expect("b_expand", se.b_expand, &[mid])?;
+        check_shape(OP, "depthwise weight", depthwise, &[mid, 1, kd, kh, kw])?;
+        check_shape(OP, "projection weight", project, &[c_out, mid, 1, 1, 1])?;
+        check_shape(OP, "w_reduce", se.w_reduce, &[squeezed, mid, 1, 1, 1])?;
+        check_shape(OP, "b_reduce", se.b_reduce, &[squeezed])?;
+        check_shape(OP, "w_expand", se.w_expand, &[mid, squeezed, 1, 1, 1])?;
+        check_shape(OP, "b_expand", se.b_expand, &[mid])?;
         for layer in self.layers() {
-            let channels = layer.weight.dims()[0];
-            for vector in [Some(layer.gamma), Some(layer.beta)].into_iter().flatten() {
-                expect("norm parameter", vector, &[channels])?;
-            }
-            if let Some((mean, var)) = layer.running {
-                expect("running mean", mean, &[channels])?;
-                expect("running variance", var, &[channels])?;
-            }
+            layer.check_norm(OP, layer.weight.dims()[0])?;
         }
         let unchanged = c_in == c_out && plan.geometry.input == plan.geometry.output;
         if plan.residual && !unchanged {
@@ -212,23 +212,10 @@ impl<'a> MbConv<'a> {
     }
 
     fn running(&self, plan: &Plan) -> Result<Option<Vec<Statistics>>> {
-        let read = |(mean, var): &(&Tensor, &Tensor)| Statistics::read(mean, var);
+        let read = |(mean, var): &(&Tensor, &Tensor)| Statistics::read(OP, mean, var);
         let given = self.given(plan)?;
         given.map(|g| g.iter().map(read).collect()).transpose()
     }
-}
-
-fn expect(what: &'static str, tensor: &Tensor, dims: &[usize]) -> Result<()> {
-    if tensor.dims() == dims {
-        return Ok(());
-    }
-    Err(invalid(
-        OP,
-        what,
-        format!("{dims:?}"),
-        format!("{:?}", tensor.dims()),
-    )
-    .into())
 }
 
 /// A block with its sizes and its constant statistics, if it has any.

@@ -178,11 +178,8 @@ impl CustomOp1 for Pool {
     }
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let op = self.windows.op;
-        let dy = dy.contiguous()?;
-        let dx = host::with_f32(op, x, |x| {
-            host::with_f32(op, &dy, |dy| cpu::backward(self, x, dy))
-        })??;
-        Ok(Some(host::tensor(dx, x.shape())))
+        host::gradient(self.windows.op, x, [x, &dy.contiguous()?], |[x, dy]| {
+            cpu::backward(self, x, dy)
+        })
     }
 }

@@ -2,18 +2,18 @@
 
 use candle_core::Result;
 
-use super::ConvNormSilu;
 use super::layer::Differentiable;
-use crate::batch_norm::{self, BatchNorm, NormSilu};
+use super::{ConvNormSilu, OP};
+use crate::batch_norm::Plan;
+use crate::batch_norm::cpu::{NormLayer, statistics};
+use crate::batch_norm::norm::{Norm, Statistics};
 use crate::conv3d::{self, Conv3d};
-use crate::error::invalid;
-use crate::mbconv::{NormedConv, Statistics};
 use crate::memory::Scratch;
 
 /// The layer with all its sizes known.
 pub(crate) struct ConvNorm {
     conv: Conv3d,
-    norm: batch_norm::Plan,
+    plan: Plan,
     running: Option<Statistics>,
     eps: f64,
     /// Elements of the convolution's weight.
@@ -23,33 +23,17 @@ pub(crate) struct ConvNorm {
 /// The convolution's output and its norm.
 pub(crate) struct Kept {
     inner: Scratch,
-    norm: NormSilu,
-}
-
-/// Whether everything about the norm has a value for each channel.
-pub(super) fn check_norm(conv: &NormedConv<'_>, channels: usize) -> Result<()> {
-    let (mean, var) = conv.running.unzip();
-    for vector in [Some(conv.gamma), Some(conv.beta), mean, var] {
-        if let Some(vector) = vector
-            && vector.dims() != [channels]
-        {
-            let got = format!("{:?}", vector.dims());
-            let expected = format!("[{channels}]");
-            return Err(invalid("sequence", "norm parameter", expected, got).into());
-        }
-    }
-    Ok(())
+    norm: NormLayer,
 }
 
 impl ConvNorm {
     pub(super) fn new(stage: &ConvNormSilu<'_>, dims: &[usize]) -> Result<Self> {
         let tensors = &stage.conv;
         let conv = Conv3d::new(dims, tensors.weight.dims(), &stage.cfg)?;
-        let channels = conv.c_out;
-        check_norm(tensors, channels)?;
-        let read = |(mean, var)| Statistics::read(mean, var);
+        tensors.check_norm(OP, conv.c_out)?;
+        let read = |(mean, var)| Statistics::read(OP, mean, var);
         Ok(Self {
-            norm: batch_norm::Plan::new(&conv.out_dims())?,
+            plan: Plan::new(&conv.out_dims())?,
             conv,
             running: tensors.running.map(read).transpose()?,
             eps: stage.eps,
@@ -73,16 +57,13 @@ impl Differentiable for ConvNorm {
         let voxels = self.conv.geometry.out_voxels();
         let mut inner = Scratch::new(self.conv.batch * self.conv.c_out * voxels);
         conv3d::cpu::forward_into(&self.conv, x, weight, None, &mut inner);
-        let own = self.running.clone().unwrap_or_else(|| {
-            let (mean, var) = batch_norm::cpu::statistics(&self.norm, &inner);
-            Statistics { mean, var }
-        });
-        let (mean, of_batch) = (own.mean.clone(), self.running.is_none());
-        let norm = NormSilu(BatchNorm::new(
-            self.norm, mean, &own.var, self.eps, of_batch,
-        ));
+        let running = self.running.clone();
+        let own = running.unwrap_or_else(|| statistics(&self.plan, &inner));
+        let count = self.of_batch().then(|| self.plan.count());
+        let norm = Norm::new(&own, gamma, beta, self.eps, count);
+        let norm = NormLayer::new(self.plan, norm, true);
         let mut y = Scratch::new(inner.len());
-        norm.forward_into(&inner, gamma, beta, &mut y);
+        norm.forward_into(&inner, &mut y);
         (y, Kept { inner, norm }, vec![own])
     }
 
@@ -95,8 +76,8 @@ impl Differentiable for ConvNorm {
         grads: &mut [f32],
         want_dx: bool,
     ) -> Scratch {
-        let [weight, gamma, beta] = self.split(weights);
-        let (dgamma, dbeta) = norm.backward_in_place(&inner, gamma, beta, &mut dy);
+        let [weight, ..] = self.split(weights);
+        let (dgamma, dbeta) = norm.backward_in_place(&inner, &mut dy);
         drop(inner);
         let (dweight, rest) = grads.split_at_mut(self.weight);
         dweight.copy_from_slice(&conv3d::cpu::grad_weight(&self.conv, x, &dy));
@@ -115,7 +96,7 @@ impl Differentiable for ConvNorm {
     }
 
     fn counts(&self) -> Vec<usize> {
-        vec![self.conv.batch * self.conv.geometry.out_voxels()]
+        vec![self.plan.count()]
     }
 
     fn of_batch(&self) -> bool {

@@ -276,7 +276,7 @@ impl ConvNorm {
     fn new(gpu: &Gpu, stage: &ConvNormSilu<'_>, dims: &[usize], track: bool) -> Result<Self> {
         let tensors = &stage.conv;
         let conv = Conv3d::new(dims, tensors.weight.dims(), &stage.cfg)?;
-        super::conv_norm::check_norm(tensors, conv.c_out)?;
+        tensors.check_norm(OP, conv.c_out)?;
         let running = tensors.running.map(|running| constants(gpu, running));
         Ok(Self {
             dims: conv.out_dims(),

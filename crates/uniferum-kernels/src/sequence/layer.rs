@@ -3,7 +3,8 @@
 use candle_core::Result;
 
 use super::{ConvNorm, Stage};
-use crate::mbconv::{self, Statistics};
+use crate::batch_norm::norm::Statistics;
+use crate::mbconv;
 use crate::memory::Scratch;
 
 /// A layer with all its sizes known.

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
+use crate::batch_norm::norm::Statistics;
 use crate::geometry::Conv3dConfig;
 use crate::host;
-use crate::mbconv::{BatchStatistics, MbConv, NormedConv, Statistics};
+use crate::mbconv::{BatchStatistics, MbConv, NormedConv};
 use crate::memory::{Scratch, copied};
 use layer::{Kept, Layer};
 
@@ -107,13 +108,9 @@ pub fn sequence(x: &Tensor, stages: &[Stage<'_>]) -> Result<(Tensor, Vec<BatchSt
     };
     let y = x.contiguous()?.apply_op2(&weights.contiguous()?, op)?;
     let made = std::mem::take(&mut *lock(&state.statistics));
-    let statistics = made.into_iter().zip(counts).map(|(s, count)| {
-        let channels = s.mean.len();
-        BatchStatistics {
-            mean: host::tensor(s.mean, channels),
-            var: host::tensor(s.var, channels),
-            count,
-        }
+    let statistics = made.into_iter().zip(counts).map(|(own, count)| {
+        let (mean, var) = own.into_tensors();
+        BatchStatistics { mean, var, count }
     });
     Ok((y, statistics.collect()))
 }
@@ -224,18 +221,14 @@ impl CustomOp2 for Sequence {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let dy = dy.contiguous()?;
         // A second pass over the same graph finds nothing kept and computes it again.
         let passed = lock(&self.state.passed).take();
         let want_dx = x.track_op();
-        let (dx, dw) = host::with_f32(OP, x, |xs| {
-            host::with_f32(OP, weights, |ws| {
-                host::with_f32(OP, &dy, |dy| {
-                    let passed = passed.unwrap_or_else(|| self.forward(ws, xs).1);
-                    self.backward(ws, xs, passed, dy, want_dx)
-                })
-            })
-        })???;
+        let inputs = [x, weights, &dy.contiguous()?];
+        let (dx, dw) = host::with_f32(OP, inputs, |[x, weights, dy]| {
+            let passed = passed.unwrap_or_else(|| self.forward(weights, x).1);
+            self.backward(weights, x, passed, dy, want_dx)
+        })?;
         let dx = want_dx.then(|| host::tensor(copied(&dx), x.shape()));
         let dw = weights
             .track_op()

@@ -118,31 +118,6 @@ fn affine2_body<const FMA: bool>(y: &mut [f32], x: &[f32], z: &[f32], a: f32, b:
     }
 }
 
-multiversion! {
-    /// `y = silu(x)`.
-    pub(crate) fn silu(y: &mut [f32], x: &[f32]) = silu_body;
-}
-
-#[inline(always)]
-fn silu_body<const FMA: bool>(y: &mut [f32], x: &[f32]) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = *x * sigmoid::<FMA>(*x);
-    }
-}
-
-multiversion! {
-    /// `dx = dy * silu'(x)`.
-    pub(crate) fn silu_grad(dx: &mut [f32], x: &[f32], dy: &[f32]) = silu_grad_body;
-}
-
-#[inline(always)]
-fn silu_grad_body<const FMA: bool>(dx: &mut [f32], x: &[f32], dy: &[f32]) {
-    for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-        let s = sigmoid::<FMA>(*x);
-        *dx = *dy * s * (1.0 + *x * (1.0 - s));
-    }
-}
-
 /// The sigmoid, to about 2 units in the last place.
 #[inline(always)]
 pub(crate) fn sigmoid<const FMA: bool>(x: f32) -> f32 {
@@ -177,7 +152,6 @@ pub(crate) fn exp<const FMA: bool>(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::oracle;
     use crate::simd::Simd;
 
     #[test]
@@ -218,13 +192,6 @@ mod tests {
             let want = xs.iter().zip(&zs).map(|(a, b)| a * (b - 0.25)).sum();
             assert!(close(d, want), "{simd:?}");
             let mut y = vec![0.0; x.len()];
-            silu(simd, &mut y, &x);
-            for (y, x) in y.iter().zip(&xs) {
-                assert!(
-                    (f64::from(*y) - oracle::silu(*x)).abs() < 1e-6,
-                    "{simd:?} silu({x})"
-                );
-            }
             affine2(simd, &mut y, &x, &z, 2.0, -1.0, 0.5);
             for i in 0..y.len() {
                 let want = 2.0 * xs[i] - zs[i] + 0.5;

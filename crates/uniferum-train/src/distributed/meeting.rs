@@ -374,4 +374,19 @@ mod tests {
         let error = here(0, 2, port, 60).share(|| Ok([0; 4])).unwrap_err();
         assert!(error.to_string().contains("MASTER_PORT"), "{error}");
     }
+
+    #[test]
+    fn a_loopback_address_of_a_name_is_not_all_that_is_listened_at() {
+        let everywhere = |host: &str| {
+            let first = Meeting {
+                host: host.to_owned(),
+                ..here(0, 2, free_port(), 60)
+            };
+            let listener = first.listen().unwrap();
+            listener.local_addr().unwrap().ip().is_unspecified()
+        };
+        assert!(!everywhere("127.0.0.1") && !everywhere("localhost"));
+        // In capitals it stands for the own name of a machine that its system gives such an address.
+        assert!(everywhere("LOCALHOST"));
+    }
 }

@@ -28,6 +28,9 @@ use candle_core::{Device, Tensor};
 use crate::error::{Error, Result};
 
 /// What processes that train one model have to tell each other.
+///
+/// It is not `Send`, and with it no trainer: only the thread that started MPI may call it
+/// (`MPI_THREAD_FUNNELED`).
 pub trait Communicator {
     /// Which process this is, from 0.
     fn rank(&self) -> usize;

@@ -24,16 +24,9 @@ impl<L: Learner> Trainer<L> {
     /// find different checkpoints.
     pub fn resume_in(&mut self, folder: &Path) -> Result<u64> {
         std::fs::create_dir_all(folder).map_err(|e| Error::file(folder, e))?;
-        let settings = self.settings();
-        if let Some(path) = checkpoint::latest_checkpoint(folder) {
-            self.state = checkpoint::load(
-                &path,
-                &mut self.learner,
-                &mut self.optimizer,
-                self.averages.as_mut(),
-                &settings,
-            )?;
-        } else if let Some(decay) = self.config.ema_decay {
+        if self.read_latest(folder)?.is_none()
+            && let Some(decay) = self.config.ema_decay
+        {
             // Weights may have been initialised since the averages were made.
             let all = self.learner.variables();
             self.averages = Some(Averages::new(decay, &self.optimizer, all)?);
@@ -44,6 +37,28 @@ impl<L: Learner> Trainer<L> {
         }
         self.folder = Some(folder.to_owned());
         Ok(self.state.step)
+    }
+
+    /// Goes on from a folder's newest checkpoint if there is one, and leaves the folder as it is: checkpoints and
+    /// logs go where [`resume_in`](Self::resume_in) says, or nowhere.
+    ///
+    /// Returns the number of steps that were found done, or nothing where there is no checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::File`] as of [`resume_in`](Self::resume_in).
+    pub fn read_latest(&mut self, folder: &Path) -> Result<Option<u64>> {
+        let Some(path) = checkpoint::latest_checkpoint(folder) else {
+            return Ok(None);
+        };
+        let settings = self.settings();
+        self.state = checkpoint::load(
+            &path,
+            &mut self.learner,
+            &mut self.optimizer,
+            self.averages.as_mut(),
+            &settings,
+        )?;
+        Ok(Some(self.state.step))
     }
 
     /// Only the first process writes checkpoints: one that does not see them would start anew in silence.

@@ -334,11 +334,15 @@ impl<L: Learner> Trainer<L> {
         if let Some(before) = &self.state.data
             && *before != digest
         {
-            let what = "the run was started with other scans, labels, tasks, sampling or augmentation; \
-                expected those, or another folder";
+            let what = "scans, labels, tasks, sampling and augmentation";
             return Err(match &self.folder {
-                Some(folder) => Error::file(folder, what),
-                None => Error::config("loader", "that of the steps before", what),
+                Some(folder) => Error::file(
+                    folder,
+                    format!(
+                        "the run was started with other {what}; expected those, or another folder"
+                    ),
+                ),
+                None => Error::config(what, "those that the run was started with", "others"),
             });
         }
         self.state.data = Some(digest);

@@ -22,7 +22,8 @@ impl<L: Learner> Trainer<L> {
     /// part of the step.
     ///
     /// # Errors
-    /// As [`run`](Self::run).
+    /// As [`run`](Self::run). Weights and running statistics are then as they were before; but on a GPU that
+    /// trains alone a step of one pass has moved the statistics.
     pub fn train_on(&mut self, batch: &Batch) -> Result<Progress> {
         if self.state.step >= self.config.steps {
             let expected = format!("more than the {} that are taken", self.state.step);
@@ -55,11 +56,25 @@ impl<L: Learner> Trainer<L> {
     /// A step, or an error and the model as it was before: of a step that cannot be had (see
     /// [`is_of_data`](Error::is_of_data)) every process learns before any of its weights moves.
     pub(super) fn step(&mut self, passes: &mut Source<'_>) -> Result<Taken> {
+        let mut statistics: Option<RunningStatistics> = None;
+        let taken = self.attempt(passes, &mut statistics);
+        if taken.is_err()
+            && let Some(statistics) = &statistics
+        {
+            statistics.rewind()?;
+        }
+        taken
+    }
+
+    fn attempt(
+        &mut self,
+        passes: &mut Source<'_>,
+        statistics: &mut Option<RunningStatistics>,
+    ) -> Result<Taken> {
         let step = self.state.step;
         let mut gradients = Gradients::default();
         let mut sums = Sums::default();
-        let mut statistics: Option<RunningStatistics> = None;
-        let computed = self.passes(passes, &mut sums, &mut gradients, &mut statistics);
+        let computed = self.passes(passes, &mut sums, &mut gradients, statistics);
         match computed {
             Err(error) if !error.is_of_data() => return Err(error),
             _ => sums.lost = f64::from(u8::from(computed.is_err())),
@@ -67,9 +82,6 @@ impl<L: Learner> Trainer<L> {
         sums.stop = f64::from(u8::from(self.stop.load(Ordering::Relaxed)));
         sums.reduce(&*self.group)?;
         if sums.lost > 0.0 {
-            if let Some(statistics) = &statistics {
-                statistics.rewind()?;
-            }
             return computed.and(Err(Error::Elsewhere { step: step + 1 }));
         }
         self.interrupted = sums.stop > 0.0;
@@ -103,9 +115,10 @@ impl<L: Learner> Trainer<L> {
         let step = self.state.step + 1;
         loop {
             let mut pass = passes.next().ok_or(Error::NoBatches { step })??;
-            // Also of a single pass, where there are processes that have none.
-            let shared = pass.passes > 1 || self.group.world() > 1;
-            if shared && statistics.is_none() && !self.config.freeze_statistics {
+            // Of a single pass too: there may be processes that have none, or the step be refused. Where losses
+            // are read rarely that would be known too late.
+            let kept = pass.passes > 1 || !self.reads_rarely();
+            if kept && statistics.is_none() && !self.config.freeze_statistics {
                 *statistics = Some(RunningStatistics::new(self.learner.variables())?);
             }
             if let Some(statistics) = &statistics {

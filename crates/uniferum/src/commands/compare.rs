@@ -11,7 +11,8 @@ use uniferum_metrics::{
 };
 
 use super::evaluate::{
-    Aligned, ColumnArgs, LevelArgs, OutputArgs, Record, Table, interval, number, print_table,
+    Aligned, ColumnArgs, LevelArgs, OutputArgs, Record, Table, interval, number, percent,
+    print_table, studies,
 };
 use crate::global::Global;
 
@@ -247,10 +248,12 @@ fn footnote(output: &Output) -> String {
         Some(column) => format!("clustered by patient (column '{column}', Obuchowski)"),
         None => "all cases taken as independent (DeLong)".to_owned(),
     };
-    let level = super::evaluate::percent(output.settings.level);
+    let level = percent(output.settings.level);
+    let studies = studies(&output.settings.record);
+    let studies = studies.map_or(String::new(), |note| format!(" {note}"));
     format!(
         "{level} intervals, {how}; p-values two-sided by Student's law, corrected over tasks by Holm and by \
-         Benjamini and Hochberg."
+         Benjamini and Hochberg.{studies}"
     )
 }
 

@@ -4,8 +4,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use uniferum_data::doctor::{Check, DoctorOptions, Voxels, examine};
-use uniferum_tasks::Catalogue;
 
+use super::tasks_file::TasksFile;
 use crate::global::Global;
 use crate::output::Format;
 use crate::progress::counted;
@@ -27,9 +27,8 @@ pub(crate) struct Args {
     #[arg(long, default_value = "ct-rate")]
     group: String,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 
     /// A task or group that must have labels or masks; may be given several times
     #[arg(long = "needs", value_name = "TASK")]
@@ -61,10 +60,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
+    let catalogue = args.tasks_file.catalogue()?;
     let options = DoctorOptions {
         voxels: match (args.no_voxels, args.sample) {
             (true, _) => Voxels::None,

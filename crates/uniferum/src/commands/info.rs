@@ -1,5 +1,7 @@
 //! `uniferum info`: what a bug report should start with.
 
+use std::io::Write;
+
 use candle_core::DeviceLocation;
 use uniferum_kernels::DeviceChoice;
 use uniferum_kernels::simd::Simd;
@@ -11,20 +13,18 @@ use crate::global::Global;
 pub(crate) struct Args {}
 
 pub(crate) fn run(_args: Args, global: &Global) -> anyhow::Result<()> {
-    println!("uniferum {}", env!("CARGO_PKG_VERSION"));
-    println!(
-        "system   {} {}",
-        std::env::consts::OS,
-        std::env::consts::ARCH
-    );
-    println!("threads  {}", global.threads);
-    println!("simd     {}", simd_features().join(" "));
+    let mut out = std::io::stdout().lock();
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    writeln!(out, "uniferum {}", env!("CARGO_PKG_VERSION"))?;
+    writeln!(out, "system   {os} {arch}")?;
+    writeln!(out, "threads  {}", global.threads)?;
+    writeln!(out, "simd     {}", simd_features().join(" "))?;
     let used = Simd::requested()?.unwrap_or_else(Simd::detect);
-    println!("kernels  {}", used.name());
+    writeln!(out, "kernels  {}", used.name())?;
     match DeviceChoice::Auto.open()?.location() {
-        DeviceLocation::Cpu => println!("device   cpu"),
-        DeviceLocation::Cuda { gpu_id } => println!("device   cuda:{gpu_id}"),
-        other => println!("device   {other:?}"),
+        DeviceLocation::Cpu => writeln!(out, "device   cpu")?,
+        DeviceLocation::Cuda { gpu_id } => writeln!(out, "device   cuda:{gpu_id}")?,
+        other => writeln!(out, "device   {other:?}")?,
     }
     Ok(())
 }

@@ -1,15 +1,16 @@
 //! `uniferum label-reports`: labels from radiology reports by a language model.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail, ensure};
 use uniferum_data::Table;
 use uniferum_data::collections::Report;
 use uniferum_data::reports::{
-    Endpoint, HttpModel, Keywords, PAPER_KEYWORDS, RunSettings, agreement, audit_sample, prompt,
-    run as ask, select, write_audit, write_labels,
+    Endpoint, HttpModel, Keywords, PAPER_KEYWORDS, Question, RunSettings, RunSummary, agreement,
+    audit_sample, prompt, run as ask, select, write_audit, write_labels,
 };
 
 use super::lock::lock;
@@ -20,7 +21,8 @@ use crate::global::Global;
 /// Reports that mention a finding by keyword, and as many that do not, are sent one by one to a
 /// server that speaks OpenAI's chat completions, with the paper's prompt. Only the JSON that the
 /// prompt asks for is taken; what cannot be read is asked again and else stays missing. Answers are
-/// appended to a log: start the command again and it goes on.
+/// appended to a log: start the command again and it goes on. The exit code is 1 if a question has no
+/// answer; the log (answers.jsonl) says why.
 ///
 /// The text of the reports leaves this machine if the server is another one.
 ///
@@ -104,44 +106,22 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if let Some(path) = &args.agreement {
-        let (right, reviewed) = agreement(path)?;
-        anyhow::ensure!(reviewed > 0, "{}: nothing is reviewed yet", path.display());
-        let share = 100.0 * right as f64 / reviewed as f64;
-        println!("{right} of {reviewed} reviewed answers are right ({share:.1} %)");
-        return Ok(());
+        return tell_agreement(path);
     }
     let (Some(path), Some(out)) = (&args.reports, &args.out) else {
-        anyhow::bail!("the reports and --out are needed");
+        bail!("the reports and --out are needed");
     };
     let reports = read_reports(path, &args.id_column, &args.text_column, global)?;
     let findings = findings(&args.tasks)?;
     let questions = select(&reports, &findings, args.limit, args.seed);
-    for (index, finding) in findings.iter().enumerate() {
-        let of = |keyword| {
-            questions
-                .iter()
-                .filter(|q| q.finding == index && q.keyword == keyword)
-                .count()
-        };
-        global.hint(format!(
-            "{}: {} with a keyword, {} without",
-            finding.task,
-            of(true),
-            of(false)
-        ));
-    }
+    tell_selected(&findings, &questions, global);
     let Some(first) = questions.first() else {
-        anyhow::bail!("no report has a keyword of these findings");
+        bail!("no report has a keyword of these findings");
     };
     if args.dry_run {
-        println!("{} questions; the first:\n", questions.len());
-        println!(
-            "{}",
-            prompt(
-                findings[first.finding].pathology,
-                &reports[first.report].text
-            )
-        );
+        let (finding, report) = (&findings[first.finding], &reports[first.report]);
+        let (count, text) = (questions.len(), prompt(finding.pathology, &report.text));
+        writeln!(std::io::stdout(), "{count} questions; the first:\n\n{text}")?;
         return Ok(());
     }
     let model = HttpModel::new(endpoint(&args)?)?;
@@ -169,23 +149,55 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     write_labels(&out.join("labels.csv"), all)?;
     let sample = audit_sample(&summary.lines, &reports, args.audit, args.seed);
     write_audit(&out.join("audit.csv"), &sample, &summary.lines)?;
-    println!(
-        "{}: {} questions, {} of them answered before, {} without an answer, {} with a sentence that is not in the report",
-        out.display(),
-        summary.lines.len(),
-        summary.resumed,
-        summary.failed,
-        summary.made_up
-    );
-    if summary.failed > 0 {
-        let why = summary.lines.iter().rev().find_map(|l| l.error.as_deref());
-        global.warn(format!(
-            "{} questions have no answer: start again to ask them again; the last: {}",
-            summary.failed,
-            why.unwrap_or_default()
+    report(&summary, out, &log)
+}
+
+/// How often a reviewer agreed.
+fn tell_agreement(audit: &Path) -> anyhow::Result<()> {
+    let (right, reviewed) = agreement(audit)?;
+    ensure!(reviewed > 0, "{}: nothing is reviewed yet", audit.display());
+    let share = 100.0 * right as f64 / reviewed as f64;
+    writeln!(
+        std::io::stdout(),
+        "{right} of {reviewed} reviewed answers are right ({share:.1} %)"
+    )?;
+    Ok(())
+}
+
+/// How many reports were selected for each finding.
+fn tell_selected(findings: &[Keywords], questions: &[Question], global: &Global) {
+    for (index, finding) in findings.iter().enumerate() {
+        let of = |keyword| {
+            let own = questions.iter().filter(|q| q.finding == index);
+            own.filter(|q| q.keyword == keyword).count()
+        };
+        let (with, without) = (of(true), of(false));
+        global.hint(format!(
+            "{}: {with} with a keyword, {without} without",
+            finding.task
         ));
     }
-    Ok(())
+}
+
+/// What came of the questions; an error where some have no answer.
+fn report(summary: &RunSummary, out: &Path, log: &Path) -> anyhow::Result<()> {
+    let (all, failed) = (summary.lines.len(), summary.failed);
+    let told = writeln!(
+        std::io::stdout(),
+        "{}: {all} questions, {} of them answered before, {failed} without an answer, {} with a sentence that \
+         is not in the report",
+        out.display(),
+        summary.resumed,
+        summary.made_up
+    );
+    let why = summary.lines.iter().rev().find_map(|l| l.error.as_deref());
+    ensure!(
+        failed == 0,
+        "{failed} of {all} questions have no answer: start again to ask them again; {} says why, the last: {}",
+        log.display(),
+        why.unwrap_or_default()
+    );
+    Ok(told?)
 }
 
 fn endpoint(args: &Args) -> anyhow::Result<Endpoint> {
@@ -218,12 +230,7 @@ fn findings(tasks: &[String]) -> anyhow::Result<Vec<Keywords>> {
         .collect()
 }
 
-fn read_reports(
-    path: &std::path::Path,
-    id: &str,
-    text: &str,
-    global: &Global,
-) -> anyhow::Result<Vec<Report>> {
+fn read_reports(path: &Path, id: &str, text: &str, global: &Global) -> anyhow::Result<Vec<Report>> {
     let table = Table::read(path)?;
     let (id, text) = (table.need(&[id])?, table.need(&[text])?);
     let patient = table.find("patient");
@@ -251,7 +258,7 @@ fn read_reports(
             reports.push(report);
             continue;
         };
-        anyhow::ensure!(
+        ensure!(
             reports[before].text == report.text,
             "{}: expected one text for each report, got two for {}",
             path.display(),

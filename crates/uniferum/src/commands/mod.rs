@@ -18,6 +18,7 @@ mod predictions;
 pub(crate) mod prepare;
 mod shard;
 pub(crate) mod tasks;
+mod tasks_file;
 pub(crate) mod train;
 
 /// The classes of TotalSegmentator v2, whose files in a folder of scans are masks.
@@ -35,14 +36,6 @@ fn tell_left_out(folders: &[String], global: &crate::global::Global) {
     if folders.len() > SHOWN {
         let more = folders.len() - SHOWN;
         global.hint(format!("left out: {more} folders more"));
-    }
-}
-
-/// The file of weights of a model: itself, or in its folder.
-fn weights_of(checkpoint: &std::path::Path) -> std::path::PathBuf {
-    match checkpoint.is_dir() {
-        true => checkpoint.join("model.safetensors"),
-        false => checkpoint.to_owned(),
     }
 }
 

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use uniferum_tasks::{Catalogue, Task, trained};
+use uniferum_fusion::checkpoint::locate;
+use uniferum_tasks::{Task, trained};
 use uniferum_train::Baseline;
 
-use super::weights_of;
+use super::tasks_file::TasksFile;
 use crate::global::Global;
 use crate::output::Format;
 
@@ -59,9 +60,8 @@ pub(crate) struct Args {
     #[arg(long)]
     explain: bool,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -78,14 +78,11 @@ fn learnt(checkpoint: &Path) -> anyhow::Result<Vec<Task>> {
 
 /// A baseline takes no sentences.
 fn is_baseline(checkpoint: &Path) -> anyhow::Result<bool> {
-    Ok(Baseline::read_config(&weights_of(checkpoint))?.is_some())
+    Ok(Baseline::read_config(&locate(checkpoint))?.is_some())
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
+    let catalogue = args.tasks_file.catalogue()?;
     let trained = args.checkpoint.as_deref().map(learnt).transpose()?;
     let mut tasks: Vec<&Task> = match (&args.group, &trained) {
         (Some(group), _) => catalogue.require_group(group)?,

@@ -1,7 +1,7 @@
 //! From a scan, prepared as far as its owner says, to the array that the model sees.
 
 use ndarray::{Array3, ArrayView3};
-use uniferum_ct::io::hu::check_chest;
+use uniferum_ct::io::hu::{check_chest, check_not_constant};
 use uniferum_ct::prep::standardise;
 use uniferum_ct::resample::linear_onto;
 use uniferum_ct::transform::ModelTransform;
@@ -63,7 +63,8 @@ impl ModelInput {
                 )
             }
         };
-        check_view(&array)?;
+        let hu = |value: f32| (value - 0.5) * 2000.0;
+        check_not_constant(&array, "the model's view of the scan", hu)?;
         Ok(Self {
             array,
             affine,
@@ -104,26 +105,6 @@ fn transformed(transform: &ModelTransform, volume: &Volume<i16>) -> Result<(Arra
     let array = transform.model_array(volume)?;
     let affine = transform.grid_affine(volume.shape(), &volume.affine, transform.shape);
     Ok((array, affine))
-}
-
-/// A view of one value throughout, such as air, is of no body, and an answer about it would be made up.
-fn check_view(array: &Array3<f32>) -> Result<()> {
-    let mut values = array.iter();
-    let Some(first) = values.next() else {
-        return Ok(());
-    };
-    if values.any(|value| value != first) {
-        return Ok(());
-    }
-    let hu = (first - 0.5) * 2000.0;
-    Err(Error::Input {
-        what: "the model's view of the scan",
-        expected: "a chest".into(),
-        got: format!(
-            "{hu:.0} HU in every voxel: is its spacing in mm, and is it a whole scan (of DICOM, \
-             the folder and not its files)?"
-        ),
-    })
 }
 
 /// Any sides that the encoder can take will do; others than those of the training are pointed out.

@@ -237,7 +237,7 @@ fn label_answer(task: &Task, logit: f32) -> Answer {
     Answer {
         task: task.clone(),
         logit,
-        probability: 1.0 / (1.0 + (-logit).exp()),
+        probability: uniferum_metrics::special::sigmoid(f64::from(logit)) as f32,
         mask: None,
     }
 }

@@ -75,33 +75,13 @@ impl Search<'_> {
     /// hold some, they are the scans instead: read together, they would be prepared twice. Returns whether
     /// there is DICOM.
     fn folder(&mut self, root: &Path, folder: &Path) -> Result<bool> {
-        let fail = |source| Error::io(folder, source);
-        let real = folder.canonicalize().map_err(fail)?;
+        let real = folder.canonicalize();
+        let real = real.map_err(|source| Error::io(folder, source))?;
         let below_root = folder != root;
-        if below_root && self.masks.contains(&real) {
-            let text = format!("{}: named as a folder of masks", folder.display());
-            self.left_out.push(text);
+        if self.passes_over(folder, &real, below_root) || !self.visited.insert(real) {
             return Ok(false);
         }
-        if self.exclude == Some(&real) {
-            if !below_root {
-                let text = format!(
-                    "{}: the folder for results, which is not searched",
-                    folder.display()
-                );
-                self.left_out.push(text);
-            }
-            return Ok(false);
-        }
-        if !self.visited.insert(real) {
-            return Ok(false);
-        }
-        let mut paths = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(fail)? {
-            paths.push(entry.map_err(fail)?.path());
-        }
-        // Links last: what they lead to has its own name where it is met first.
-        paths.sort_by_cached_key(|path| (path.is_symlink() && path.is_dir(), path.clone()));
+        let paths = paths_in(folder)?;
         let results = match below_root && self.pass_over_results {
             true => results_beside(&paths),
             false => &[],
@@ -118,8 +98,7 @@ impl Search<'_> {
                 continue;
             }
             if path.is_dir() && results.contains(&base_name(&path).as_str()) {
-                let text = format!("{}: results of this program", path.display());
-                self.left_out.push(text);
+                self.leave_out(&path, "results of this program");
             } else if path.is_dir() {
                 below |= self.folder(root, &path)?;
             } else if is_scan_name(&path) {
@@ -130,26 +109,50 @@ impl Search<'_> {
                 may_be_ct = !below_root || dicom::may_be_ct(&path);
             }
         }
-        if !here {
-            return Ok(below);
-        }
-        if !may_be_ct {
-            let text = format!(
-                "{}: DICOM files in the folder itself, but no CT among them",
-                folder.display()
-            );
-            self.left_out.push(text);
-            return Ok(below);
-        }
-        if below {
+        if here && !may_be_ct {
+            let why = "DICOM files in the folder itself, but no CT among them";
+            self.leave_out(folder, why);
+        } else if here && below {
             let text = format!("DICOM files in {} itself are left out", folder.display());
             let scans = self.found[first..].iter_mut().filter(|e| e.scan.is_dir());
             scans.for_each(|entry| entry.warnings.push(text.clone()));
-        } else {
+        } else if here {
             self.found.push(entry(folder));
         }
-        Ok(true)
+        Ok(below || may_be_ct)
     }
+
+    /// Whether a folder is not searched at all: one of masks, or that for results.
+    fn passes_over(&mut self, folder: &Path, real: &Path, below_root: bool) -> bool {
+        if below_root && self.masks.contains(real) {
+            self.leave_out(folder, "named as a folder of masks");
+            return true;
+        }
+        if self.exclude != Some(real) {
+            return false;
+        }
+        if !below_root {
+            self.leave_out(folder, "the folder for results, which is not searched");
+        }
+        true
+    }
+
+    fn leave_out(&mut self, folder: &Path, why: &str) {
+        let text = format!("{}: {why}", folder.display());
+        self.left_out.push(text);
+    }
+}
+
+/// What lies in a folder, by name. Links to folders come last: what they lead to has its own name where it is
+/// met first.
+fn paths_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let fail = |source| Error::io(folder, source);
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        paths.push(entry.map_err(fail)?.path());
+    }
+    paths.sort_by_cached_key(|path| (path.is_symlink() && path.is_dir(), path.clone()));
+    Ok(paths)
 }
 
 fn add_list(list: &Path, found: &mut Vec<Entry>) -> Result<()> {

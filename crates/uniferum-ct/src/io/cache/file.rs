@@ -62,10 +62,9 @@ pub fn write_cache<T: CacheVoxel>(
         planes: (BLOCK_BYTES / plane.max(1)).clamp(1, x.max(1)),
     };
     // What reading would refuse is not written either.
-    CacheHeader::parse(path, &header.encode()).map_err(|error| Error::Volume {
-        what: "volume for a cache file",
-        expected: "1 to 2^30 voxels and an invertible affine".to_owned(),
-        got: error.to_string(),
+    CacheHeader::parse(path, &header.encode()).map_err(|error| {
+        let expected = "1 to 2^30 voxels and an invertible affine";
+        Error::volume("volume for a cache file", expected, error)
     })?;
     let voxels = volume.voxels.as_standard_layout();
     let voxels = voxels.as_slice().unwrap_or_default();

@@ -84,11 +84,7 @@ impl std::str::FromStr for Hash {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let refuse = || Error::Config {
-            field: "hash",
-            expected: "64 hexadecimal digits".to_owned(),
-            got: text.to_owned(),
-        };
+        let refuse = || Error::config("hash", "64 hexadecimal digits", text);
         if text.len() != 64 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(refuse());
         }

@@ -33,11 +33,8 @@ pub fn write_release_bin(
     let path = path.as_ref();
     let mut head = if compressed { *b"ZST0" } else { *b"RAW0" }.to_vec();
     for side in volume.shape() {
-        let side = u32::try_from(side).map_err(|_| Error::Volume {
-            what: "side of a .bin",
-            expected: "at most 2^32 - 1 voxels".to_owned(),
-            got: side.to_string(),
-        })?;
+        let side = u32::try_from(side)
+            .map_err(|_| Error::volume("side of a .bin", "at most 2^32 - 1 voxels", side))?;
         head.extend_from_slice(&side.to_le_bytes());
     }
     let voxels = volume.voxels.as_standard_layout();

@@ -84,22 +84,23 @@ fn check_affine(affine: &Affine) -> Result<()> {
     if determinant.is_finite() && determinant != 0.0 {
         return Ok(());
     }
-    Err(Error::Volume {
-        what: "affine",
-        expected: "axes of three directions, in mm".into(),
-        got: format!("a determinant of {determinant}"),
-    })
+    let got = format!("a determinant of {determinant}");
+    Err(Error::volume(
+        "affine",
+        "axes of three directions, in mm",
+        got,
+    ))
 }
 
 fn check_sides(shape: [usize; 3]) -> Result<()> {
     let sides = 1..=i16::MAX as usize;
     match shape.into_iter().find(|side| !sides.contains(side)) {
         None => Ok(()),
-        Some(side) => Err(Error::Volume {
-            what: "side of a NIfTI-1 volume",
-            expected: "1 to 32767 voxels".into(),
-            got: side.to_string(),
-        }),
+        Some(side) => Err(Error::volume(
+            "side of a NIfTI-1 volume",
+            "1 to 32767 voxels",
+            side,
+        )),
     }
 }
 

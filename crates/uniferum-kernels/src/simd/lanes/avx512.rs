@@ -76,7 +76,8 @@ macro_rules! common {
 
         #[inline(always)]
         unsafe fn clamp_exponent(a: __m512) -> __m512 {
-            // `vscalefps` overflows to infinity and underflows to zero by itself.
+            // `vscalefps` overflows to infinity and underflows to zero by itself, even where what it
+            // scales is not a number because the exponent is infinite.
             a
         }
 

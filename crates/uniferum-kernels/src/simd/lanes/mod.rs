@@ -198,6 +198,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn silu_holds_to_the_ends_of_the_range_under_every_instruction_set() {
+        for isa in Isa::all_available() {
+            let all = |x: f32, holds: fn(f32) -> bool| {
+                let mut y = [[0.0; LANES]; 2];
+                // SAFETY: the instruction set is available.
+                unsafe { silus(isa, &[x; LANES], &mut y) };
+                let held = y.iter().flatten().all(|y| holds(*y));
+                assert!(held, "{isa:?}: silu({x}) = {y:?}");
+            };
+            all(f32::INFINITY, |y| y == f32::INFINITY);
+            all(1e30, |y| (y / 1e30 - 1.0).abs() < 4e-4);
+            all(-1e30, |y| y.abs() < 1e-7);
+            all(f32::NAN, f32::is_nan);
+            // What has overflowed before stays visible.
+            all(f32::NEG_INFINITY, |y| !y.is_finite());
+        }
+    }
+
     lane_dispatch! {
         unsafe fn pairs[](a: &[f32; 32], b: &[f32; 32], y: &mut [[f32; LANES]; 3]) = pairs_body;
     }

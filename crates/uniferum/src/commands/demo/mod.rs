@@ -3,6 +3,7 @@
 mod plan;
 mod report;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -75,8 +76,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let (trainer, dataset) = train(out, &plan, manifest, &site)?;
     let evaluation = test(&trainer, &dataset, global)?;
     leave(out, &plan, &trainer, &dataset, &evaluation)?;
-    tell(out, &evaluation, start, global);
-    Ok(())
+    tell(out, &evaluation, start, global)
 }
 
 /// Trains the encoder, then the model.
@@ -147,15 +147,22 @@ fn leave(
     report::write_page(&page, &story, evaluation, &predictor, dataset)
 }
 
-fn tell(out: &Path, evaluation: &EvaluationReport, start: Instant, global: &Global) {
-    println!(
+fn tell(
+    out: &Path,
+    evaluation: &EvaluationReport,
+    start: Instant,
+    global: &Global,
+) -> anyhow::Result<()> {
+    let seconds = start.elapsed().as_secs_f64();
+    let mut stdout = std::io::stdout().lock();
+    writeln!(
+        stdout,
         "macro AUROC {} over {} tasks on unseen phantoms",
         mean_auroc(&evaluation.labels),
         evaluation.labels.macro_auroc.n_tasks
-    );
-    println!("report      {}", out.join("report.html").display());
-    global.hint(format!(
-        "finished in {:.0} s",
-        start.elapsed().as_secs_f64()
-    ));
+    )?;
+    let page = out.join("report.html");
+    writeln!(stdout, "report      {}", page.display())?;
+    global.hint(format!("finished in {seconds:.0} s"));
+    Ok(())
 }

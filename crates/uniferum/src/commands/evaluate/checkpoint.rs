@@ -1,6 +1,7 @@
 //! Asking a model before judging it: `uniferum evaluate --checkpoint`.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
@@ -22,9 +23,12 @@ use crate::commands::train::read_manifests;
 use crate::global::Global;
 use crate::output::Format;
 
+/// The heading of the options about models.
+pub(super) const HEADING: &str = "Ask a model instead of reading predictions";
+
 /// Asks models of this project in place of reading predictions.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Ask a model instead of reading predictions")]
+#[command(next_help_heading = HEADING)]
 pub(super) struct ModelArgs {
     /// Trained model, or the folder that holds it; several are set beside one another. Its predictions are
     /// written as a table, for which `evaluate --predictions` has all the other options. Scans that cannot be
@@ -57,10 +61,6 @@ pub(super) struct ModelArgs {
     #[arg(long = "ask", value_name = "TASK")]
     asked: Vec<String>,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
-
     /// Folder for predictions, numbers, figures and a page
     #[arg(long, value_name = "DIR", default_value = "evaluation")]
     out: PathBuf,
@@ -90,15 +90,12 @@ struct ModelResult {
 
 pub(super) fn run(
     args: &ModelArgs,
+    catalogue: &Catalogue,
     level: f64,
     seed: u64,
     format: Format,
     global: &Global,
 ) -> anyhow::Result<()> {
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
     for path in &args.checkpoint {
         check_usable(path)?;
     }
@@ -112,7 +109,7 @@ pub(super) fn run(
     std::fs::create_dir_all(&args.out).with_context(|| format!("{}", args.out.display()))?;
     let mut results = Vec::new();
     for (number, path) in args.checkpoint.iter().enumerate() {
-        let (result, predictions) = args.ask(path, &catalogue, level, seed, global)?;
+        let (result, predictions) = args.ask(path, catalogue, level, seed, global)?;
         // Nothing of an earlier evaluation is lost before there are new answers.
         if number == 0 && replaces {
             make_way(&args.out)?;
@@ -121,13 +118,10 @@ pub(super) fn run(
         results.push(result);
     }
     let json = serde_json::to_string_pretty(&results)? + "\n";
-    std::fs::write(args.out.join("evaluation.json"), &json)?;
+    std::fs::write(&numbers, json)?;
     write_numbers(&args.out.join("evaluation.csv"), &results)?;
     write_page(&args.out, &results, level)?;
-    match format {
-        Format::Json => print!("{json}"),
-        Format::Text => print_groups(&results),
-    }
+    format.print(&results, |out, results| print_groups(out, results))?;
     global.hint(format!(
         "written to {}",
         args.out.join("evaluation.html").display()
@@ -192,19 +186,21 @@ fn skipped(results: &[ModelResult]) -> BTreeMap<&str, &str> {
         .collect()
 }
 
-fn print_groups(results: &[ModelResult]) {
+fn print_groups(out: &mut impl Write, results: &[ModelResult]) -> std::io::Result<()> {
     for result in results {
-        println!("{}", result.checkpoint.display());
+        writeln!(out, "{}", result.checkpoint.display())?;
         for group in &result.groups {
-            println!(
+            writeln!(
+                out,
                 "  {:20} {:3} tasks  AUROC {}  AUPR {}",
                 group.group,
                 group.report.macro_auroc.n_tasks,
                 mean_auroc(&group.report),
                 mean_auprc(&group.report),
-            );
+            )?;
         }
     }
+    Ok(())
 }
 
 impl ModelArgs {
@@ -232,7 +228,6 @@ impl ModelArgs {
         );
         let bootstrap = Bootstrap {
             seed,
-            level,
             ..Bootstrap::default()
         };
         let intervals = Intervals {

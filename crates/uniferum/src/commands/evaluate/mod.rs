@@ -2,11 +2,11 @@
 
 mod align;
 mod checkpoint;
+mod fit;
 mod numbers;
 mod page;
 mod table;
 
-use std::collections::HashSet;
 use std::io::StdoutLock;
 use std::path::PathBuf;
 
@@ -15,14 +15,16 @@ use clap::ValueEnum;
 use uniferum::report::html::Page;
 use uniferum_metrics::{
     Binning, Bootstrap, DetailOptions, EvaluateOptions, Evaluation, IntervalMethod, RocRegion,
-    TaskColumn, TaskDetails, TaskMetrics, ThresholdRule, describe_task, evaluate_tasks,
+    TaskColumn, TaskDetails, TaskMetrics, describe_task, evaluate_tasks,
 };
 
 pub(crate) use align::{Aligned, ColumnArgs, Record};
-pub(crate) use numbers::{interval, number, percent, print_table};
+pub(crate) use numbers::{interval, number, percent, print_table, studies};
 pub(crate) use table::Table;
 
+use self::fit::{Fitted, ValidationArgs};
 use self::numbers::Scale;
+use super::tasks_file::TasksFile;
 use crate::global::Global;
 use crate::output::Format;
 
@@ -51,7 +53,7 @@ pub(crate) struct Args {
         num_args = 1..,
         required_unless_present = "checkpoint",
         requires = "labels",
-        conflicts_with = "ModelArgs"
+        conflicts_with_all = ["ModelArgs", "TasksFile"]
     )]
     predictions: Vec<PathBuf>,
 
@@ -61,6 +63,10 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     model: checkpoint::ModelArgs,
+
+    // Not in `ModelArgs`: a group has no members where it has another one within.
+    #[command(flatten, next_help_heading = checkpoint::HEADING)]
+    tasks_file: TasksFile,
 
     #[command(flatten)]
     columns: ColumnArgs,
@@ -79,32 +85,6 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     output: OutputArgs,
-}
-
-/// A second pair of tables, on which thresholds and calibration are fitted.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "Fitted on a validation set, never on the judged cases")]
-struct ValidationArgs {
-    /// Scores of the validation cases
-    #[arg(long, value_name = "FILE", requires = "validation_labels")]
-    validation_predictions: Option<PathBuf>,
-
-    /// Labels of the validation cases
-    #[arg(long, value_name = "FILE", requires = "validation_predictions")]
-    validation_labels: Option<PathBuf>,
-
-    /// What the threshold of each task maximises there
-    #[arg(long, value_enum, default_value_t = Rule::Youden, value_name = "RULE")]
-    threshold_rule: Rule,
-
-    /// How probabilities are calibrated there
-    #[arg(
-        long,
-        value_enum,
-        value_name = "METHOD",
-        requires = "validation_predictions"
-    )]
-    calibrate: Option<Calibrate>,
 }
 
 /// Statistical choices that `evaluate` and `compare` share.
@@ -212,23 +192,6 @@ enum IntervalArg {
     Bootstrap,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Rule {
-    /// Sensitivity + specificity - 1
-    Youden,
-    /// F1
-    F1,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Calibrate {
-    /// Divide logits by one number
-    Temperature,
-    /// Logistic regression on the score
-    Platt,
-}
-
 fn open_unit(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(v) if v > 0.0 && v < 1.0 => Ok(v),
@@ -279,8 +242,9 @@ struct Settings {
 
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     if !args.model.checkpoint.is_empty() {
-        let (level, seed) = (args.level.level, args.seed.seed);
-        return checkpoint::run(&args.model, level, seed, args.output.format, global);
+        let (level, seed, format) = (args.level.level, args.seed.seed, args.output.format);
+        let catalogue = args.tasks_file.catalogue()?;
+        return checkpoint::run(&args.model, &catalogue, level, seed, format, global);
     }
     let predictions = [Table::read_parts(&args.predictions)?];
     let labels = Table::read_parts(&args.labels)?;
@@ -294,102 +258,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     args.output.leave(&output, page, numbers::print, global)
 }
 
-/// What the validation set says about each task.
-#[derive(Debug, Clone, Copy)]
-struct Fitted {
-    scale: Scale,
-    threshold: Option<f64>,
-    threshold_from: Option<&'static str>,
-}
-
-/// What is fitted on judged cases says nothing about others; names alone may be alike by chance.
-fn warn_of_judged(validation: &[String], judged: &[String], global: &Global) {
-    let judged: HashSet<&String> = judged.iter().collect();
-    let both = validation.iter().filter(|case| judged.contains(case));
-    let (both, all) = (both.count(), validation.len());
-    if both > 0 {
-        global.warn(format!(
-            "{both} of {all} validation cases have the names of judged ones: what is fitted on judged cases \
-             flatters them"
-        ));
-    }
-}
-
 impl Args {
-    fn fit(&self, cases: &Aligned, global: &Global) -> anyhow::Result<Vec<Fitted>> {
-        let given = Fitted {
-            scale: if self.statistics.logits {
-                Scale::Logit
-            } else {
-                Scale::AsGiven
-            },
-            threshold: self.statistics.threshold,
-            threshold_from: self.statistics.threshold.map(|_| "given"),
-        };
-        let tables = &self.validation;
-        let Some((predictions, labels)) = tables
-            .validation_predictions
-            .as_ref()
-            .zip(tables.validation_labels.as_ref())
-        else {
-            return Ok(vec![given; cases.tasks.len()]);
-        };
-        let predictions = [Table::read(predictions)?];
-        let validation = self.columns.align(&predictions, &Table::read(labels)?)?;
-        warn_of_judged(&validation.cases, &cases.cases, global);
-        let mut fitted = Vec::new();
-        for task in &cases.tasks {
-            let at = validation.tasks.iter().position(|t| t == task);
-            let at = at.with_context(|| format!("the validation set lacks task '{task}'"))?;
-            let fit = self.fit_task(&validation, at, given.scale);
-            let fit = fit.with_context(|| format!("task '{task}'"))?;
-            if fit.threshold.is_none() {
-                let lacking = match tables.calibrate {
-                    Some(_) => "no threshold, not calibrated",
-                    None => "no threshold",
-                };
-                global.warn(format!(
-                    "task '{task}' has a single class in the validation set: {lacking}"
-                ));
-            }
-            fitted.push(fit);
-        }
-        Ok(fitted)
-    }
-
-    fn fit_task(&self, validation: &Aligned, at: usize, scale: Scale) -> anyhow::Result<Fitted> {
-        let options = EvaluateOptions {
-            weights: validation.weights.as_deref(),
-            ..Default::default()
-        };
-        let column = TaskColumn {
-            task: &validation.tasks[at],
-            scores: &validation.scores[0][at],
-            labels: &validation.labels[at],
-        };
-        let cases = options.cases(&column)?;
-        // Of a single class nothing can be fitted; the scores are left as they are.
-        let both = uniferum_metrics::Ranked::new(&cases).auroc().is_ok();
-        let scale = match self.validation.calibrate {
-            Some(method) if both => scale.fit(method, &cases)?,
-            _ => scale,
-        };
-        let scaled = scale.apply(cases.scores());
-        let cases = cases.with_scores(&scaled)?;
-        let rule = match self.validation.threshold_rule {
-            Rule::Youden => ThresholdRule::Youden,
-            Rule::F1 => ThresholdRule::F1,
-        };
-        let chosen = uniferum_metrics::Ranked::new(&cases)
-            .best_threshold(rule)
-            .ok();
-        Ok(Fitted {
-            scale,
-            threshold: chosen.map(|c| c.threshold),
-            threshold_from: chosen.map(|_| "validation"),
-        })
-    }
-
     fn judge(&self, cases: &Aligned, fitted: &[Fitted], global: &Global) -> anyhow::Result<Output> {
         let bootstrap = self.bootstrap(cases, global);
         ensure!(
@@ -487,7 +356,6 @@ impl Args {
         (replicates > 0).then_some(Bootstrap {
             replicates,
             seed: self.seed.seed,
-            level: self.level.level,
             stratified: true,
         })
     }
@@ -517,29 +385,5 @@ impl From<IntervalArg> for IntervalMethod {
             IntervalArg::Exact => IntervalMethod::Exact,
             IntervalArg::Bootstrap => IntervalMethod::Bootstrap,
         }
-    }
-}
-
-impl Scale {
-    /// Fits a calibration on labelled validation cases.
-    fn fit(self, method: Calibrate, cases: &uniferum_metrics::Cases) -> anyhow::Result<Scale> {
-        let logits = match (method, self) {
-            (Calibrate::Platt, _) | (_, Scale::Logit) => cases.clone(),
-            _ => {
-                ensure!(
-                    cases.check_probabilities().is_ok(),
-                    "--calibrate temperature needs probabilities, or logits with --logits"
-                );
-                cases.with_scores(&numbers::logits(cases.scores()))?
-            }
-        };
-        let ranked = uniferum_metrics::Ranked::new(&logits);
-        Ok(match method {
-            Calibrate::Platt => Scale::Platt(uniferum_metrics::Platt::fit(&ranked)?),
-            Calibrate::Temperature => Scale::Temperature {
-                fit: uniferum_metrics::Temperature::fit(&ranked)?,
-                of_logits: matches!(self, Scale::Logit),
-            },
-        })
     }
 }

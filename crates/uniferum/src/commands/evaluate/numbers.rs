@@ -2,11 +2,13 @@
 
 use std::io::Write;
 
-use uniferum_metrics::{IntervalMethod, Platt, Temperature};
+use uniferum_metrics::special::{clipped_logit, sigmoid};
+use uniferum_metrics::{IntervalMethod, PROBABILITY_MARGIN, Platt, Temperature};
 
 pub(crate) use uniferum::report::evaluation::{estimate as interval, number};
 
-use super::Output;
+use super::align::Aggregate;
+use super::{Output, Record};
 
 /// How a score becomes the probability that calibration and thresholds see.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
@@ -31,7 +33,7 @@ impl Scale {
     pub(crate) fn apply(self, scores: &[f64]) -> Vec<f64> {
         match self {
             Scale::AsGiven => scores.to_vec(),
-            Scale::Logit => scores.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+            Scale::Logit => scores.iter().map(|&x| sigmoid(x)).collect(),
             Scale::Platt(fit) => scores.iter().map(|&x| fit.apply(x)).collect(),
             Scale::Temperature {
                 fit,
@@ -46,11 +48,7 @@ impl Scale {
 
 /// Logits of probabilities, 0 and 1 moved inward by what an `f64` can still tell apart.
 pub(crate) fn logits(probabilities: &[f64]) -> Vec<f64> {
-    const MARGIN: f64 = uniferum_metrics::PROBABILITY_MARGIN;
-    let logit = |p: &f64| {
-        let p = p.clamp(MARGIN, 1.0 - MARGIN);
-        (p / (1.0 - p)).ln()
-    };
+    let logit = |&p: &f64| clipped_logit(p, PROBABILITY_MARGIN);
     probabilities.iter().map(logit).collect()
 }
 
@@ -187,6 +185,18 @@ pub(super) fn calibration_rows(output: &Output) -> Vec<Vec<String>> {
     rows.collect()
 }
 
+/// That studies are judged, if they are.
+pub(crate) fn studies(record: &Record) -> Option<String> {
+    let score = match record.study_aggregate? {
+        Aggregate::Mean => "mean score",
+        Aggregate::Max => "largest score",
+    };
+    let column = record.study.as_ref()?;
+    Some(format!(
+        "Judged are studies (column '{column}'), each by the {score} of its volumes."
+    ))
+}
+
 /// What the intervals are, in words.
 pub(super) fn footnotes(output: &Output) -> Vec<String> {
     let s = &output.settings;
@@ -200,6 +210,7 @@ pub(super) fn footnotes(output: &Output) -> Vec<String> {
             percent(s.level)
         ),
     }];
+    notes.extend(studies(&s.record));
     if let Some(b) = &s.bootstrap {
         notes.push(format!(
             "Average precision and ECE: {} bootstrap replicates, seed {}; no interval of average \

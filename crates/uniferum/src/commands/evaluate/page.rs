@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use uniferum::report::html::Page;
 use uniferum::report::plots::{
-    CalibrationCurve, CalibrationPoint, ForestAxis, ForestRow, PrCurve, RocCurve, calibration_svg,
-    forest_svg, pr_svg, roc_svg,
+    CalibrationCurve, CalibrationPoint, DecisionCurve, ForestAxis, ForestRow, PrCurve, RocCurve,
+    calibration_svg, decision_svg, forest_svg, pr_svg, roc_svg,
 };
 use uniferum_metrics::{EvaluateOptions, Ranked};
 
@@ -60,6 +60,7 @@ pub(super) fn page(output: &Output, cases: &Aligned) -> Page {
             .table(&CALIBRATION_HEAD, &calibration);
         calibration_plots(&mut page, output);
     }
+    decision_plots(&mut page, output);
     page
 }
 
@@ -148,6 +149,28 @@ fn calibration_plots(page: &mut Page, output: &Output) {
             )
         })
         .collect();
+    page.figures(&figures);
+}
+
+fn decision_plots(page: &mut Page, output: &Output) {
+    let curves = output.tasks.iter().map(|t| DecisionCurve {
+        name: t.metrics.task.clone(),
+        points: t.details.decision_curve.clone(),
+    });
+    let curves: Vec<DecisionCurve> = curves.filter(|c| !c.points.is_empty()).collect();
+    if curves.is_empty() {
+        return;
+    }
+    page.section("Decision curves");
+    page.note(
+        "Net benefit: true positives a case, less false positives weighed by the odds of the threshold from which \
+         on one would act. A model is of use at thresholds where it lies above treat all and treat none, which is 0.",
+    );
+    let figure = |c: &[DecisionCurve]| {
+        let caption = "Net benefit; dashed: treat all, on the lower edge where it is below";
+        (decision_svg(c), caption.to_owned())
+    };
+    let figures: Vec<(String, String)> = curves.chunks(TOGETHER / 2).map(figure).collect();
     page.figures(&figures);
 }
 

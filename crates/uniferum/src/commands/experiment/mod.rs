@@ -5,6 +5,7 @@ mod plan;
 mod results;
 mod rows;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -107,7 +108,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         table = experiment.finished()?;
         table.write(&args.out)?;
     }
-    print!("{}", table.markdown());
+    write!(std::io::stdout(), "{}", table.markdown())?;
     global.hint(format!(
         "written to {}",
         args.out.join("table.html").display()

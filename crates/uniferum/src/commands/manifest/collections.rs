@@ -7,9 +7,10 @@ use uniferum_data::collections::{
     CtRate, CtRateVersion, Inspect, Luna16, RadChest, TotalSegmentatorFolder,
 };
 
-use super::output::{HuArg, Output};
+use super::output::Output;
 use super::split::SplitArgs;
 use crate::global::Global;
+use crate::hu::HuArg;
 use crate::progress::counted;
 
 /// CT-RATE: 18 labels, masks and reports
@@ -176,7 +177,8 @@ pub(super) struct TotalSegmentatorArgs {
     /// The folder of masks
     masks: PathBuf,
 
-    /// Folder for label maps put together from classes; those that are newer than what they are made from stay
+    /// Folder for label maps put together from classes, one for each collection; those that are newer than what
+    /// they are made from stay
     #[arg(long, value_name = "FOLDER", default_value = "label-maps")]
     merged_out: PathBuf,
 

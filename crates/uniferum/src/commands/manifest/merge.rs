@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use uniferum_data::{Manifest, ProblemKind};
-use uniferum_tasks::Catalogue;
 
+use crate::commands::tasks_file::TasksFile;
 use crate::global::Global;
 
 /// Put manifests together; a single one is copied, CSV to parquet or back
@@ -21,9 +21,8 @@ pub(super) struct Args {
     #[arg(long, default_value = "ct-rate")]
     group: String,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 
     /// The manifest to write: .parquet, or CSV under any other name
     #[arg(long, value_name = "FILE")]
@@ -31,10 +30,7 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
+    let catalogue = args.tasks_file.catalogue()?;
     let mut parts = Vec::new();
     for path in &args.inputs {
         let (manifest, problems) = Manifest::read_with_problems(path, &catalogue, &args.group)?;
@@ -48,5 +44,5 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         parts.push(manifest);
     }
     let all = Manifest::merge(parts)?;
-    super::output::write(&args.out, &all, args.tasks_file.as_deref(), global)
+    super::output::write(&args.out, &all, args.tasks_file.path(), global)
 }

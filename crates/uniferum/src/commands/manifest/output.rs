@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use uniferum_data::collections::{Absent, Collected, HuSetting, Report};
+use uniferum_data::collections::{Absent, Collected, Report};
 use uniferum_data::{Manifest, Split};
 
 use crate::global::Global;
@@ -35,27 +35,6 @@ enum Missing {
     Keep,
     /// Fail with the first one
     Stop,
-}
-
-/// Where Hounsfield units come from; it is said, never guessed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum HuArg {
-    /// Slope and intercept of each file's header
-    Header,
-    /// The stored numbers are HU already, whatever the header says
-    AlreadyHu,
-    /// Slope and intercept of a table, scan by scan
-    Table,
-}
-
-impl From<HuArg> for HuSetting {
-    fn from(arg: HuArg) -> Self {
-        match arg {
-            HuArg::Header => HuSetting::Header,
-            HuArg::AlreadyHu => HuSetting::AlreadyHu,
-            HuArg::Table => HuSetting::Table,
-        }
-    }
 }
 
 impl Output {

@@ -1,5 +1,6 @@
 //! The public release of the paper's code: its table and its training file.
 
+use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -108,6 +109,6 @@ pub(super) fn config(args: ConfigArgs, global: &Global) -> anyhow::Result<()> {
     for note in &found.notes {
         global.hint(format!("note: {note}"));
     }
-    println!("{}", args.out.display());
+    writeln!(std::io::stdout(), "{}", args.out.display())?;
     Ok(())
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use uniferum_data::collections::{ColumnNames, TableSettings};
-use uniferum_tasks::Catalogue;
 
-use super::output::{HuArg, Output};
+use super::output::Output;
 use super::split::SplitArgs;
+use crate::commands::tasks_file::TasksFile;
 use crate::global::Global;
+use crate::hu::HuArg;
 
 /// A table of your own: CSV, TSV or parquet with a row a scan
 ///
@@ -27,9 +28,8 @@ pub(super) struct Args {
     #[arg(long)]
     group: String,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 
     /// The collection's name in the manifest, and the prefix of its patients [default: the group]
     #[arg(long)]
@@ -92,10 +92,7 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
+    let catalogue = args.tasks_file.catalogue()?;
     catalogue.require_group(&args.group)?;
     let mut settings = TableSettings::new(args.table, &args.group);
     if let Some(collection) = args.collection {
@@ -117,6 +114,5 @@ pub(super) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     settings.split = args.split.plan();
     settings.absent = args.output.absent();
     let found = settings.read(&catalogue)?;
-    args.output
-        .write(&found, args.tasks_file.as_deref(), global)
+    args.output.write(&found, args.tasks_file.path(), global)
 }

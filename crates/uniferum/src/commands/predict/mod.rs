@@ -11,18 +11,20 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use candle_core::Device;
 use clap::ValueEnum;
 use uniferum::{InputStage, Predictor};
 use uniferum_ct::batch::{Input, Shard};
 use uniferum_ct::io::cache::Hash;
 use uniferum_data::InputSettings;
 use uniferum_fusion::Prompts;
+use uniferum_fusion::checkpoint::locate;
 use uniferum_kernels::DeviceChoice;
 use uniferum_tasks::Task;
 use uniferum_train::Baseline;
 
+use crate::commands::check_usable;
 use crate::commands::shard::Part;
-use crate::commands::{check_usable, weights_of};
 use crate::dtype::Dtype;
 use crate::global::Global;
 use asking::Run;
@@ -180,16 +182,9 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     };
     let weights = weights(&args.checkpoint)?;
     let settings = InputSettings::find(&weights)?;
-    let tokenizer = match &args.tokenizer {
-        Some(path) => path.clone(),
-        None => Prompts::find(&args.checkpoint).context("--tokenizer: none is given")?,
-    };
+    let tokenizer = tokenizer(&args)?;
     let Part { shard, process } = args.shard.unwrap_or_default();
-    let device = args.device.open_for(process)?;
-    ensure!(
-        device.is_cpu() || matches!(args.dtype, Dtype::F32),
-        "--dtype bf16 is for the CPU, and --device is a GPU: expected --dtype f32 or --device cpu"
-    );
+    let device = device(&args, process)?;
     // Before the first scan: a folder that cannot be written must not cost the answers.
     let (mut saved, mut rows) = (None, Vec::new());
     if let Some(folder) = args.out.as_deref() {
@@ -197,9 +192,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         let (files, before) = create(folder, &args, shard, basis)?;
         (saved, rows) = (Some(files), before);
     }
-    let mut predictor = Predictor::load(&args.checkpoint, tokenizer, &device)?;
-    predictor.set_inference_precision(args.dtype.into());
-    predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
+    let predictor = predictor(&args, &tokenizer, &device)?;
     if raw && settings.is_none() {
         global.warn(format!(
             "no {} beside the checkpoint says how its scans are prepared: they are as in the paper",
@@ -207,16 +200,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         ));
     }
     warn_of_unlearnt(&predictor, &tasks, global);
-    let done: BTreeSet<String> = rows.iter().map(|row| place(row.scan.as_ref())).collect();
-    let is_left = |i: &usize| !done.contains(&place(&inputs[*i].scan));
-    let own = (0..inputs.len()).filter(|&i| shard.has(i));
-    let left: Vec<usize> = own.filter(is_left).collect();
-    if !done.is_empty() {
-        let (done, left) = (done.len(), left.len());
-        global.hint(format!(
-            "{done} scans were answered before, {left} are left"
-        ));
-    }
+    let left = left(&inputs, &rows, shard, global);
     let run = Run {
         bar: global.bar(left.len() as u64, "predict"),
         predictor,
@@ -248,7 +232,7 @@ fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
     let name = checkpoint.display();
     ensure!(checkpoint.exists(), "{name}: no such file");
     check_usable(checkpoint)?;
-    let file = weights_of(checkpoint);
+    let file = locate(checkpoint);
     ensure!(
         file.is_file(),
         "{}: no such file: is the training finished? The best model so far is in {}",
@@ -260,6 +244,46 @@ fn weights(checkpoint: &Path) -> anyhow::Result<PathBuf> {
         "{name}: a baseline, which takes no sentences: ask it with `uniferum evaluate --checkpoint`"
     );
     Ok(file)
+}
+
+fn tokenizer(args: &Args) -> anyhow::Result<PathBuf> {
+    match &args.tokenizer {
+        Some(path) => Ok(path.clone()),
+        None => Prompts::find(&args.checkpoint).context("--tokenizer: none is given"),
+    }
+}
+
+fn device(args: &Args, process: usize) -> anyhow::Result<Device> {
+    let device = args.device.open_for(process)?;
+    ensure!(
+        device.is_cpu() || matches!(args.dtype, Dtype::F32),
+        "--dtype bf16 is for the CPU, and --device is a GPU: expected --dtype f32 or --device cpu"
+    );
+    Ok(device)
+}
+
+/// The model as the command line wants it to answer.
+fn predictor(args: &Args, tokenizer: &Path, device: &Device) -> anyhow::Result<Predictor> {
+    let mut predictor = Predictor::load(&args.checkpoint, tokenizer, device)?;
+    predictor.set_inference_precision(args.dtype.into());
+    predictor.settings_mut().standardise.estimate_lungs |= args.estimate_lungs;
+    Ok(predictor)
+}
+
+/// Which of the inputs are this share's and have no answers yet.
+fn left(inputs: &[Input], answered: &[Row], shard: Shard, global: &Global) -> Vec<usize> {
+    let done = answered.iter().map(|row| place(row.scan.as_ref()));
+    let done: BTreeSet<String> = done.collect();
+    let is_left = |i: &usize| !done.contains(&place(&inputs[*i].scan));
+    let own = (0..inputs.len()).filter(|&i| shard.has(i));
+    let left: Vec<usize> = own.filter(is_left).collect();
+    if !done.is_empty() {
+        let (done, left) = (done.len(), left.len());
+        global.hint(format!(
+            "{done} scans were answered before, {left} are left"
+        ));
+    }
+    left
 }
 
 fn warn_of_unlearnt(predictor: &Predictor, tasks: &[Task], global: &Global) {

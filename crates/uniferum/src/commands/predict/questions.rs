@@ -1,9 +1,9 @@
 //! Which questions are asked.
 
-use std::path::PathBuf;
-
 use anyhow::ensure;
-use uniferum_tasks::{Catalogue, Task};
+use uniferum_tasks::Task;
+
+use crate::commands::tasks_file::TasksFile;
 
 /// The questions of a command line.
 #[derive(Debug, clap::Args)]
@@ -16,18 +16,14 @@ pub(crate) struct QuestionArgs {
     #[arg(long = "tasks", value_name = "GROUP")]
     group: Vec<String>,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 }
 
 impl QuestionArgs {
     /// The questions in the order of the command line, groups after single ones, each once.
     pub(crate) fn resolve(&self) -> anyhow::Result<Vec<Task>> {
-        let mut catalogue = Catalogue::standard();
-        if let Some(file) = &self.tasks_file {
-            catalogue.add_file(file)?;
-        }
+        let catalogue = self.tasks_file.catalogue()?;
         let mut tasks: Vec<Task> = Vec::new();
         for text in &self.task {
             ensure!(

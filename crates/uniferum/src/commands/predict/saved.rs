@@ -97,11 +97,12 @@ impl Basis {
     }
 
     /// The answers of an earlier run about scans of which it answered everything.
-    fn answers(&mut self, folder: &Path, (table, own): (&Path, &Path)) -> anyhow::Result<Vec<Row>> {
+    fn answers(&mut self, folder: &Path, names: &Names) -> anyhow::Result<Vec<Row>> {
+        let table = &names.answers;
         if !table.exists() {
             return Ok(Vec::new());
         }
-        let before = self.check(own)?;
+        let before = self.check(&names.basis)?;
         self.scans.extend(before.scans);
         let mut by_scan: BTreeMap<String, Vec<Row>> = BTreeMap::new();
         for mut row in rows(table).with_context(|| table.display().to_string())? {
@@ -163,6 +164,35 @@ fn relative(folder: &Path, rows: &[Row]) -> Vec<Row> {
     rows
 }
 
+/// The files of one part of the scans.
+struct Names {
+    answers: PathBuf,
+    /// Of the scans that could not be used.
+    failed: PathBuf,
+    basis: PathBuf,
+    /// Without its folder.
+    lock: String,
+}
+
+impl Names {
+    fn new(folder: &Path, format: Format, shard: Shard) -> Self {
+        let part = match shard {
+            Shard { count: 1, .. } => String::new(),
+            Shard { index, count } => format!("-{index}-of-{count}"),
+        };
+        let ending = match format {
+            Format::Json => "json",
+            Format::Text | Format::Csv => "csv",
+        };
+        Self {
+            answers: folder.join(format!("predictions{part}.{ending}")),
+            failed: folder.join(format!("failed{part}.csv")),
+            basis: folder.join(format!("predict{part}.json")),
+            lock: format!(".predict{part}.lock"),
+        }
+    }
+}
+
 /// The file of a run's answers: a table that grows row by row, or JSON, which is whole at the end alone.
 #[derive(Debug)]
 pub(crate) struct Saved {
@@ -184,69 +214,41 @@ impl Saved {
         earlier: Earlier,
         mut basis: Basis,
     ) -> anyhow::Result<(Self, Vec<Row>)> {
-        let part = match shard {
-            Shard { count: 1, .. } => String::new(),
-            Shard { index, count } => format!("-{index}-of-{count}"),
-        };
-        let ending = match format {
-            Format::Json => "json",
-            Format::Text | Format::Csv => "csv",
-        };
-        let path = folder.join(format!("predictions{part}.{ending}"));
-        let failed = folder.join(format!("failed{part}.csv"));
-        let own = folder.join(format!("predict{part}.json"));
+        let names = Names::new(folder, format, shard);
         // Parts of the scans may be asked at the same time, each by one process.
-        let lock = lock(
-            folder,
-            &format!(".predict{part}.lock"),
-            "answers the same part",
-        )?;
-        if earlier == Earlier::GoOn && !own.exists() {
+        let lock = lock(folder, &names.lock, "answers the same part")?;
+        if earlier == Earlier::GoOn && !names.basis.exists() {
             check_parts(folder, shard.count)?;
         }
         if earlier != Earlier::Overwrite {
-            basis.check_others(folder, &own)?;
+            basis.check_others(folder, &names.basis)?;
         }
         let before = match earlier {
             Earlier::Overwrite => Vec::new(),
-            Earlier::GoOn => basis.answers(folder, (&path, &own))?,
+            Earlier::GoOn => basis.answers(folder, &names)?,
             Earlier::Keep => {
-                ensure!(
-                    !has_answers(&path),
-                    "{}: has the answers of an earlier run; expected another --out, --resume or --overwrite",
-                    path.display()
-                );
+                check_no_answers(&names.answers)?;
                 Vec::new()
             }
         };
         // JSON is whole at the end, and nothing goes on with it.
         if !matches!(format, Format::Json) {
-            basis.save(&own)?;
+            basis.save(&names.basis)?;
         }
+        let failed = names.failed;
         if failed.exists() {
             std::fs::remove_file(&failed).with_context(|| failed.display().to_string())?;
         }
-        let place = || path.display().to_string();
+        let path = names.answers;
         let file = match format {
-            Format::Json => File::create(&path).with_context(place)?,
-            Format::Text | Format::Csv => {
-                let own = relative(folder, &before);
-                let whole = |part: &Path| write_csv(&mut File::create(part)?, &own);
-                replace_atomically(&path, ".part", |part| {
-                    whole(part).map_err(std::io::Error::other)
-                })
-                .with_context(place)?;
-                File::options()
-                    .append(true)
-                    .open(&path)
-                    .with_context(place)?
-            }
+            Format::Json => File::create(&path).map_err(anyhow::Error::from),
+            Format::Text | Format::Csv => begin_table(&path, &relative(folder, &before)),
         };
         let saved = Self {
             folder: folder.to_owned(),
+            file: file.with_context(|| path.display().to_string())?,
             path,
             failed,
-            file,
             format,
             _lock: lock,
         };
@@ -320,7 +322,21 @@ fn check_parts(folder: &Path, count: usize) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a file holds more than the head of a table.
-fn has_answers(path: &Path) -> bool {
-    std::fs::read(path).is_ok_and(|bytes| bytes.iter().filter(|b| **b == b'\n').count() > 1)
+/// Refuses a file that holds more than the head of a table.
+fn check_no_answers(path: &Path) -> anyhow::Result<()> {
+    let lines = |bytes: Vec<u8>| bytes.iter().filter(|b| **b == b'\n').count();
+    ensure!(
+        std::fs::read(path).map_or(0, lines) <= 1,
+        "{}: has the answers of an earlier run; expected another --out, --resume or --overwrite",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Writes a table with the rows of an earlier run, to which others are added.
+fn begin_table(path: &Path, rows: &[Row]) -> anyhow::Result<File> {
+    replace_atomically(path, ".part", |part| {
+        write_csv(&mut File::create(part)?, rows)
+    })?;
+    Ok(File::options().append(true).open(path)?)
 }

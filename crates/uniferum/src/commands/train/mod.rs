@@ -3,6 +3,7 @@
 mod announce;
 mod folder;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -25,6 +26,7 @@ use self::announce::{announce, tell_absent};
 use self::folder::{CONFIG, check_folder};
 use super::lock::lock;
 use super::phantoms::AnyTrainer;
+use super::tasks_file::TasksFile;
 use crate::global::Global;
 use crate::progress::time_left;
 
@@ -54,9 +56,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "GROUP", default_value = "ct-rate")]
     group: String,
 
-    /// Add tasks from a file of your own (JSON or TOML)
-    #[arg(long, value_name = "FILE")]
-    tasks_file: Option<PathBuf>,
+    #[command(flatten)]
+    tasks_file: TasksFile,
 
     /// Folder of the run
     #[arg(long, value_name = "DIR", required_unless_present_any = ["print_config", "dry_run"])]
@@ -78,7 +79,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     device: DeviceChoice,
 
-    /// Check configuration, tables and tasks, print what an epoch asks, and stop before weights are read
+    /// Check configuration, tables and tasks, print what an epoch asks, and stop before first weights are read;
+    /// with --resume the run's checkpoint is read and compared
     #[arg(long)]
     dry_run: bool,
 
@@ -108,7 +110,7 @@ const OFF: &str = "\
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let config = configuration(&args)?;
     if args.print_config.is_some() {
-        print!("{OFF}{}", config.to_toml()?);
+        write!(std::io::stdout(), "{OFF}{}", config.to_toml()?)?;
         return Ok(());
     }
     if let Some(out) = &args.out {
@@ -127,10 +129,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
             )
         })?,
     }
-    let mut catalogue = Catalogue::standard();
-    if let Some(file) = &args.tasks_file {
-        catalogue.add_file(file)?;
-    }
+    let catalogue = args.tasks_file.catalogue()?;
     let manifest = read_manifests(&args.manifest, &catalogue, &args.group)?;
     config.input.check_prepared(&manifest)?;
     let tasks = config.select_tasks(&catalogue, &manifest)?;
@@ -142,7 +141,15 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     }
     if args.dry_run {
         tell_absent(&first_weights.init, global);
-        return Ok(());
+        let begun = |out: &&Path| args.resume && latest_checkpoint(out).is_some();
+        let Some(out) = args.out.as_deref().filter(begun) else {
+            return Ok(());
+        };
+        let mut trainer = first_weights.trainer(&catalogue, &dataset, &device)?;
+        trainer.read_latest(out)?;
+        return trainer
+            .check(&loader)
+            .with_context(|| out.display().to_string());
     }
     let out = args.out.as_deref().context("--out is missing")?;
     let _lock = first.then(|| lock(out, ".lock", "trains")).transpose()?;
@@ -323,14 +330,16 @@ fn finish(trainer: &AnyTrainer, out: &Path, global: &Global) -> anyhow::Result<(
     if state.stopped {
         global.hint(format!("stopped early after {} steps", state.step));
     }
+    let mut stdout = std::io::stdout().lock();
     match state.best {
-        Some(best) => println!(
+        Some(best) => writeln!(
+            stdout,
             "best macro AUROC {:.4} at step {}: {}",
             best.macro_auroc,
             best.step,
             out.join("best").join("model.safetensors").display()
-        ),
-        None => println!("{}", out.join("model.safetensors").display()),
+        )?,
+        None => writeln!(stdout, "{}", out.join("model.safetensors").display())?,
     }
     Ok(())
 }

@@ -18,12 +18,14 @@
 
 mod canvas;
 mod curves;
+mod decision;
 mod forest;
 mod series;
 
 pub use curves::{
     CalibrationCurve, CalibrationPoint, PrCurve, RocCurve, calibration_svg, pr_svg, roc_svg,
 };
+pub use decision::{DecisionCurve, decision_svg};
 pub use forest::{ForestAxis, ForestRow, forest_svg};
 pub use series::{Series, series_svg};
 
@@ -51,6 +53,14 @@ mod tests {
         let cases: Vec<Cases> = curves.collect();
         let roc = |k: usize| RocCurve::new(format!("finding {k}"), &Ranked::new(&cases[k]), None);
         let pr = |k: usize| PrCurve::new(format!("finding {k}"), &Ranked::new(&cases[k]), None);
+        let thresholds: Vec<f64> = (1..20).map(|i| f64::from(i) / 20.0).collect();
+        let decision = |k: usize| DecisionCurve {
+            name: format!("finding {k}"),
+            points: Ranked::new(&cases[k])
+                .decision_curve(&thresholds)
+                .unwrap()
+                .unwrap(),
+        };
         let point = |x: f64| CalibrationPoint {
             predicted: x,
             observed: x * x,
@@ -78,9 +88,13 @@ mod tests {
             (pr_svg(&[pr(1).unwrap(), pr(4).unwrap()]), "PR".into()),
             (calibration_svg(&[calibration]), "Calibration".into()),
             (forest_svg(&rows, &ForestAxis::auroc()), "Forest".into()),
+            (
+                decision_svg(&[decision(1), decision(4)]),
+                "Decisions".into(),
+            ),
         ]);
         let html = page.render();
-        assert_eq!(html.matches("<svg").count(), 5);
+        assert_eq!(html.matches("<svg").count(), 6);
         assert!(!html.contains("NaN") && !html.contains("http"));
         if let Some(path) = std::env::var_os("UNIFERUM_PLOTS") {
             std::fs::write(path, html).unwrap();

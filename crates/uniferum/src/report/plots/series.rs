@@ -86,7 +86,7 @@ fn chart(area: &Sheet<'_>, axes: (&str, &str), series: &[Series]) -> Drawn {
 }
 
 /// As many digits as tell the ticks apart.
-fn short(value: f64, top: f64) -> String {
+pub(super) fn short(value: f64, top: f64) -> String {
     let digits = (1.0 - top.log10().floor()).clamp(0.0, 6.0) as usize;
     format!("{value:.digits$}")
 }

@@ -123,40 +123,84 @@ impl Aligned {
     }
 }
 
+/// The table (0: labels) and name of a column that says something of each case beside its scores.
+type Role = Option<(usize, String)>;
+
+struct Roles {
+    patient: Role,
+    study: Role,
+    weight: Role,
+}
+
+impl Roles {
+    /// Columns that are no tasks.
+    fn names(&self) -> Vec<&str> {
+        let roles = [&self.patient, &self.study, &self.weight].into_iter();
+        let found = roles.flatten().map(|(_, name)| name.as_str());
+        found
+            .chain(["patient", "patient_id", "study", "study_id"])
+            .collect()
+    }
+}
+
+/// The values of a role, case by case.
+struct RoleColumn<'a> {
+    table: &'a Table,
+    name: String,
+    values: Vec<String>,
+}
+
+impl<'a> RoleColumn<'a> {
+    /// Looks a role up in the table that has it; `sheets` are the tables' in their order.
+    fn of(role: &Role, tables: &[&'a Table], sheets: &[&Sheet], cases: &[&str]) -> Option<Self> {
+        let (at, name) = role.as_ref()?;
+        let (table, sheet) = (tables[*at], sheets[*at]);
+        let column = &table.columns[table.find(name)?];
+        let rows = cases.iter().map(|c| sheet.rows[sheet.index[*c]]);
+        Some(Self {
+            table,
+            name: name.clone(),
+            values: rows.map(|row| column.cell(row).to_owned()).collect(),
+        })
+    }
+
+    /// Refuses cases that it says nothing of.
+    fn check_patients(&self, cases: &[&str]) -> anyhow::Result<()> {
+        match self.values.iter().position(String::is_empty) {
+            None => Ok(()),
+            Some(at) => bail!(
+                "{}: case '{}' has no patient in column '{}'",
+                self.table.path.display(),
+                cases[at],
+                self.name
+            ),
+        }
+    }
+
+    fn weights(&self) -> anyhow::Result<Vec<f64>> {
+        let parse = |text: &String| match text.parse::<f64>() {
+            Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
+            _ => bail!(
+                "{}, column '{}': expected a weight of at least 0, got '{text}'",
+                self.table.path.display(),
+                self.name
+            ),
+        };
+        self.values.iter().map(parse).collect()
+    }
+}
+
 impl ColumnArgs {
     /// Reads the tables of some models and of the labels, and puts them side by side.
     pub(crate) fn align(&self, predictions: &[Table], labels: &Table) -> anyhow::Result<Aligned> {
-        let all: Vec<&Table> = std::iter::once(labels).chain(predictions).collect();
-        let patient = self.role(&all, &self.patient, &["patient", "patient_id"])?;
-        let patient = patient.filter(|_| !self.unclustered);
-        let study = self.role(&all, &self.study, &["study", "study_id"])?;
-        let weight = self.role(&all, &self.weight, &[])?;
-        let roles: Vec<&str> = [&patient, &study, &weight]
-            .into_iter()
-            .flatten()
-            .map(|(_, name)| name.as_str())
-            .chain(["patient", "patient_id", "study", "study_id"])
-            .collect();
-        let values = match &self.score {
-            Some(name) => vec![name.as_str()],
-            None => vec!["score", "probability", "logit"],
-        };
-        let label_layout = self.layout(labels, &roles, &["label"])?;
-        let layouts: Vec<Layout> = predictions
-            .iter()
-            .map(|p| self.layout(p, &roles, &values))
-            .collect::<anyhow::Result<_>>()?;
+        let tables: Vec<&Table> = std::iter::once(labels).chain(predictions).collect();
+        let roles = self.roles(&tables)?;
+        let truth = self.layout(labels, &roles.names(), &["label"])?;
+        let layouts = self.score_layouts(predictions, &roles)?;
         let mut notes = Vec::new();
-        let masks: BTreeSet<&str> = layouts.iter().flat_map(|l| refs(&l.masks)).collect();
-        if !masks.is_empty() {
-            let masks: Vec<&str> = masks.into_iter().collect();
-            notes.push(format!(
-                "left out, masks are not judged by one score: {}",
-                some(&masks)
-            ));
-        }
-        let tasks = self.common_tasks(predictions, &layouts, labels, &label_layout, &mut notes)?;
-        let truth = pivot(labels, &label_layout, &tasks, true)?;
+        notes.extend(masks_left_out(&layouts));
+        let tasks = self.common_tasks(predictions, &layouts, labels, &truth, &mut notes)?;
+        let truth = pivot(labels, &truth, &tasks, true)?;
         let sheets: Vec<Sheet> = predictions
             .iter()
             .zip(&layouts)
@@ -164,74 +208,69 @@ impl ColumnArgs {
             .collect::<anyhow::Result<_>>()?;
         let (cases, n_left_out) = self.common_cases(&truth, &sheets)?;
         let (scores, labels) = self.values(&tasks, &cases, &truth, &sheets)?;
-        // A role column is looked up in the table that has it.
-        let lookup = |role: &Option<(usize, String)>| {
-            let (table, name) = role.as_ref()?;
-            let sheet = if *table == 0 {
-                &truth
-            } else {
-                &sheets[*table - 1]
-            };
-            let table = all[*table];
-            let column = &table.columns[table.find(name)?];
-            let rows = cases.iter().map(|c| sheet.rows[sheet.index[*c]]);
-            Some((
-                table,
-                name.clone(),
-                rows.map(|r| column.cell(r).to_owned()).collect(),
-            ))
-        };
-        let patients: Option<(&Table, String, Vec<String>)> = lookup(&patient);
-        let studies = lookup(&study);
-        let weights = lookup(&weight);
-        if let Some((table, name, values)) = &patients {
-            let empty = values.iter().position(String::is_empty);
-            if let Some(at) = empty {
-                bail!(
-                    "{}: case '{}' has no patient in column '{name}'",
-                    table.path.display(),
-                    cases[at]
-                );
-            }
+        let sheets: Vec<&Sheet> = std::iter::once(&truth).chain(&sheets).collect();
+        let column = |role: &Role| RoleColumn::of(role, &tables, &sheets, &cases);
+        let (patients, weights) = (column(&roles.patient), column(&roles.weight));
+        if let Some(patients) = &patients {
+            patients.check_patients(&cases)?;
+            let name = &patients.name;
+            notes.push(format!(
+                "intervals are clustered by patient (column '{name}')"
+            ));
         }
         let mut aligned = Aligned {
             cases: cases.iter().map(|c| (*c).to_owned()).collect(),
             n_cases: cases.len(),
             record: Record {
                 n_cases: cases.len(),
-                clustered_by: patients.as_ref().map(|p| p.1.clone()),
+                clustered_by: patients.as_ref().map(|p| p.name.clone()),
                 study_aggregate: self.study_aggregate,
                 study: None,
-                weight: weights.as_ref().map(|w| w.1.clone()),
+                weight: weights.as_ref().map(|w| w.name.clone()),
                 n_left_out,
             },
             tasks,
             scores,
             labels,
-            clusters: patients.as_ref().map(|p| cluster_ids(&p.2)),
-            weights: weights.as_ref().map(parse_weights).transpose()?,
+            clusters: patients.as_ref().map(|p| cluster_ids(&p.values)),
+            weights: weights.as_ref().map(RoleColumn::weights).transpose()?,
             notes,
         };
-        if let Some((_, name, _)) = &patients {
-            let text = format!("intervals are clustered by patient (column '{name}')");
-            aligned.notes.push(text);
-        }
         if let Some(how) = self.study_aggregate {
-            let Some((_, name, keys)) = studies.or(patients) else {
+            let Some(studies) = column(&roles.study).or(patients) else {
                 bail!("--study-aggregate needs to know the studies: give --study COL");
             };
-            aligned.aggregate(how, &name, &keys);
+            aligned.aggregate(how, &studies.name, &studies.values);
         }
         Ok(aligned)
     }
 
-    /// The table (0: labels) and name of a special column.
+    fn roles(&self, tables: &[&Table]) -> anyhow::Result<Roles> {
+        let patient = self.role(tables, &self.patient, &["patient", "patient_id"])?;
+        Ok(Roles {
+            patient: patient.filter(|_| !self.unclustered),
+            study: self.role(tables, &self.study, &["study", "study_id"])?,
+            weight: self.role(tables, &self.weight, &[])?,
+        })
+    }
+
+    fn score_layouts(&self, predictions: &[Table], roles: &Roles) -> anyhow::Result<Vec<Layout>> {
+        let values = match &self.score {
+            Some(name) => vec![name.as_str()],
+            None => vec!["score", "probability", "logit"],
+        };
+        let layouts = predictions.iter();
+        layouts
+            .map(|table| self.layout(table, &roles.names(), &values))
+            .collect()
+    }
+
     fn role(
         &self,
         tables: &[&Table],
         asked: &Option<String>,
         usual: &[&str],
-    ) -> anyhow::Result<Option<(usize, String)>> {
+    ) -> anyhow::Result<Role> {
         let find = |name: &str| tables.iter().position(|t| t.find(name).is_some());
         if let Some(name) = asked {
             let Some(table) = find(name) else {
@@ -467,14 +506,10 @@ fn refs(names: &[String]) -> Vec<&str> {
     names.iter().map(String::as_str).collect()
 }
 
-fn parse_weights(role: &(&Table, String, Vec<String>)) -> anyhow::Result<Vec<f64>> {
-    let (table, name, values) = role;
-    let parse = |text: &String| match text.parse::<f64>() {
-        Ok(weight) if weight.is_finite() && weight >= 0.0 => Ok(weight),
-        _ => bail!(
-            "{}, column '{name}': expected a weight of at least 0, got '{text}'",
-            table.path.display()
-        ),
-    };
-    values.iter().map(parse).collect()
+/// A note of the tasks whose answers are masks.
+fn masks_left_out(layouts: &[Layout]) -> Option<String> {
+    let masks: BTreeSet<&str> = layouts.iter().flat_map(|l| refs(&l.masks)).collect();
+    let masks: Vec<&str> = masks.into_iter().collect();
+    let some = some(&masks);
+    (!masks.is_empty()).then(|| format!("left out, masks are not judged by one score: {some}"))
 }

@@ -25,6 +25,9 @@ pub(super) enum Cell {
     Value(f64),
 }
 
+/// Reads a cell, by row and column.
+type Read = fn(&Table, usize, usize) -> anyhow::Result<Cell>;
+
 /// Values of the tasks by case, whatever the shape of the table.
 pub(super) fn pivot(
     table: &Table,
@@ -39,56 +42,10 @@ pub(super) fn pivot(
         values: vec![Vec::new(); tasks.len()],
         rows: Vec::new(),
     };
-    let read = |row: usize, column: usize| {
-        if labels {
-            label_cell(table, row, column)
-        } else {
-            score_cell(table, row, column)
-        }
-    };
+    let read: Read = if labels { label_cell } else { score_cell };
     match layout.long {
-        None => {
-            let columns: Vec<usize> = tasks.iter().filter_map(|t| table.find(t)).collect();
-            for row in 0..table.rows {
-                let (_, new) = sheet.case(table, row, layout.case)?;
-                if !new {
-                    let name = table.columns[layout.case].cell(row);
-                    bail!("{}: case '{name}' again", table.place(row, layout.case));
-                }
-                for (values, &column) in sheet.values.iter_mut().zip(&columns) {
-                    values.push(read(row, column)?);
-                }
-            }
-        }
-        Some((task, value)) => {
-            let number: HashMap<&str, usize> = tasks
-                .iter()
-                .enumerate()
-                .map(|(i, t)| (t.as_str(), i))
-                .collect();
-            let mut filled: Vec<Vec<bool>> = vec![Vec::new(); tasks.len()];
-            for row in 0..table.rows {
-                let name = table.columns[task].cell(row);
-                if name.is_empty() {
-                    continue;
-                }
-                let (case, _) = sheet.case(table, row, layout.case)?;
-                let Some(&t) = number.get(name) else {
-                    continue;
-                };
-                let n = sheet.cases.len();
-                sheet.values[t].resize(n, Cell::Missing);
-                filled[t].resize(n, false);
-                if std::mem::replace(&mut filled[t][case], true) {
-                    bail!(
-                        "{}: case '{}' has task '{name}' twice",
-                        table.place(row, layout.case),
-                        sheet.cases[case]
-                    );
-                }
-                sheet.values[t][case] = read(row, value)?;
-            }
-        }
+        None => sheet.fill_wide(table, layout.case, tasks, read)?,
+        Some(columns) => sheet.fill_long(table, layout.case, columns, tasks, read)?,
     }
     let n = sheet.cases.len();
     sheet
@@ -99,6 +56,64 @@ pub(super) fn pivot(
 }
 
 impl Sheet {
+    /// A row a case, whose name is in the column `case`, and a column a task.
+    fn fill_wide(
+        &mut self,
+        table: &Table,
+        case: usize,
+        tasks: &[String],
+        read: Read,
+    ) -> anyhow::Result<()> {
+        let columns: Vec<usize> = tasks.iter().filter_map(|t| table.find(t)).collect();
+        for row in 0..table.rows {
+            let (_, new) = self.case(table, row, case)?;
+            if !new {
+                let name = table.columns[case].cell(row);
+                bail!("{}: case '{name}' again", table.place(row, case));
+            }
+            for (values, &column) in self.values.iter_mut().zip(&columns) {
+                values.push(read(table, row, column)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// A row a case and task, with the case in the column `case`, the task's name and its value in two others.
+    fn fill_long(
+        &mut self,
+        table: &Table,
+        case: usize,
+        (task, value): (usize, usize),
+        tasks: &[String],
+        read: Read,
+    ) -> anyhow::Result<()> {
+        let numbers = tasks.iter().enumerate().map(|(i, t)| (t.as_str(), i));
+        let numbers: HashMap<&str, usize> = numbers.collect();
+        let mut filled: Vec<Vec<bool>> = vec![Vec::new(); tasks.len()];
+        for row in 0..table.rows {
+            let name = table.columns[task].cell(row);
+            if name.is_empty() {
+                continue;
+            }
+            let (at, _) = self.case(table, row, case)?;
+            let Some(&t) = numbers.get(name) else {
+                continue;
+            };
+            let n = self.cases.len();
+            self.values[t].resize(n, Cell::Missing);
+            filled[t].resize(n, false);
+            if std::mem::replace(&mut filled[t][at], true) {
+                bail!(
+                    "{}: case '{}' has task '{name}' twice",
+                    table.place(row, case),
+                    self.cases[at]
+                );
+            }
+            self.values[t][at] = read(table, row, value)?;
+        }
+        Ok(())
+    }
+
     /// Number of the case of a row, and whether it is new.
     fn case(&mut self, table: &Table, row: usize, column: usize) -> anyhow::Result<(usize, bool)> {
         let name = table.columns[column].cell(row);

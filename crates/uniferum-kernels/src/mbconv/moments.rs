@@ -1,91 +1,19 @@
-//! Batch normalisation as an affine map per channel, and its derivative likewise.
+//! Statistics of a block's activations, and of those that are never computed.
 
-use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
-use super::plan::{LayerPlaces, Plan};
+use super::plan::Plan;
+use crate::batch_norm::norm::{Statistics, statistics_of};
 use crate::gemm::{Mat, gemm};
 use crate::parallel::part;
-use crate::simd::{Simd, affine, sum, sum_squares};
-
-/// Mean and biased variance of each channel.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Statistics {
-    pub(crate) mean: Vec<f32>,
-    pub(crate) var: Vec<f32>,
-}
-
-impl Statistics {
-    /// Copies two vectors.
-    pub(crate) fn read(mean: &Tensor, var: &Tensor) -> Result<Self> {
-        Ok(Self {
-            mean: mean.to_vec1()?,
-            var: var.to_vec1()?,
-        })
-    }
-}
-
-/// A norm ready for use: `y = scale x + shift`.
-#[derive(Debug, Clone)]
-pub(super) struct Norm {
-    pub(super) mean: Vec<f32>,
-    pub(super) inv_std: Vec<f32>,
-    pub(super) scale: Vec<f32>,
-    pub(super) shift: Vec<f32>,
-    /// Values per channel that the statistics are of; `None` for constant statistics.
-    count: Option<f64>,
-}
-
-impl Norm {
-    /// `count`: values per channel when the statistics are the batch's own.
-    pub(super) fn new(
-        statistics: &Statistics,
-        weights: &[f32],
-        places: &LayerPlaces,
-        eps: f64,
-        count: Option<usize>,
-    ) -> Self {
-        let (gamma, beta) = (
-            &weights[places.gamma.clone()],
-            &weights[places.beta.clone()],
-        );
-        let inv = |v: &f32| (1.0 / (f64::from(*v) + eps).sqrt()) as f32;
-        let inv_std: Vec<f32> = statistics.var.iter().map(inv).collect();
-        let scale: Vec<f32> = gamma.iter().zip(&inv_std).map(|(g, i)| g * i).collect();
-        let shift = scale.iter().zip(&statistics.mean).zip(beta);
-        Self {
-            mean: statistics.mean.clone(),
-            shift: shift.map(|((s, m), b)| b - s * m).collect(),
-            inv_std,
-            scale,
-            count: count.map(|n| n as f64),
-        }
-    }
-
-    /// `(p, q)` such that the gradient of the norm's input is `scale dy + p x + q`: what flows
-    /// through the statistics, nothing when these are constants.
-    pub(super) fn through_statistics(&self, c: usize, dgamma: f64, dbeta: f64) -> (f64, f64) {
-        let Some(n) = self.count else {
-            return (0.0, 0.0);
-        };
-        let scale = f64::from(self.scale[c]);
-        let p = -scale * f64::from(self.inv_std[c]) * dgamma / n;
-        (p, -scale * dbeta / n - p * f64::from(self.mean[c]))
-    }
-}
+use crate::simd::{Simd, affine, sum};
 
 /// Mean and biased variance of each row of `[rows, columns]`, in two passes.
 pub(super) fn row_statistics(rows: &[f32], columns: usize) -> Statistics {
-    let (mean, var) = rows.par_chunks(columns).map(statistics_of).unzip();
+    let rows = rows.par_chunks(columns);
+    let own = rows.map(|row| statistics_of(std::iter::once(row)));
+    let (mean, var) = own.unzip();
     Statistics { mean, var }
-}
-
-/// Mean and biased variance of one row.
-pub(super) fn statistics_of(row: &[f32]) -> (f32, f32) {
-    let simd = Simd::detect();
-    let n = row.len() as f64;
-    let mean = (sum(simd, row) / n) as f32;
-    (mean, (sum_squares(simd, row, mean) / n) as f32)
 }
 
 /// Means and sums of products of a block's input channels, in double precision.
