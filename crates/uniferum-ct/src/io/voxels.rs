@@ -311,6 +311,19 @@ const fn depth<T>() -> usize {
 
 const MAX_DEPTH: usize = 64;
 
+/// Whether `each` holds of every chunk of `size` elements, given its number; all cores take part.
+///
+/// Of a trait object, or rayon's machinery would be compiled for every stored type, order of bytes and scaling.
+fn all_chunks<T: Send>(
+    out: &mut [T],
+    size: usize,
+    each: &(dyn Fn(usize, &mut [T]) -> bool + Sync),
+) -> bool {
+    out.par_chunks_mut(size)
+        .enumerate()
+        .all(|(number, chunk)| each(number, chunk))
+}
+
 /// Each task owns a band of x and goes through it tile by tile: a tile is read and written in whole
 /// cache lines. Written voxel by voxel, planes of a power of two apart would share a few cache lines.
 fn transpose<T: FromStored, const N: usize>(
@@ -322,37 +335,35 @@ fn transpose<T: FromStored, const N: usize>(
 ) -> bool {
     const BAND: usize = 64;
     let plane = ny * nz;
-    out.par_chunks_mut(BAND * plane)
-        .enumerate()
-        .all(|(band, target)| {
-            let x0 = band * BAND;
-            let width = target.len() / plane;
-            let mut fits = true;
-            let mut tile = [[[0; N]; BAND]; MAX_DEPTH];
-            for z0 in slices.clone().step_by(depth::<T>()) {
-                let depth = depth::<T>().min(slices.end - z0);
-                for y in 0..ny {
-                    // Copied before they are looked at: the waits for the rows of all slices overlap.
-                    for (z, row) in tile[..depth].iter_mut().enumerate() {
-                        let at = x0 + nx * (y + ny * (z0 - slices.start + z));
-                        let stored = &data[at..at + width];
-                        match stored.first_chunk() {
-                            Some(stored) => *row = *stored,
-                            None => row[..width].copy_from_slice(stored),
-                        }
+    all_chunks(out, BAND * plane, &|band, target| {
+        let x0 = band * BAND;
+        let width = target.len() / plane;
+        let mut fits = true;
+        let mut tile = [[[0; N]; BAND]; MAX_DEPTH];
+        for z0 in slices.clone().step_by(depth::<T>()) {
+            let depth = depth::<T>().min(slices.end - z0);
+            for y in 0..ny {
+                // Copied before they are looked at: the waits for the rows of all slices overlap.
+                for (z, row) in tile[..depth].iter_mut().enumerate() {
+                    let at = x0 + nx * (y + ny * (z0 - slices.start + z));
+                    let stored = &data[at..at + width];
+                    match stored.first_chunk() {
+                        Some(stored) => *row = *stored,
+                        None => row[..width].copy_from_slice(stored),
                     }
-                    for x in 0..width {
-                        let line = &mut target[x * plane + y * nz + z0..][..depth];
-                        for (cell, row) in line.iter_mut().zip(&tile) {
-                            let value = convert(row[x]);
-                            fits &= value.is_some();
-                            *cell = value.unwrap_or_default();
-                        }
+                }
+                for x in 0..width {
+                    let line = &mut target[x * plane + y * nz + z0..][..depth];
+                    for (cell, row) in line.iter_mut().zip(&tile) {
+                        let value = convert(row[x]);
+                        fits &= value.is_some();
+                        *cell = value.unwrap_or_default();
                     }
                 }
             }
-            fits
-        })
+        }
+        fits
+    })
 }
 
 fn copy<T: FromStored, const N: usize>(
@@ -361,18 +372,16 @@ fn copy<T: FromStored, const N: usize>(
     convert: impl Fn([u8; N]) -> Option<T> + Sync,
 ) -> bool {
     const RUN: usize = 1 << 16;
-    out.par_chunks_mut(RUN)
-        .zip(data.par_chunks(RUN))
-        .all(|(target, run)| {
-            let mut fits = true;
-            for (cell, &stored) in target.iter_mut().zip(run) {
-                match convert(stored) {
-                    Some(value) => *cell = value,
-                    None => fits = false,
-                }
+    all_chunks(out, RUN, &|number, target| {
+        let mut fits = true;
+        for (cell, &stored) in target.iter_mut().zip(&data[number * RUN..]) {
+            match convert(stored) {
+                Some(value) => *cell = value,
+                None => fits = false,
             }
-            fits
-        })
+        }
+        fits
+    })
 }
 
 #[cfg(test)]
