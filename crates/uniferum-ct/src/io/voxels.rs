@@ -48,7 +48,7 @@ impl DataType {
 }
 
 /// A type that stored voxels are turned into: `f32` for HU, `u8` for labels.
-pub trait FromStored: Copy + Default + Send + Sync {
+pub trait FromStored: Copy + Default + Send + Sync + layers::Put {
     /// What the values must be, for the error message.
     const EXPECTED: &'static str;
 
@@ -78,6 +78,41 @@ impl FromStored for u8 {
     }
 }
 
+mod layers {
+    use super::{Conversion, Grid, Range};
+
+    /// [`Grid::convert`] for one type of results. Compiled here and once: as a generic function it would be compiled
+    /// again, for every stored type, wherever voxels are read.
+    pub trait Put: Sized {
+        /// Puts stored layers into the whole; whether all values fit.
+        fn put(
+            grid: &Grid,
+            out: &mut [Self],
+            layers: Range<usize>,
+            data: &[u8],
+            conversion: &Conversion<Self>,
+        ) -> bool;
+    }
+
+    macro_rules! put {
+        ($($t:ty),*) => {$(
+            impl Put for $t {
+                fn put(
+                    grid: &Grid,
+                    out: &mut [Self],
+                    layers: Range<usize>,
+                    data: &[u8],
+                    conversion: &Conversion<Self>,
+                ) -> bool {
+                    grid.convert(out, layers, data, conversion)
+                }
+            }
+        )*};
+    }
+
+    put!(f32, u8);
+}
+
 /// The order of a grid's values in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
@@ -89,7 +124,7 @@ pub(crate) enum Order {
 
 /// Stored voxels and how to read them.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Grid {
+pub struct Grid {
     pub(crate) shape: [usize; 3],
     pub(crate) data_type: DataType,
     pub(crate) big_endian: bool,
@@ -126,7 +161,7 @@ impl Grid {
         }
         let mut out = self.empty();
         let conversion = Conversion::of(self, scaling);
-        let fits = self.convert(&mut out, 0..self.layers(), data, &conversion);
+        let fits = T::put(self, &mut out, 0..self.layers(), data, &conversion);
         self.whole(path, out, fits)
     }
 
@@ -167,7 +202,7 @@ impl Grid {
         for (i, slab) in slabs.iter().enumerate() {
             let (outcome, fit) = rayon::join(
                 || read(slabs.get(i + 1), &mut next),
-                || self.convert(&mut out, slab.clone(), &ready, &conversion),
+                || T::put(self, &mut out, slab.clone(), &ready, &conversion),
             );
             outcome?;
             fits &= fit;
@@ -259,7 +294,7 @@ impl Grid {
 }
 
 /// What becomes of stored values.
-struct Conversion<T> {
+pub struct Conversion<T> {
     scaling: Option<(f64, f64)>,
     /// Of types of one or two bytes every value, by its bytes read as a little-endian number: the lookup
     /// takes a fraction of the time of scaling and testing each voxel.
