@@ -81,7 +81,7 @@ pub enum Error {
 /// The state of a metric that needs both classes when one of them is absent.
 ///
 /// It is a state, not an error: macro averages leave such labels out and say so. Functions that refuse
-/// wrong input besides ([`Error`]) have `None` for it.
+/// wrong input besides ([`enum@Error`]) have `None` for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Error, serde::Serialize, serde::Deserialize)]
 #[error("undefined with {n_pos} positive and {n_neg} negative cases")]
 pub struct Undefined {
