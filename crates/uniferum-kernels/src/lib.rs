@@ -43,6 +43,7 @@ mod sequence;
 mod silu;
 pub mod simd;
 mod squeeze_excite;
+mod weighted;
 
 pub use adamw::{
     AdamW, Trained, adamw_step, adamw_steps, clip_factor, move_averages, squared_norm,

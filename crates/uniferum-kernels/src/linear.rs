@@ -1,13 +1,13 @@
 //! The linear map of a transformer.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use candle_core::{Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use crate::error::invalid;
 use crate::gemm::{Mat, gemm};
-use crate::host;
 use crate::memory::zeros;
 use crate::parallel::{accumulate, part};
+use crate::weighted::{self, Weighted};
 
 const OP: &str = "linear";
 
@@ -29,9 +29,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
         return Err(invalid(OP, "shapes", expected, got).into());
     }
     on_cuda!(x => crate::cuda::linear(OP, x, weight, bias));
-    let op = Linear { n, k };
-    x.contiguous()?
-        .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
+    weighted::apply(Linear { n, k }, x, weight, Some(bias))
 }
 
 struct Linear {
@@ -39,14 +37,26 @@ struct Linear {
     k: usize,
 }
 
-impl Linear {
-    fn forward(&self, x: &[f32], w: &[f32], b: &[f32]) -> Vec<f32> {
+impl Weighted for Linear {
+    const OP: &'static str = OP;
+
+    fn result(&self, x: &Shape) -> Shape {
+        let mut dims = x.dims().to_vec();
+        if let Some(last) = dims.last_mut() {
+            *last = self.n;
+        }
+        dims.into()
+    }
+
+    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>) -> Vec<f32> {
         let &Self { n, k } = self;
         let rows = x.len() / k;
         let mut y = zeros(rows * n);
-        y.par_chunks_mut(n.max(1))
-            .with_min_len(16)
-            .for_each(|y| y.copy_from_slice(b));
+        if let Some(b) = b {
+            y.par_chunks_mut(n)
+                .with_min_len(16)
+                .for_each(|y| y.copy_from_slice(b));
+        }
         let (x, w) = (Mat::rows(x, rows, k, k), Mat::rows(w, n, k, k));
         gemm(x, w.t(), &mut y, n, true, true);
         y
@@ -80,45 +90,5 @@ impl Linear {
                 sums.iter_mut().zip(dy).for_each(|(s, d)| *s += d);
             }
         })
-    }
-}
-
-impl CustomOp3 for Linear {
-    fn name(&self) -> &'static str {
-        OP
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        w: &CpuStorage,
-        lw: &Layout,
-        b: &CpuStorage,
-        lb: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (w, b) = (host::f32_slice(OP, w, lw)?, host::f32_slice(OP, b, lb)?);
-        let y = self.forward(host::f32_slice(OP, x, lx)?, w, b);
-        let mut dims = lx.shape().dims().to_vec();
-        if let Some(last) = dims.last_mut() {
-            *last = self.n;
-        }
-        Ok((CpuStorage::F32(y), dims.into()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        b: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let dy = &dy.contiguous()?;
-        Ok((
-            host::gradient(OP, x, [w, dy], |[w, dy]| self.grad_input(w, dy))?,
-            host::gradient(OP, w, [x, dy], |[x, dy]| self.grad_weight(x, dy))?,
-            host::gradient(OP, b, [dy], |[dy]| self.grad_bias(dy))?,
-        ))
     }
 }

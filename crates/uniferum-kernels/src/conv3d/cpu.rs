@@ -146,7 +146,8 @@ fn grad_input_pointwise(conv: &Conv3d, weight: &[f32], dy: &[f32], dx: &mut [f32
         });
 }
 
-pub(super) fn channel_sums(dy: &[f32], batch: usize, channels: usize, voxels: usize) -> Vec<f32> {
+/// Sums of `dy` `[batch, channels, voxels]` over everything but the channel.
+pub(crate) fn channel_sums(dy: &[f32], batch: usize, channels: usize, voxels: usize) -> Vec<f32> {
     let simd = Simd::detect();
     (0..channels)
         .into_par_iter()

@@ -3,15 +3,13 @@
 pub(crate) mod cpu;
 #[cfg(feature = "cuda")]
 pub(crate) mod cuda;
-mod op;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Shape, Tensor};
 
 use crate::depthwise;
 use crate::error::{check_shape, invalid};
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
-
-pub(crate) use op::{HostConv, convolve};
+use crate::weighted::{self, Weighted};
 
 const OP: &str = "conv3d";
 
@@ -53,7 +51,7 @@ pub fn conv3d(
         check_shape(OP, "bias", bias, &[conv.c_out])?;
     }
     on_cuda!(x => cuda::conv3d(OP, x, weight, bias, cfg));
-    convolve(conv, x, weight, bias)
+    weighted::apply(conv, x, weight, bias)
 }
 
 /// A convolution with all its sizes known.
@@ -103,11 +101,11 @@ impl Conv3d {
     }
 }
 
-impl HostConv for Conv3d {
+impl Weighted for Conv3d {
     const OP: &'static str = OP;
 
-    fn result(&self) -> [usize; 5] {
-        self.out_dims()
+    fn result(&self, _x: &Shape) -> Shape {
+        Shape::from(&self.out_dims())
     }
 
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -120,5 +118,9 @@ impl HostConv for Conv3d {
 
     fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         cpu::grad_weight(self, x, dy)
+    }
+
+    fn grad_bias(&self, dy: &[f32]) -> Vec<f32> {
+        cpu::channel_sums(dy, self.batch, self.c_out, self.geometry.out_voxels())
     }
 }

@@ -6,12 +6,13 @@ pub(crate) mod cuda;
 mod fir;
 mod phases;
 
-use candle_core::{Result, Tensor};
+use candle_core::{Result, Shape, Tensor};
 
-use crate::conv3d::{HostConv, convolve};
+use crate::conv3d::cpu::channel_sums;
 use crate::error::{check_shape, invalid};
 use crate::geometry::{Conv3dConfig, Geometry, dims5};
 use crate::simd::Simd;
+use crate::weighted::{self, Weighted};
 
 pub(crate) use phases::Phases;
 
@@ -42,7 +43,7 @@ pub fn depthwise_conv3d(
         groups: conv.channels,
         ..*cfg
     }));
-    convolve(conv, x, weight, bias)
+    weighted::apply(conv, x, weight, bias)
 }
 
 /// A depthwise convolution with all its sizes known.
@@ -70,12 +71,12 @@ impl Depthwise {
     }
 }
 
-impl HostConv for Depthwise {
+impl Weighted for Depthwise {
     const OP: &'static str = OP;
 
-    fn result(&self) -> [usize; 5] {
+    fn result(&self, _x: &Shape) -> Shape {
         let [d, h, w] = self.geometry.output;
-        [self.batch, self.channels, d, h, w]
+        Shape::from((self.batch, self.channels, d, h, w))
     }
 
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
@@ -88,5 +89,9 @@ impl HostConv for Depthwise {
 
     fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32> {
         cpu::grad_weight(Simd::detect(), self, x, dy)
+    }
+
+    fn grad_bias(&self, dy: &[f32]) -> Vec<f32> {
+        channel_sums(dy, self.batch, self.channels, self.geometry.out_voxels())
     }
 }

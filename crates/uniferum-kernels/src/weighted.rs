@@ -1,46 +1,53 @@
-//! A convolution on the host as a node of candle's graph, with a bias or without.
+//! Linear maps by a weight, such as convolutions, as nodes of candle's graph on the host, with a bias or without.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
-use super::cpu::channel_sums;
-use crate::geometry::dims5;
 use crate::host;
 
-/// A convolution with all its sizes known, over `f32` slices.
-pub(crate) trait HostConv: Send + Sync + 'static {
+/// A map with all its sizes known but those of a batch, over `f32` slices.
+pub(crate) trait Weighted: Send + Sync + 'static {
     /// The operation's name.
     const OP: &'static str;
 
-    /// The sizes of the result, `[B, C_out, D', H', W']`.
-    fn result(&self) -> [usize; 5];
+    /// The shape of the result for an input of that shape.
+    fn result(&self, x: &Shape) -> Shape;
 
     fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> Vec<f32>;
 
     fn grad_input(&self, weight: &[f32], dy: &[f32]) -> Vec<f32>;
 
     fn grad_weight(&self, x: &[f32], dy: &[f32]) -> Vec<f32>;
+
+    /// Sums of `dy` over all that one element of the bias is added to.
+    fn grad_bias(&self, dy: &[f32]) -> Vec<f32>;
 }
 
-/// The convolution of CPU tensors that fit it.
-pub(crate) fn convolve<C: HostConv>(
-    conv: C,
+/// The map of CPU tensors that fit it.
+pub(crate) fn apply<W: Weighted>(
+    map: W,
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (x, weight) = (x.contiguous()?, weight.contiguous()?);
     match bias {
-        None => x.apply_op2(&weight, Op(conv)),
-        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Op(conv)),
+        None => x.apply_op2(&weight, Op(map)),
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, Op(map)),
     }
 }
 
-struct Op<C>(C);
+struct Op<W>(W);
 
-impl<C: HostConv> Op<C> {
-    fn forward(&self, x: &[f32], weight: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
+impl<W: Weighted> Op<W> {
+    fn forward(
+        &self,
+        (x, layout): (&CpuStorage, &Layout),
+        weight: &[f32],
+        bias: Option<&[f32]>,
+    ) -> Result<(CpuStorage, Shape)> {
+        let x = host::f32_slice(W::OP, x, layout)?;
         let y = self.0.forward(x, weight, bias);
-        (CpuStorage::F32(y), Shape::from(&self.0.result()))
+        Ok((CpuStorage::F32(y), self.0.result(layout.shape())))
     }
 
     /// The gradients of input and weight; `dy` is contiguous.
@@ -50,17 +57,17 @@ impl<C: HostConv> Op<C> {
         w: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let conv = &self.0;
+        let map = &self.0;
         Ok((
-            host::gradient(C::OP, x, [w, dy], |[w, dy]| conv.grad_input(w, dy))?,
-            host::gradient(C::OP, w, [x, dy], |[x, dy]| conv.grad_weight(x, dy))?,
+            host::gradient(W::OP, x, [w, dy], |[w, dy]| map.grad_input(w, dy))?,
+            host::gradient(W::OP, w, [x, dy], |[x, dy]| map.grad_weight(x, dy))?,
         ))
     }
 }
 
-impl<C: HostConv> CustomOp2 for Op<C> {
+impl<W: Weighted> CustomOp2 for Op<W> {
     fn name(&self) -> &'static str {
-        C::OP
+        W::OP
     }
 
     fn cpu_fwd(
@@ -70,8 +77,8 @@ impl<C: HostConv> CustomOp2 for Op<C> {
         w: &CpuStorage,
         lw: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let w = host::f32_slice(C::OP, w, lw)?;
-        Ok(self.forward(host::f32_slice(C::OP, x, lx)?, w, None))
+        let w = host::f32_slice(W::OP, w, lw)?;
+        self.forward((x, lx), w, None)
     }
 
     fn bwd(
@@ -85,9 +92,9 @@ impl<C: HostConv> CustomOp2 for Op<C> {
     }
 }
 
-impl<C: HostConv> CustomOp3 for Op<C> {
+impl<W: Weighted> CustomOp3 for Op<W> {
     fn name(&self) -> &'static str {
-        C::OP
+        W::OP
     }
 
     fn cpu_fwd(
@@ -99,9 +106,9 @@ impl<C: HostConv> CustomOp3 for Op<C> {
         b: &CpuStorage,
         lb: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let w = host::f32_slice(C::OP, w, lw)?;
-        let b = host::f32_slice(C::OP, b, lb)?;
-        Ok(self.forward(host::f32_slice(C::OP, x, lx)?, w, Some(b)))
+        let w = host::f32_slice(W::OP, w, lw)?;
+        let b = host::f32_slice(W::OP, b, lb)?;
+        self.forward((x, lx), w, Some(b))
     }
 
     fn bwd(
@@ -114,15 +121,7 @@ impl<C: HostConv> CustomOp3 for Op<C> {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let dy = &dy.contiguous()?;
         let (dx, dw) = self.grads(x, w, dy)?;
-        Ok((dx, dw, grad_bias(C::OP, b, dy)?))
+        let db = host::gradient(W::OP, b, [dy], |[dy]| self.0.grad_bias(dy))?;
+        Ok((dx, dw, db))
     }
-}
-
-/// The bias's gradient: sums of `dy` `[B, C, D, H, W]` over everything but the channel.
-fn grad_bias(op: &'static str, bias: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-    let (batch, channels, spatial) = dims5(op, "gradient shape", dy.dims())?;
-    let voxels = spatial.iter().product();
-    host::gradient(op, bias, [dy], |[dy]| {
-        channel_sums(dy, batch, channels, voxels)
-    })
 }
